@@ -1,0 +1,1 @@
+//! The chat system's wire contract: subjects, payloads, presets and deterministic fixtures.
