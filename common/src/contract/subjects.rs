@@ -1,0 +1,137 @@
+//! Subjects, streams and durables of the message pipeline.
+//!
+//! An account, a room id and a site are one subject token each; [`is_token`] says what that is.
+
+/// The durable that checks sends and answers them.
+pub const GATEKEEPER: &str = "message-gatekeeper";
+/// The durable that stores messages.
+pub const MESSAGE_WORKER: &str = "message-worker";
+/// The durable that broadcasts messages.
+pub const BROADCAST_WORKER: &str = "broadcast-worker";
+/// The durable that notifies devices.
+pub const NOTIFICATION_WORKER: &str = "notification-worker";
+
+/// Carries the request id of a broadcast, which its JSON does not have. The key is case-sensitive.
+pub const REQUEST_ID_HEADER: &str = "X-Request-ID";
+/// Carries the id by which a stream drops what it has already stored.
+pub const DEDUP_HEADER: &str = "Nats-Msg-Id";
+
+/// Whether the text can be one token of a subject: not empty, and free of dots, wildcards, white space and controls.
+pub fn is_token(text: &str) -> bool {
+    !text.is_empty() && !text.chars().any(|c| matches!(c, '.' | '*' | '>') || c.is_whitespace() || c.is_control())
+}
+
+/// Where a user sends a message to a room.
+pub fn send(account: &str, room: &str, site: &str) -> String {
+    format!("chat.user.{account}.room.{room}.{site}.msg.send")
+}
+
+/// Every send of a site.
+pub fn send_wildcard(site: &str) -> String {
+    format!("chat.user.*.room.*.{site}.msg.send")
+}
+
+/// Where the answer to one request goes.
+pub fn response(account: &str, request_id: &str) -> String {
+    format!("chat.user.{account}.response.{request_id}")
+}
+
+/// Every answer to a user.
+pub fn response_wildcard(account: &str) -> String {
+    format!("chat.user.{account}.response.>")
+}
+
+/// What stands before the request id in [`response`], with its dot.
+pub fn response_prefix(account: &str) -> String {
+    format!("chat.user.{account}.response.")
+}
+
+/// Broadcasts of a channel.
+pub fn room_event(room: &str) -> String {
+    format!("chat.room.{room}.event")
+}
+
+/// A user's own copies of broadcasts: direct messages.
+pub fn user_event(account: &str) -> String {
+    format!("chat.user.{account}.event.room")
+}
+
+/// Accepted messages of a site.
+pub fn canonical_created(site: &str) -> String {
+    format!("chat.msg.canonical.{site}.created")
+}
+
+/// The stream of sends.
+pub fn messages_stream(site: &str) -> String {
+    format!("MESSAGES_{site}")
+}
+
+/// What the stream of sends captures.
+pub fn messages_stream_subjects(site: &str) -> Vec<String> {
+    vec![format!("chat.user.*.room.*.{site}.msg.>")]
+}
+
+/// The stream of accepted messages.
+pub fn canonical_stream(site: &str) -> String {
+    format!("MESSAGES_CANONICAL_{site}")
+}
+
+/// What the stream of accepted messages captures.
+pub fn canonical_stream_subjects(site: &str) -> Vec<String> {
+    vec![format!("chat.msg.canonical.{site}.>")]
+}
+
+/// The parts of a send's subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SendSubject<'a> {
+    pub account: &'a str,
+    pub room: &'a str,
+    pub site: &'a str,
+}
+
+/// Takes a send's subject apart; none if it is not one.
+pub fn parse_send(subject: &str) -> Option<SendSubject<'_>> {
+    let (account, rest) = subject.strip_prefix("chat.user.")?.split_once('.')?;
+    let (room, rest) = rest.strip_prefix("room.")?.split_once('.')?;
+    let site = rest.strip_suffix(".msg.send")?;
+    [account, room, site].into_iter().all(is_token).then_some(SendSubject { account, room, site })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn subjects_are_those_of_the_contract() {
+        assert_eq!(
+            send("user-7", "room-000002", "site-local"),
+            "chat.user.user-7.room.room-000002.site-local.msg.send"
+        );
+        assert_eq!(send_wildcard("s"), "chat.user.*.room.*.s.msg.send");
+        assert_eq!(response("user-7", "0198"), "chat.user.user-7.response.0198");
+        assert_eq!(response_wildcard("user-7"), "chat.user.user-7.response.>");
+        assert_eq!(response_prefix("user-7"), "chat.user.user-7.response.");
+        assert_eq!(room_event("room-000002"), "chat.room.room-000002.event");
+        assert_eq!(user_event("user-7"), "chat.user.user-7.event.room");
+        assert_eq!(canonical_created("s"), "chat.msg.canonical.s.created");
+        assert_eq!((messages_stream("s"), canonical_stream("s")), ("MESSAGES_s".into(), "MESSAGES_CANONICAL_s".into()));
+        assert_eq!(messages_stream_subjects("s"), ["chat.user.*.room.*.s.msg.>"]);
+        assert_eq!(canonical_stream_subjects("s"), ["chat.msg.canonical.s.>"]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_send_subject_comes_apart_as_it_was_made(a in "[a-z0-9_-]{1,9}", r in "[a-zA-Z0-9-]{1,9}", s in "[a-z-]{1,9}") {
+            let subject = send(&a, &r, &s);
+            prop_assert_eq!(parse_send(&subject), Some(SendSubject { account: &a, room: &r, site: &s }));
+        }
+
+        #[test]
+        fn what_is_no_send_subject_is_refused_without_a_panic(subject in "(chat\\.user\\.)?[a-z.*>é ]{0,40}(\\.msg\\.send)?") {
+            if let Some(found) = parse_send(&subject) {
+                prop_assert_eq!(send(found.account, found.room, found.site), subject);
+            }
+        }
+    }
+}
