@@ -1,0 +1,192 @@
+//! What an agent is told: the run, and each step of it.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::contract::presets::MessagesPreset;
+use crate::units::Rate;
+
+/// The grain of snapshots, statistics and box health: half a second of intended time.
+pub const BLOCK: Duration = Duration::from_millis(500);
+
+/// More agents than this do not fit into an id.
+pub const MAX_AGENTS: usize = 1 << 12;
+/// More workers per agent than this do not fit into an id.
+pub const MAX_WORKERS: usize = 1 << 8;
+/// Run nonces are below this, so that ids hold them.
+pub const RUN_NONCE_LIMIT: u64 = 1 << 39;
+
+/// What one agent needs to know of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentPlan {
+    /// Position in the fleet, from 0, below [`MAX_AGENTS`].
+    pub agent_index: u16,
+    /// Part of every id of the run, below [`RUN_NONCE_LIMIT`].
+    pub run_nonce: u64,
+    /// Seeds fixtures, arrivals and choices.
+    pub seed: u64,
+    /// The service under test.
+    pub target: Target,
+    /// What is driven against it.
+    pub workload: Workload,
+    /// How long an operation may stay open, from its intended time.
+    pub request_timeout: Duration,
+    /// The limits of each of the workload's series, in [`Workload::series`]' order.
+    pub series: Vec<SeriesLimits>,
+    /// A release later than this after the intended time is an underrun instead.
+    pub max_lateness: Duration,
+}
+
+/// The NATS service under test.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Target {
+    /// One or more server addresses, comma separated.
+    pub url: String,
+    /// The text of a NATS credentials file.
+    pub credentials: Option<String>,
+}
+
+/// Secrets do not reach logs: neither credentials nor what a URL carries before its `@`.
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let credentials = self.credentials.as_ref().map(|_| "(hidden)");
+        f.debug_struct("Target").field("url", &redact_url(&self.url)).field("credentials", &credentials).finish()
+    }
+}
+
+/// A list of server addresses without the user, password or token that one of them may carry.
+pub fn redact_url(urls: &str) -> String {
+    let redact = |url: &str| {
+        let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
+        let separator = if scheme.is_empty() { "" } else { "://" };
+        match rest.rsplit_once('@') {
+            Some((_, host)) => format!("{scheme}{separator}***@{host}"),
+            None => url.to_owned(),
+        }
+    };
+    urls.split(',').map(redact).collect::<Vec<_>>().join(",")
+}
+
+/// What is driven against the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Workload {
+    /// The chat's message pipeline.
+    Messages(MessagesWorkload),
+}
+
+impl Workload {
+    /// The names of all workloads, as flags and the protocol know them.
+    pub const NAMES: [&'static str; 1] = ["messages"];
+
+    /// The workload's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Messages(_) => "messages",
+        }
+    }
+
+    /// The workload's series, in the order that plan, snapshots and report share.
+    pub fn series(&self) -> &'static [&'static str] {
+        match self {
+            Self::Messages(_) => &["E1", "E2"],
+        }
+    }
+}
+
+/// The message pipeline: send, reply, broadcast.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessagesWorkload {
+    /// The fixtures.
+    pub preset: MessagesPreset,
+    /// A literal token in subjects and stream names.
+    pub site_id: String,
+    /// Where messages enter.
+    pub inject: Inject,
+}
+
+/// Where messages enter the pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inject {
+    /// As a user does; E1 is the gatekeeper's reply.
+    Frontdoor,
+    /// Into JetStream, past the gatekeeper; E1 is the publish acknowledgement.
+    Canonical,
+}
+
+/// Why a text is no way to inject.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{got}' is no way to inject: give frontdoor or canonical")]
+pub struct InjectError {
+    got: String,
+}
+
+impl FromStr for Inject {
+    type Err = InjectError;
+
+    fn from_str(text: &str) -> Result<Self, InjectError> {
+        match text {
+            "frontdoor" => Ok(Self::Frontdoor),
+            "canonical" => Ok(Self::Canonical),
+            _ => Err(InjectError { got: text.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for Inject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Frontdoor => "frontdoor",
+            Self::Canonical => "canonical",
+        })
+    }
+}
+
+/// The limits that a series' operations are counted against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeriesLimits {
+    /// The series' name.
+    pub series: String,
+    /// Strictly ascending, in microseconds; empty: measured, not judged.
+    pub limits_us: Vec<u64>,
+}
+
+/// One trial of one step, as one agent is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepOrder {
+    /// Which trial of which step.
+    pub trial: TrialId,
+    /// This agent's share of the target rate.
+    pub share: Rate,
+    /// The start of the warmup in the agent's CLOCK_BOOTTIME, in nanoseconds.
+    pub start_boottime_ns: u64,
+    /// Operations before the hold, which count for nothing but keep the service warm.
+    pub warmup: Duration,
+    /// The only window whose operations count.
+    pub hold: Duration,
+    /// How intended times are spread.
+    pub arrivals: Arrivals,
+    /// Operations open at once on this agent, at least 1.
+    pub max_in_flight: u64,
+}
+
+/// A step of a run and a trial of that step, both from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TrialId {
+    /// Position in the run.
+    pub step: u32,
+    /// One execution of the step.
+    pub trial: u32,
+}
+
+/// How intended times are spread over a window whose count is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrivals {
+    /// Evenly, each agent staggered by its phase.
+    Uniform {
+        /// This agent's place in the fleet's interval, in millionths.
+        phase_ppm: u32,
+    },
+    /// Independent users.
+    Poisson,
+}
