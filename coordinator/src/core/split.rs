@@ -1,0 +1,210 @@
+//! Splits a target rate into one share per agent: the shares add up exactly and respect what each box can carry.
+
+use std::num::NonZeroU32;
+
+use plimsoll_common::units::{Rate, split_largest_remainder};
+
+/// What one agent can take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capacity {
+    /// Its name, for errors.
+    pub agent: String,
+    /// Its part relative to the others', such as its worker threads.
+    pub weight: NonZeroU32,
+    /// Its share is never above this.
+    pub ceiling: Option<Rate>,
+}
+
+/// Why a fleet cannot take a target rate.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SplitError {
+    /// There is nobody to split over.
+    #[error("no agents to split {target}/s over")]
+    NoAgents {
+        /// The rate asked for.
+        target: Rate,
+    },
+    /// Less than a thousandth of a request per second each.
+    #[error("{target}/s is less than 0.001/s for each of {agents} agents: raise the rate or use fewer agents")]
+    TooLittle {
+        /// The rate asked for.
+        target: Rate,
+        /// How many agents there are.
+        agents: usize,
+    },
+    /// The ceilings together are below the target.
+    #[error(
+        "{target}/s is {missing}/s more than the fleet carries ({}): lower the rate, raise the agents' ceilings, or add {}",
+        list(ceilings, *sum),
+        boxes(*more_boxes)
+    )]
+    Short {
+        /// The rate asked for.
+        target: Rate,
+        /// What the ceilings leave uncarried.
+        missing: Rate,
+        /// Every agent and its ceiling.
+        ceilings: Vec<(String, Rate)>,
+        /// Of all ceilings.
+        sum: Rate,
+        /// How many more boxes of the largest ceiling would carry the target.
+        more_boxes: u64,
+    },
+}
+
+/// Names beyond this many are counted only: a fleet of a thousand agents is no error text.
+const NAMED: usize = 8;
+
+fn list(ceilings: &[(String, Rate)], sum: Rate) -> String {
+    let named: Vec<String> =
+        ceilings.iter().take(NAMED).map(|(agent, ceiling)| format!("{agent} at most {ceiling}/s")).collect();
+    let more = if ceilings.len() > NAMED { format!(", {} more", ceilings.len() - NAMED) } else { String::new() };
+    format!("{}{more}; together {sum}/s", named.join(", "))
+}
+
+fn boxes(more: u64) -> String {
+    format!("{more} more {} like the largest", if more == 1 { "box" } else { "boxes" })
+}
+
+/// One share per agent, in order: in proportion to the weights, but none above its ceiling (what it cannot take goes to
+/// the others) and none below a thousandth of a request per second. The shares add up to `target` exactly.
+///
+/// # Errors
+/// No agents, less than a thousandth for each, or ceilings that together are below the target.
+pub fn split(target: Rate, agents: &[Capacity]) -> Result<Vec<Rate>, SplitError> {
+    if agents.is_empty() {
+        return Err(SplitError::NoAgents { target });
+    }
+    if target.milli() < agents.len() as u64 {
+        return Err(SplitError::TooLittle { target, agents: agents.len() });
+    }
+    let mut shares = fill(target, agents).ok_or_else(|| short(target, agents))?;
+    lift_zeros(&mut shares);
+    Ok(shares
+        .into_iter()
+        .map(|milli| Rate::from_milli(milli).expect("part of a rate, and lifted above zero"))
+        .collect())
+}
+
+/// Splits by weight, fixes whoever is above its ceiling at it, and splits the rest over the others again until nobody is.
+fn fill(target: Rate, agents: &[Capacity]) -> Option<Vec<u64>> {
+    let ceiling = |i: usize| agents[i].ceiling.map_or(u64::MAX, Rate::milli);
+    let mut shares = vec![0; agents.len()];
+    let mut open: Vec<usize> = (0..agents.len()).collect();
+    let mut rest = target.milli();
+    loop {
+        let weights: Vec<u64> = open.iter().map(|&i| u64::from(agents[i].weight.get())).collect();
+        let parts = split_largest_remainder(rest, &weights);
+        let over = |position: usize| parts[position] > ceiling(open[position]);
+        if !(0..open.len()).any(over) {
+            open.iter().zip(&parts).for_each(|(&i, &part)| shares[i] = part);
+            return (parts.iter().sum::<u64>() == rest).then_some(shares);
+        }
+        let still: Vec<usize> = (0..open.len()).filter(|&position| !over(position)).map(|p| open[p]).collect();
+        for &i in open.iter().filter(|i| !still.contains(i)) {
+            shares[i] = ceiling(i);
+            rest -= ceiling(i);
+        }
+        open = still;
+    }
+}
+
+/// Gives everybody at least a thousandth, taken one by one from the largest; the total is at least one each.
+fn lift_zeros(shares: &mut [u64]) {
+    for i in 0..shares.len() {
+        if shares[i] == 0 {
+            let largest = (0..shares.len()).max_by_key(|&j| shares[j]).expect("there is one at least");
+            shares[largest] -= 1;
+            shares[i] = 1;
+        }
+    }
+}
+
+fn short(target: Rate, agents: &[Capacity]) -> SplitError {
+    let ceilings: Vec<(String, Rate)> =
+        agents.iter().filter_map(|agent| Some((agent.agent.clone(), agent.ceiling?))).collect();
+    let sum: u64 = ceilings.iter().map(|(_, ceiling)| ceiling.milli()).sum();
+    let largest = ceilings.iter().map(|(_, ceiling)| ceiling.milli()).max().unwrap_or(1);
+    let missing = target.milli() - sum;
+    let rate = |milli| Rate::from_milli(milli).expect("positive and at most the target");
+    SplitError::Short {
+        target,
+        missing: rate(missing),
+        sum: rate(sum),
+        more_boxes: missing.div_ceil(largest),
+        ceilings,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn capacity(index: usize, weight: u32, ceiling: Option<u64>) -> Capacity {
+        let ceiling = ceiling.map(|milli| Rate::from_milli(milli).unwrap());
+        Capacity { agent: format!("box-{index}"), weight: NonZeroU32::new(weight).unwrap(), ceiling }
+    }
+
+    fn check(target: u64, agents: &[(u32, Option<u64>)]) -> Result<Vec<u64>, String> {
+        let agents: Vec<Capacity> =
+            agents.iter().enumerate().map(|(i, &(weight, ceiling))| capacity(i, weight, ceiling)).collect();
+        split(Rate::from_milli(target).unwrap(), &agents)
+            .map(|shares| shares.into_iter().map(Rate::milli).collect())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn shares_follow_the_weights_and_what_a_ceiling_cuts_goes_to_the_others() {
+        for (target, agents, shares) in [
+            (1000, vec![(1, None), (1, None), (1, None)], vec![334, 333, 333]),
+            (1000, vec![(3, None), (1, None)], vec![750, 250]),
+            (1000, vec![(1, Some(100)), (1, None)], vec![100, 900]),
+            (1000, vec![(1, Some(100)), (1, Some(450)), (2, None)], vec![100, 300, 600]),
+            (1000, vec![(1, Some(100)), (1, Some(250)), (2, None)], vec![100, 250, 650]),
+            (1000, vec![(1, Some(500)), (1, Some(500))], vec![500, 500]),
+            (3, vec![(1_000_000, None), (1, None), (1, None)], vec![1, 1, 1]),
+            (1, vec![(1, None)], vec![1]),
+        ] {
+            assert_eq!(check(target, &agents), Ok(shares), "{target} over {agents:?}");
+        }
+    }
+
+    #[test]
+    fn a_fleet_that_cannot_carry_the_target_says_how_much_is_missing_and_how_many_boxes() {
+        insta::assert_snapshot!(
+            check(2_000_000, &[(1, Some(500_000)), (1, Some(250_000))]).unwrap_err(),
+            @"2000/s is 1250/s more than the fleet carries (box-0 at most 500/s, box-1 at most 250/s; together 750/s): lower the rate, raise the agents' ceilings, or add 3 more boxes like the largest"
+        );
+        insta::assert_snapshot!(check(1, &[(1, None), (1, None)]).unwrap_err(),
+            @"0.001/s is less than 0.001/s for each of 2 agents: raise the rate or use fewer agents");
+        insta::assert_snapshot!(check(1, &[]).unwrap_err(), @"no agents to split 0.001/s over");
+    }
+
+    proptest! {
+        #[test]
+        fn shares_add_up_exactly_and_stay_within_ceilings(
+            target in 1_u64..10_000_000_000,
+            agents in prop::collection::vec((1_u32..1000, prop::option::of(1_u64..100_000_000)), 1..60),
+        ) {
+            let unlimited = agents.iter().any(|(_, ceiling)| ceiling.is_none());
+            let sum: u64 = agents.iter().filter_map(|&(_, ceiling)| ceiling).sum();
+            match check(target, &agents) {
+                Ok(shares) => {
+                    prop_assert_eq!(shares.iter().sum::<u64>(), target);
+                    for (share, (_, ceiling)) in shares.iter().zip(&agents) {
+                        prop_assert!(*share >= 1 && ceiling.is_none_or(|ceiling| *share <= ceiling));
+                    }
+                }
+                Err(_) => prop_assert!(target < agents.len() as u64 || (!unlimited && sum < target)),
+            }
+        }
+
+        #[test]
+        fn equal_agents_get_even_shares(target in 1000_u64..1_000_000_000, agents in 1_usize..500) {
+            let shares = check(target, &vec![(1, None); agents]).unwrap();
+            let (low, high) = (shares.iter().min().unwrap(), shares.iter().max().unwrap());
+            prop_assert!(high - low <= 1);
+        }
+    }
+}

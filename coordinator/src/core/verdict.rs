@@ -1,0 +1,190 @@
+//! PASS, TRIP or INCONCLUSIVE: what a measurement says about the objectives, with the reasons as data.
+
+use std::time::Duration;
+
+use plimsoll_common::snapshot::Stall;
+
+use super::backlog::DurableName;
+use super::measurement::{Fault, StepMeasurement};
+use super::non_empty::NonEmpty;
+use super::slo::{Fraction, Quantile, Slo};
+
+/// What a trial says of its level.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every objective holds.
+    Pass,
+    /// The service broke an objective.
+    Trip(NonEmpty<Breach>),
+    /// The measurement cannot be trusted, or proves neither.
+    Inconclusive(NonEmpty<Doubt>),
+}
+
+/// A percentile beyond its limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Percentile {
+    /// Which series.
+    pub series: String,
+    /// Which percentile of it.
+    pub quantile: Quantile,
+    /// By the histogram, and never at or below the limit that the exact counts say is broken.
+    pub observed: Duration,
+    /// What it must not exceed.
+    pub limit: Duration,
+    /// Operations above the limit.
+    pub above: u64,
+    /// Of so many.
+    pub n: u64,
+}
+
+/// Errors beyond their limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Errors {
+    /// Failed and lost.
+    pub errors: u64,
+    /// Of so many.
+    pub attempted: u64,
+    /// The largest share that passes.
+    pub limit: Fraction,
+}
+
+/// An objective that the service broke.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Breach {
+    /// A series is too slow.
+    Percentile(Percentile),
+    /// Too many operations failed or were lost.
+    ErrorRate(Errors),
+    /// A durable's backlog grew.
+    BacklogGrowth {
+        /// Which durable.
+        durable: DurableName,
+        /// By so many messages over the hold.
+        growth: i64,
+        /// The most that passes.
+        limit: u64,
+    },
+    /// A durable was gone by the end of the hold.
+    DurableGone {
+        /// Which.
+        durable: DurableName,
+    },
+    /// A durable was deleted and created anew.
+    DurableRecreated {
+        /// Which.
+        durable: DurableName,
+    },
+}
+
+/// A load box that is to blame for a doubt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoxAtFault {
+    /// Its name.
+    pub agent: String,
+    /// Operations that it spoiled.
+    pub operations: u64,
+    /// Its largest stall in hold and drain.
+    pub worst_stall: Stall,
+    /// Blocks of the hold in which its stall exceeds a tenth of the tightest limit.
+    pub void_blocks: u32,
+}
+
+/// Why a trial is neither a PASS nor a TRIP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Doubt {
+    /// The measurement failed.
+    Fault(Fault),
+    /// No operation was released.
+    NothingAttempted,
+    /// A gated series has no samples although the error rate holds.
+    NoSamples {
+        /// Which series.
+        series: String,
+    },
+    /// A percentile is broken, but not by what the service alone did.
+    PercentileByBoxes {
+        /// As measured, the boxes' stalls included.
+        percentile: Percentile,
+        /// Who added what.
+        boxes: Vec<BoxAtFault>,
+    },
+    /// The error rate is broken, but not by what the service alone did.
+    ErrorRateByBoxes {
+        /// As counted, the boxes' own included.
+        errors: Errors,
+        /// Who added what.
+        boxes: Vec<BoxAtFault>,
+    },
+    /// A durable has too few reads to tell whether its backlog grew.
+    BacklogUnreadable {
+        /// Which durable.
+        durable: DurableName,
+        /// Reads in the first and in the last sixth of the hold.
+        reads_at_ends: (usize, usize),
+    },
+    /// A durable's backlog rises within its limit: a longer hold decides.
+    BacklogNotStationary {
+        /// Which durable.
+        durable: DurableName,
+        /// By so many messages over the hold.
+        growth: i64,
+        /// The most that passes.
+        limit: u64,
+    },
+    /// A percentile does not hold if the operations that never left are counted as slower than the limit.
+    NeverLeft {
+        /// Which series.
+        series: String,
+        /// Which percentile of it.
+        quantile: Quantile,
+        /// What it must not exceed.
+        limit: Duration,
+        /// Who fell short and how.
+        shortfall: Shortfall,
+    },
+    /// Attempted operations are short of what was due by more than the tolerance.
+    RateShort {
+        /// Operations due.
+        due: u64,
+        /// Operations released.
+        attempted: u64,
+        /// The share that may be missing.
+        tolerance: Fraction,
+        /// Who fell short and how.
+        shortfall: Shortfall,
+    },
+}
+
+/// Operations that were due and never left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shortfall {
+    /// The in-flight cap was reached.
+    pub saturated: u64,
+    /// The pacer woke too late.
+    pub underrun: u64,
+    /// The agents whose cap was reached, by name, with how many operations; the worst first.
+    pub capped: Vec<(String, u64)>,
+    /// The boxes that were late; the worst first.
+    pub late: Vec<BoxAtFault>,
+}
+
+/// Judges a trial.
+pub fn judge(_step: &StepMeasurement, _slo: &Slo) -> Verdict {
+    Verdict::Pass
+}
+
+impl Verdict {
+    /// The word that reports use.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Pass => "PASS",
+            Self::Trip(_) => "TRIP",
+            Self::Inconclusive(_) => "INCONCLUSIVE",
+        }
+    }
+
+    /// The agents whose boxes made the trial inconclusive, each once: only then is another trial worth its time.
+    pub fn boxes_to_blame(&self) -> Vec<&str> {
+        Vec::new()
+    }
+}

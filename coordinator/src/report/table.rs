@@ -1,0 +1,1 @@
+//! The tables of the report at the end of a run.
