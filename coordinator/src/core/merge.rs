@@ -1,16 +1,21 @@
 //! Merges what the agents send during a trial, as it comes: counts and histograms are added, never averaged, and
 //! everything that does not fit together is kept as a fault.
 
+mod agent;
+mod health;
+
 use std::time::Duration;
 
 use plimsoll_common::histogram::LatencyHistogram;
 use plimsoll_common::plan::{SeriesLimits, TrialId};
-use plimsoll_common::snapshot::{Counters, Snapshot, StepTotals};
+use plimsoll_common::snapshot::{Counters, SeriesCounts, Snapshot, StepTotals, Strays};
 use plimsoll_common::units::Rate;
 
-use super::backlog::{DurableReads, StreamGrowth};
+use self::agent::AgentMerge;
+use self::health::Window;
+use super::backlog::{self, DurableReads, StreamGrowth};
 use super::clock_offset::ClockOffset;
-use super::measurement::StepMeasurement;
+use super::measurement::{FleetBlock, LittleCheck, SeriesMeasurement, StepMeasurement};
 
 /// What the coordinator knows of a trial before its first snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +60,11 @@ pub struct ServiceReads {
 #[derive(Debug, Clone)]
 pub struct TrialMerge {
     plan: TrialPlan,
+    window: Window,
+    agents: Vec<AgentMerge>,
+    blocks: Vec<FleetBlock>,
+    latency: Vec<LatencyHistogram>,
+    service_time: Vec<LatencyHistogram>,
 }
 
 /// What is known of a trial while it runs.
@@ -83,15 +93,44 @@ pub struct SeriesProgress {
 impl TrialMerge {
     /// Nothing received yet.
     pub fn new(plan: TrialPlan) -> Self {
-        Self { plan }
+        let window = Window::new(&plan);
+        let limits: Vec<usize> = plan.limits.iter().map(|limits| limits.limits_us.len()).collect();
+        let empty =
+            FleetBlock { series: limits.iter().map(|&n| SeriesCounts::zero(n)).collect(), ..Default::default() };
+        Self {
+            agents: plan.agents.iter().map(|part| AgentMerge::new(part, &plan, &limits)).collect(),
+            blocks: vec![empty; window.blocks() as usize],
+            latency: vec![LatencyHistogram::new(); limits.len()],
+            service_time: vec![LatencyHistogram::new(); limits.len()],
+            window,
+            plan,
+        }
     }
 
-    /// Adds one snapshot of the agent with this index.
+    /// Adds one snapshot of the agent with this index. One that cannot belong to the trial changes nothing but the
+    /// faults.
     ///
     /// # Panics
     /// When the plan has no such agent.
     pub fn add_snapshot(&mut self, agent: usize, snapshot: &Snapshot) {
-        let _ = (agent, snapshot);
+        if !self.agents[agent].add_snapshot(&self.window, snapshot) {
+            return;
+        }
+        for delta in &snapshot.blocks {
+            let block = &mut self.blocks[delta.block as usize];
+            block.counters.add(&delta.counters);
+            block.series.iter_mut().zip(&delta.series).for_each(|(sum, counts)| sum.add(counts));
+        }
+        for (index, series) in snapshot.series.iter().enumerate() {
+            self.latency[index].add(&series.latency);
+            self.service_time[index].add(&series.service_time);
+        }
+        let stall = snapshot.health.stall;
+        for index in self.window.hold_blocks(snapshot.number) {
+            let block = &mut self.blocks[index as usize];
+            block.stall = block.stall.max(stall);
+            block.void |= self.window.voids(stall);
+        }
     }
 
     /// Takes the totals of the agent with this index.
@@ -99,44 +138,119 @@ impl TrialMerge {
     /// # Panics
     /// When the plan has no such agent.
     pub fn add_totals(&mut self, agent: usize, totals: StepTotals) {
-        let _ = (agent, totals);
+        self.agents[agent].add_totals(totals);
     }
 
-    /// Notes that an agent's session ended before its totals came; later of its messages are ignored.
+    /// Notes that an agent's session ended; where its totals had not come, it is lost and later messages are ignored.
     ///
     /// # Panics
     /// When the plan has no such agent.
     pub fn agent_lost(&mut self, agent: usize, after: Duration, why: String) {
-        let _ = (agent, after, why);
+        self.agents[agent].lose(after, why);
     }
 
     /// Whether every agent has sent its totals or is lost.
     pub fn is_complete(&self) -> bool {
-        false
+        self.agents.iter().all(AgentMerge::has_ended)
     }
 
     /// What is known so far.
     pub fn progress(&self) -> Progress {
-        Progress { counters: Counters::default(), warmup: Counters::default(), series: Vec::new() }
+        let series = self.plan.limits.iter().zip(&self.latency).enumerate();
+        let series = series.map(|(index, (limits, latency))| SeriesProgress {
+            series: limits.series.clone(),
+            p99: latency.quantile_us(0.99).map(Duration::from_micros),
+            overdue: (0..limits.limits_us.len()).map(|limit| self.overdue(index, limit)).collect(),
+        });
+        Progress { counters: self.counters(), warmup: self.warmup(), series: series.collect() }
+    }
+
+    fn overdue(&self, series: usize, limit: usize) -> u64 {
+        self.agents.iter().map(|agent| agent.overdue(series, limit)).fold(0, u64::saturating_add)
+    }
+
+    fn counters(&self) -> Counters {
+        sum(self.agents.iter().map(|agent| &agent.counters))
+    }
+
+    fn warmup(&self) -> Counters {
+        sum(self.agents.iter().map(|agent| &agent.warmup))
     }
 
     /// Checks that everything adds up, and reads off the measurement.
-    pub fn finish(self, service: &ServiceReads) -> StepMeasurement {
-        let _ = (service, LatencyHistogram::new());
+    pub fn finish(mut self, service: &ServiceReads) -> StepMeasurement {
+        let (counters, warmup) = (self.counters(), self.warmup());
+        let hold = self.plan.hold;
+        let mut strays = Strays::default();
+        self.agents.iter().for_each(|agent| strays.add(&agent.strays));
+        let sent = counters.attempted + warmup.attempted;
         StepMeasurement {
             trial: self.plan.trial,
             target: self.plan.target,
-            hold: self.plan.hold,
-            counters: Counters::default(),
-            warmup: Counters::default(),
-            strays: Default::default(),
-            series: Vec::new(),
-            blocks: Vec::new(),
-            agents: Vec::new(),
-            faults: Vec::new(),
-            little: None,
-            backlog: Vec::new(),
-            foreign_load: Vec::new(),
+            hold,
+            counters,
+            warmup,
+            strays,
+            series: self.series(),
+            little: self.little(&counters),
+            faults: self
+                .agents
+                .iter()
+                .zip(&self.plan.agents)
+                .flat_map(|(a, part)| a.faults(&self.plan, part))
+                .collect(),
+            agents: self
+                .agents
+                .iter()
+                .zip(&self.plan.agents)
+                .map(|(a, part)| a.measurement(&self.plan, part))
+                .collect(),
+            backlog: service.durables.iter().map(|reads| backlog::measure(reads, hold)).collect(),
+            foreign_load: service.streams.iter().filter_map(|stream| backlog::foreign_load(stream, sent)).collect(),
+            blocks: self.blocks,
         }
     }
+
+    fn series(&mut self) -> Vec<SeriesMeasurement> {
+        let histograms = std::mem::take(&mut self.latency).into_iter().zip(std::mem::take(&mut self.service_time));
+        let limits = self.plan.limits.iter().enumerate();
+        limits
+            .zip(histograms)
+            .map(|((index, limits), (latency, service_time))| {
+                let mut counts = SeriesCounts::zero(limits.limits_us.len());
+                self.agents.iter().for_each(|agent| counts.add(&agent.series[index]));
+                SeriesMeasurement {
+                    series: limits.series.clone(),
+                    limits_us: limits.limits_us.clone(),
+                    counts,
+                    latency,
+                    service_time,
+                }
+            })
+            .collect()
+    }
+
+    /// Little's law, where every agent sampled what was in flight and there is enough of it to compare.
+    fn little(&self, counters: &Counters) -> Option<LittleCheck> {
+        // Independent arrivals scatter the sum of the samples by its root: below this, by more than 2 %.
+        const FEWEST: u64 = 2_500;
+        let in_flight = self.agents.iter().map(AgentMerge::mean_in_flight).sum::<Option<f64>>()?;
+        let seen = self.agents.iter().map(|agent| agent.in_flight_sum()).fold(0, u64::saturating_add);
+        let ended = counters.completed + counters.errors();
+        if seen < FEWEST || ended == 0 || self.plan.hold.is_zero() {
+            return None;
+        }
+        let open_seconds = self.agents.iter().map(|agent| agent.open_time_us as f64 / 1e6).sum::<f64>();
+        let rate = counters.attempted as f64 / self.plan.hold.as_secs_f64();
+        Some(LittleCheck { in_flight, expected: rate * open_seconds / ended as f64 })
+    }
 }
+
+fn sum<'a>(parts: impl Iterator<Item = &'a Counters>) -> Counters {
+    let mut total = Counters::default();
+    parts.for_each(|part| total.add(part));
+    total
+}
+
+#[cfg(test)]
+mod tests;
