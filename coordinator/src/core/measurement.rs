@@ -8,6 +8,7 @@ use plimsoll_common::snapshot::{Counters, SeriesCounts, Stall, StepEnd, Strays};
 use plimsoll_common::units::Rate;
 
 use super::backlog::{DurableBacklog, ForeignLoad};
+use super::slo::Quantile;
 
 /// One trial of one step, merged over the fleet. Every figure covers every operation of the hold.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,6 +84,19 @@ pub struct SeriesMeasurement {
     pub latency: LatencyHistogram,
     /// From the release to the end; for diagnosis.
     pub service_time: LatencyHistogram,
+}
+
+impl SeriesMeasurement {
+    /// A percentile to show; `None`: no data. The histogram rounds within a bucket, so its value is moved to the side of
+    /// each limit on which the exact counts say that it lies: what is shown never contradicts the verdict.
+    pub fn percentile(&self, quantile: Quantile) -> Option<Duration> {
+        let mut shown_us = self.latency.quantile_us(quantile.as_f64())?;
+        let allowed = quantile.allowed_above(self.counts.n);
+        for (&limit_us, &above) in self.limits_us.iter().zip(&self.counts.above) {
+            shown_us = if above <= allowed { shown_us.min(limit_us) } else { shown_us.max(limit_us + 1) };
+        }
+        Some(Duration::from_micros(shown_us))
+    }
 }
 
 /// One block of the hold over the whole fleet.

@@ -7,6 +7,8 @@
 pub mod answer;
 pub mod backlog;
 pub mod clock_offset;
+#[cfg(test)]
+pub mod fixture;
 pub mod measurement;
 pub mod merge;
 pub mod non_empty;

@@ -91,3 +91,106 @@ impl Ramp {
         Some(NextTrial { trial: TrialId { step, trial: 0 }, level })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::non_empty::NonEmpty;
+    use crate::core::verdict::{BoxAtFault, Breach, Doubt, Errors, Shortfall};
+    use plimsoll_common::snapshot::Stall;
+    use proptest::prelude::*;
+
+    fn trip() -> Verdict {
+        let limit = "0.001".parse().unwrap();
+        Verdict::Trip(NonEmpty::one(Breach::ErrorRate(Errors { errors: 1, attempted: 1, limit })))
+    }
+
+    fn inconclusive() -> Verdict {
+        Verdict::Inconclusive(NonEmpty::one(Doubt::NothingAttempted))
+    }
+
+    fn by_a_box() -> Verdict {
+        let agent = "box-a".to_owned();
+        let late = vec![BoxAtFault { agent, operations: 9, worst_stall: Stall::Unbounded, void_blocks: 3 }];
+        let shortfall = Shortfall { saturated: 0, underrun: 9, capped: vec![], late };
+        let tolerance = "0.05".parse().unwrap();
+        Verdict::Inconclusive(NonEmpty::one(Doubt::RateShort { due: 10, attempted: 1, tolerance, shortfall }))
+    }
+
+    /// The trail of a ramp whose trials get these verdicts in turn: `level.trial word`.
+    fn trail(on_trip: OnTrip, trials: u32, verdicts: &[Verdict]) -> String {
+        let steps: Steps = "500,1k,2k".parse().unwrap();
+        let mut ramp = Ramp::new(&steps, on_trip, NonZeroU32::new(trials).unwrap());
+        let mut verdicts = verdicts.iter();
+        let mut trail = Vec::new();
+        while let Some(NextTrial { trial, level }) = ramp.next_trial() {
+            let Some(verdict) = verdicts.next() else {
+                trail.push(format!("{level}.{} next", trial.trial));
+                break;
+            };
+            trail.push(format!("{level}.{} {}", trial.trial, verdict.word()));
+            ramp.record(verdict.clone());
+        }
+        assert!(verdicts.next().is_none(), "the ramp was over after {trail:?}");
+        trail.join(", ")
+    }
+
+    #[test]
+    fn every_level_is_held_in_order() {
+        let all = [Verdict::Pass, Verdict::Pass, Verdict::Pass];
+        assert_eq!(trail(OnTrip::Stop, 3, &all), "500.0 PASS, 1000.0 PASS, 2000.0 PASS");
+        assert_eq!(trail(OnTrip::Stop, 3, &[]), "500.0 next");
+    }
+
+    #[test]
+    fn the_first_trip_ends_the_ramp_unless_told_otherwise() {
+        assert_eq!(trail(OnTrip::Stop, 3, &[Verdict::Pass, trip()]), "500.0 PASS, 1000.0 TRIP");
+        assert_eq!(trail(OnTrip::GoOn, 3, &[Verdict::Pass, trip()]), "500.0 PASS, 1000.0 TRIP, 2000.0 next");
+    }
+
+    #[test]
+    fn an_inconclusive_level_never_ends_the_ramp() {
+        assert_eq!(trail(OnTrip::Stop, 3, &[inconclusive()]), "500.0 INCONCLUSIVE, 1000.0 next");
+    }
+
+    #[test]
+    fn a_trial_is_repeated_only_when_boxes_were_the_reason() {
+        assert_eq!(
+            trail(OnTrip::Stop, 3, &[by_a_box(), by_a_box(), by_a_box()]),
+            "500.0 INCONCLUSIVE, 500.1 INCONCLUSIVE, 500.2 INCONCLUSIVE, 1000.0 next"
+        );
+        assert_eq!(trail(OnTrip::Stop, 1, &[by_a_box()]), "500.0 INCONCLUSIVE, 1000.0 next");
+        assert_eq!(
+            trail(OnTrip::Stop, 3, &[by_a_box(), inconclusive()]),
+            "500.0 INCONCLUSIVE, 500.1 INCONCLUSIVE, 1000.0 next"
+        );
+    }
+
+    #[test]
+    fn the_first_conclusive_trial_is_the_steps_verdict() {
+        assert_eq!(trail(OnTrip::Stop, 3, &[by_a_box(), Verdict::Pass]), "500.0 INCONCLUSIVE, 500.1 PASS, 1000.0 next");
+        assert_eq!(trail(OnTrip::Stop, 3, &[by_a_box(), trip()]), "500.0 INCONCLUSIVE, 500.1 TRIP");
+    }
+
+    proptest! {
+        #[test]
+        fn every_ramp_ends_and_keeps_every_trial(verdicts in prop::collection::vec(0_u8..4, 9), trials in 1_u32..=3) {
+            let steps: Steps = "500,1k,2k".parse().unwrap();
+            let mut ramp = Ramp::new(&steps, OnTrip::GoOn, NonZeroU32::new(trials).unwrap());
+            let mut held = 0;
+            while ramp.next_trial().is_some() {
+                let verdict = match verdicts[held] {
+                    0 => Verdict::Pass,
+                    1 => trip(),
+                    2 => inconclusive(),
+                    _ => by_a_box(),
+                };
+                ramp.record(verdict);
+                held += 1;
+            }
+            prop_assert!((3..=3 * trials as usize).contains(&held));
+            prop_assert_eq!(ramp.trials().len(), held);
+            prop_assert!(ramp.trials().windows(2).all(|pair| pair[0].trial < pair[1].trial));
+        }
+    }
+}

@@ -1,13 +1,14 @@
 //! PASS, TRIP or INCONCLUSIVE: what a measurement says about the objectives, with the reasons as data.
 
-use std::time::Duration;
+mod reason;
 
-use plimsoll_common::snapshot::Stall;
+use plimsoll_common::snapshot::SeriesCounts;
 
-use super::backlog::DurableName;
-use super::measurement::{Fault, StepMeasurement};
+pub use self::reason::{BoxAtFault, Breach, Doubt, Errors, Percentile, Shortfall};
+use super::backlog::{DurableBacklog, Fate};
+use super::measurement::{AgentMeasurement, SeriesMeasurement, StepMeasurement};
 use super::non_empty::NonEmpty;
-use super::slo::{Fraction, Quantile, Slo};
+use super::slo::{Gate, Slo};
 
 /// What a trial says of its level.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,157 +21,179 @@ pub enum Verdict {
     Inconclusive(NonEmpty<Doubt>),
 }
 
-/// A percentile beyond its limit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Percentile {
-    /// Which series.
-    pub series: String,
-    /// Which percentile of it.
-    pub quantile: Quantile,
-    /// By the histogram, and never at or below the limit that the exact counts say is broken.
-    pub observed: Duration,
-    /// What it must not exceed.
-    pub limit: Duration,
-    /// Operations above the limit.
-    pub above: u64,
-    /// Of so many.
-    pub n: u64,
+/// Judges a trial by objectives whose limits travelled with its plan.
+///
+/// # Panics
+/// When the measurement was counted against other limits.
+pub fn judge(step: &StepMeasurement, slo: &Slo) -> Verdict {
+    if let Some(failures) = NonEmpty::new(measurement_failures(step, slo)) {
+        return Verdict::Inconclusive(failures);
+    }
+    // Before what is not proved: a service that pushes back slows the generator too, and is not excused by it.
+    if let Some(breaches) = NonEmpty::new(breaches(step, slo)) {
+        return Verdict::Trip(breaches);
+    }
+    NonEmpty::new(unproved(step, slo)).map_or(Verdict::Pass, Verdict::Inconclusive)
 }
 
-/// Errors beyond their limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Errors {
-    /// Failed and lost.
-    pub errors: u64,
-    /// Of so many.
-    pub attempted: u64,
-    /// The largest share that passes.
-    pub limit: Fraction,
+/// Why the figures say nothing at all.
+fn measurement_failures(step: &StepMeasurement, slo: &Slo) -> Vec<Doubt> {
+    let mut doubts: Vec<Doubt> = step.faults.iter().cloned().map(Doubt::Fault).collect();
+    if step.counters.attempted == 0 {
+        doubts.push(Doubt::NothingAttempted);
+    } else if slo.error_rate.holds(step.counters.errors(), step.counters.attempted) {
+        // Where the error rate is broken, an empty series is what that looks like.
+        let mut empty: Vec<&str> =
+            gates(step, slo).filter(|(series, _)| series.counts.n == 0).map(|(series, _)| &*series.series).collect();
+        empty.dedup();
+        doubts.extend(empty.iter().map(|&series| Doubt::NoSamples { series: series.to_owned() }));
+    }
+    doubts
 }
 
-/// An objective that the service broke.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Breach {
-    /// A series is too slow.
-    Percentile(Percentile),
-    /// Too many operations failed or were lost.
-    ErrorRate(Errors),
-    /// A durable's backlog grew.
-    BacklogGrowth {
-        /// Which durable.
-        durable: DurableName,
-        /// By so many messages over the hold.
-        growth: i64,
-        /// The most that passes.
-        limit: u64,
-    },
-    /// A durable was gone by the end of the hold.
-    DurableGone {
-        /// Which.
-        durable: DurableName,
-    },
-    /// A durable was deleted and created anew.
-    DurableRecreated {
-        /// Which.
-        durable: DurableName,
-    },
+/// What the service broke, by the counts that the load boxes cannot have spoiled.
+fn breaches(step: &StepMeasurement, slo: &Slo) -> Vec<Breach> {
+    let percentiles = gates(step, slo).filter_map(|(series, gate)| {
+        let above = series.counts.above_anyway[gate.above_index];
+        is_broken(&gate, above, series.counts.n).then(|| Breach::Percentile(percentile(series, &gate, above)))
+    });
+    let anyway = Errors { errors: step.counters.failed_anyway, ..errors(step, slo) };
+    let error_rate = (!anyway.hold()).then_some(Breach::ErrorRate(anyway));
+    let backlog = step.backlog.iter().filter_map(|durable| backlog_breach(durable, slo.pending_growth));
+    percentiles.chain(error_rate).chain(backlog).collect()
 }
 
-/// A load box that is to blame for a doubt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BoxAtFault {
-    /// Its name.
-    pub agent: String,
-    /// Operations that it spoiled.
-    pub operations: u64,
-    /// Its largest stall in hold and drain.
-    pub worst_stall: Stall,
-    /// Blocks of the hold in which its stall exceeds a tenth of the tightest limit.
-    pub void_blocks: u32,
+fn backlog_breach(backlog: &DurableBacklog, limit: u64) -> Option<Breach> {
+    let durable = backlog.name.clone();
+    match (backlog.fate, backlog.growth) {
+        (Fate::Gone, _) => Some(Breach::DurableGone { durable }),
+        (Fate::Recreated, _) => Some(Breach::DurableRecreated { durable }),
+        (Fate::Kept | Fate::Unknown, Some(growth)) if i128::from(growth.messages) > i128::from(limit) => {
+            Some(Breach::BacklogGrowth { durable, growth: growth.messages, limit })
+        }
+        (Fate::Kept | Fate::Unknown, _) => None,
+    }
 }
 
-/// Why a trial is neither a PASS nor a TRIP.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Doubt {
-    /// The measurement failed.
-    Fault(Fault),
-    /// No operation was released.
-    NothingAttempted,
-    /// A gated series has no samples although the error rate holds.
-    NoSamples {
-        /// Which series.
-        series: String,
-    },
-    /// A percentile is broken, but not by what the service alone did.
-    PercentileByBoxes {
-        /// As measured, the boxes' stalls included.
-        percentile: Percentile,
-        /// Who added what.
-        boxes: Vec<BoxAtFault>,
-    },
-    /// The error rate is broken, but not by what the service alone did.
-    ErrorRateByBoxes {
-        /// As counted, the boxes' own included.
-        errors: Errors,
-        /// Who added what.
-        boxes: Vec<BoxAtFault>,
-    },
-    /// A durable has too few reads to tell whether its backlog grew.
-    BacklogUnreadable {
-        /// Which durable.
-        durable: DurableName,
-        /// Reads in the first and in the last sixth of the hold.
-        reads_at_ends: (usize, usize),
-    },
-    /// A durable's backlog rises within its limit: a longer hold decides.
-    BacklogNotStationary {
-        /// Which durable.
-        durable: DurableName,
-        /// By so many messages over the hold.
-        growth: i64,
-        /// The most that passes.
-        limit: u64,
-    },
-    /// A percentile does not hold if the operations that never left are counted as slower than the limit.
-    NeverLeft {
-        /// Which series.
-        series: String,
-        /// Which percentile of it.
-        quantile: Quantile,
-        /// What it must not exceed.
-        limit: Duration,
-        /// Who fell short and how.
-        shortfall: Shortfall,
-    },
-    /// Attempted operations are short of what was due by more than the tolerance.
-    RateShort {
-        /// Operations due.
-        due: u64,
-        /// Operations released.
-        attempted: u64,
-        /// The share that may be missing.
-        tolerance: Fraction,
-        /// Who fell short and how.
-        shortfall: Shortfall,
-    },
+/// What is not broken by the service and not proved to hold either.
+fn unproved(step: &StepMeasurement, slo: &Slo) -> Vec<Doubt> {
+    let percentiles = gates(step, slo).filter_map(|(series, gate)| {
+        let above = series.counts.above[gate.above_index];
+        is_broken(&gate, above, series.counts.n).then(|| Doubt::PercentileByBoxes {
+            percentile: percentile(series, &gate, above),
+            boxes: boxes(step, |agent| spoiled(agent, &series.series, step, &gate)),
+        })
+    });
+    let errors = errors(step, slo);
+    let error_rate = (!errors.hold()).then(|| Doubt::ErrorRateByBoxes {
+        errors,
+        boxes: boxes(step, |agent| agent.counters.errors().saturating_sub(agent.counters.failed_anyway)),
+    });
+    let backlog = step.backlog.iter().filter_map(|durable| backlog_doubt(durable, step.counters.due, slo));
+    percentiles.chain(error_rate).chain(backlog).chain(shortfall_doubt(step, slo)).collect()
 }
 
-/// Operations that were due and never left.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shortfall {
-    /// The in-flight cap was reached.
-    pub saturated: u64,
-    /// The pacer woke too late.
-    pub underrun: u64,
-    /// The agents whose cap was reached, by name, with how many operations; the worst first.
-    pub capped: Vec<(String, u64)>,
-    /// The boxes that were late; the worst first.
-    pub late: Vec<BoxAtFault>,
+fn backlog_doubt(backlog: &DurableBacklog, due: u64, slo: &Slo) -> Option<Doubt> {
+    let durable = backlog.name.clone();
+    match backlog.growth {
+        None => Some(Doubt::BacklogUnreadable { durable, reads_at_ends: backlog.reads_at_ends }),
+        Some(growth) if growth.keeps_rising(due) => {
+            Some(Doubt::BacklogNotStationary { durable, growth: growth.messages, limit: slo.pending_growth })
+        }
+        Some(_) => None,
+    }
 }
 
-/// Judges a trial.
-pub fn judge(_step: &StepMeasurement, _slo: &Slo) -> Verdict {
-    Verdict::Pass
+/// Whether the operations that never left are too many: for the tolerance, or for a percentile if they are counted as
+/// slower than its limit.
+fn shortfall_doubt(step: &StepMeasurement, slo: &Slo) -> Option<Doubt> {
+    let never_left = step.counters.never_left();
+    if !slo.rate_tolerance.holds(never_left, step.counters.due) {
+        return Some(Doubt::RateShort {
+            due: step.counters.due,
+            attempted: step.counters.attempted,
+            tolerance: slo.rate_tolerance,
+            shortfall: shortfall(step),
+        });
+    }
+    let flattered = gates(step, slo).find(|(series, gate)| {
+        let SeriesCounts { n, above, .. } = &series.counts;
+        let above = above[gate.above_index];
+        !is_broken(gate, above, *n) && is_broken(gate, above + never_left, n + never_left)
+    });
+    flattered.map(|(series, gate)| Doubt::NeverLeft {
+        series: series.series.clone(),
+        quantile: gate.quantile,
+        limit: gate.limit,
+        shortfall: shortfall(step),
+    })
+}
+
+fn shortfall(step: &StepMeasurement) -> Shortfall {
+    Shortfall {
+        saturated: step.counters.saturated,
+        underrun: step.counters.underrun,
+        capped: boxes(step, |agent| agent.counters.saturated),
+        late: boxes(step, |agent| agent.counters.underrun),
+    }
+}
+
+/// Every gated percentile with its series.
+fn gates<'a>(step: &'a StepMeasurement, slo: &'a Slo) -> impl Iterator<Item = (&'a SeriesMeasurement, Gate)> {
+    slo.series.iter().flat_map(move |objective| {
+        let measured = step.series.iter().find(|series| series.series == objective.series);
+        let measured = measured.expect("a trial measures every series of its plan");
+        assert_eq!(objective.limits().limits_us, measured.limits_us, "counted against other limits");
+        objective.gates().into_iter().map(move |gate| (measured, gate))
+    })
+}
+
+/// Quantile q holds exactly if at most n − ⌈q·n⌉ operations are above the limit.
+fn is_broken(gate: &Gate, above: u64, n: u64) -> bool {
+    above > gate.quantile.allowed_above(n)
+}
+
+fn percentile(series: &SeriesMeasurement, gate: &Gate, above: u64) -> Percentile {
+    Percentile {
+        series: series.series.clone(),
+        quantile: gate.quantile,
+        observed: series.percentile(gate.quantile).unwrap_or(gate.limit),
+        limit: gate.limit,
+        above,
+        n: series.counts.n,
+    }
+}
+
+fn errors(step: &StepMeasurement, slo: &Slo) -> Errors {
+    let (errors, attempted) = (step.counters.errors(), step.counters.attempted);
+    Errors { errors, attempted, limit: slo.error_rate }
+}
+
+impl Errors {
+    fn hold(&self) -> bool {
+        self.limit.holds(self.errors, self.attempted)
+    }
+}
+
+/// Operations of an agent that are above a limit by its box's stalls alone.
+fn spoiled(agent: &AgentMeasurement, series: &str, step: &StepMeasurement, gate: &Gate) -> u64 {
+    let index = step.series.iter().position(|measured| measured.series == series);
+    let counts = index.and_then(|index| agent.series.get(index));
+    counts.map_or(0, |counts| counts.above[gate.above_index].saturating_sub(counts.above_anyway[gate.above_index]))
+}
+
+/// The agents whose boxes spoiled operations, the worst first.
+fn boxes(step: &StepMeasurement, operations: impl Fn(&AgentMeasurement) -> u64) -> Vec<BoxAtFault> {
+    let at_fault = |agent: &AgentMeasurement| BoxAtFault {
+        agent: agent.agent.clone(),
+        operations: operations(agent),
+        worst_stall: agent.health.worst_stall,
+        void_blocks: agent.health.void_blocks,
+    };
+    let mut boxes: Vec<BoxAtFault> =
+        step.agents.iter().map(at_fault).filter(|spoiler| spoiler.operations > 0).collect();
+    boxes.sort_by_key(|spoiler| std::cmp::Reverse(spoiler.operations));
+    boxes
 }
 
 impl Verdict {
@@ -183,8 +206,30 @@ impl Verdict {
         }
     }
 
-    /// The agents whose boxes made the trial inconclusive, each once: only then is another trial worth its time.
+    /// The agents whose boxes made the trial inconclusive, each once: only then is another trial worth its time. An
+    /// in-flight cap that was reached is no box's doing.
     pub fn boxes_to_blame(&self) -> Vec<&str> {
-        Vec::new()
+        let Self::Inconclusive(doubts) = self else { return Vec::new() };
+        let mut agents: Vec<&str> = doubts.iter().flat_map(Doubt::boxes).map(|spoiler| &*spoiler.agent).collect();
+        agents.sort_unstable();
+        agents.dedup();
+        agents
     }
 }
+
+impl Doubt {
+    fn boxes(&self) -> &[BoxAtFault] {
+        match self {
+            Self::PercentileByBoxes { boxes, .. } | Self::ErrorRateByBoxes { boxes, .. } => boxes,
+            Self::NeverLeft { shortfall, .. } | Self::RateShort { shortfall, .. } => &shortfall.late,
+            Self::Fault(_)
+            | Self::NothingAttempted
+            | Self::NoSamples { .. }
+            | Self::BacklogUnreadable { .. }
+            | Self::BacklogNotStationary { .. } => &[],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
