@@ -5,6 +5,7 @@
 //! protocol), and [`contract`] (the chat system's subjects, payloads, presets and fixtures).
 
 pub mod contract;
+pub mod deal;
 pub mod histogram;
 pub mod plan;
 pub mod snapshot;

@@ -1,0 +1,407 @@
+//! Which rooms and users belong to whom, so that every agent receives only what answers its own operations.
+//!
+//! Every room has an owner and every user a home; an operation takes an owned room and a member whose home is its owner.
+//! Each room first gets one anchor (a member who lives with its owner), so that every room has a sender; any other user
+//! lives where most of their rooms are. Rooms are dealt whole where their weights can follow the shares within 2 %; where
+//! they cannot (many owners, few rooms) they are laid on a line that is cut where the shares end, so that a room may have
+//! several owners, each with an anchor of its own. The same rule deals an agent's rooms to its workers, which then get
+//! shares by the weight of what they were dealt.
+
+use crate::units::split_largest_remainder;
+
+/// Whole rooms may miss the shares by this much, relatively, before rooms are cut.
+const WHOLE_ROOM_TOLERANCE: f64 = 0.02;
+
+/// A room's part in the hands of one owner.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Piece {
+    /// Index of the room.
+    pub room: u32,
+    /// The part of the room's weight: all of it where the room has one owner.
+    pub weight: f64,
+    /// The member that lives with the owner for this room's sake.
+    pub anchor: u32,
+}
+
+/// What one owner was dealt.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Hand {
+    /// The rooms, ascending.
+    pub pieces: Vec<Piece>,
+    /// For each piece: the members of its room that live with this owner, ascending, at least the anchor.
+    pub senders: Vec<Vec<u32>>,
+}
+
+impl Hand {
+    /// Sum of the pieces' weights.
+    pub fn weight(&self) -> f64 {
+        self.pieces.iter().map(|piece| piece.weight).sum()
+    }
+
+    /// Pairs of a room and a sender that an operation can take.
+    pub fn pairs(&self) -> u64 {
+        self.senders.iter().map(|senders| senders.len() as u64).sum()
+    }
+
+    /// How many different users send.
+    pub fn sender_count(&self) -> u32 {
+        let mut users: Vec<u32> = self.senders.iter().flatten().copied().collect();
+        users.sort_unstable();
+        users.dedup();
+        users.len() as u32
+    }
+}
+
+/// What everybody was dealt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Deal {
+    /// One per owner, in the order of the shares; an owner whose share is zero has an empty hand.
+    pub hands: Vec<Hand>,
+    /// The largest relative deviation of a room's rate from its weight.
+    pub largest_deviation: f64,
+}
+
+/// Why rooms cannot be dealt.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DealError {
+    /// More owners than rooms can be cut for.
+    #[error("{rooms} rooms and {users} users cannot feed {owners} agents: take a larger preset or fewer agents")]
+    TooManyOwners {
+        /// Owners with a share.
+        owners: usize,
+        /// Rooms in the fixtures.
+        rooms: usize,
+        /// Users in the fixtures.
+        users: u32,
+    },
+}
+
+/// Deals rooms to agents by their shares (any unit; zero for an agent that sits out).
+///
+/// # Errors
+/// When there are not enough rooms and members for every owner to have a sender of its own.
+pub fn deal_to_agents(members: &[&[u32]], users: u32, shares: &[u64]) -> Result<Deal, DealError> {
+    let whole: Vec<WeightedRoom> =
+        (0..).zip(members).map(|(room, members)| WeightedRoom { room, weight: members.len() as f64 }).collect();
+    let mut parts = deal_whole(&whole, shares);
+    if deviation_of_owners(&parts, shares) > WHOLE_ROOM_TOLERANCE {
+        parts = cut(&whole, shares);
+    }
+    let anchors = anchors(&parts, members, users).ok_or(DealError::TooManyOwners {
+        owners: shares.iter().filter(|&&share| share > 0).count(),
+        rooms: members.len(),
+        users,
+    })?;
+    let hands = with_senders(parts, anchors, members, users);
+    let largest_deviation = largest_deviation(&hands, members, shares);
+    Ok(Deal { hands, largest_deviation })
+}
+
+/// Deals one agent's hand on to its workers: whole pieces, as evenly as they go; the anchors are those of the pieces, and
+/// only users whose home the agent is take part. A worker may go without.
+pub fn deal_to_workers(hand: &Hand, members: &[&[u32]], users: u32, workers: usize) -> Vec<Hand> {
+    let pieces: Vec<WeightedRoom> =
+        (0..).zip(&hand.pieces).map(|(room, piece)| WeightedRoom { room, weight: piece.weight }).collect();
+    let parts = deal_whole(&pieces, &vec![1; workers]);
+    // The pieces' indices stand in for rooms while they are dealt; here they become rooms again.
+    let anchors: Vec<Vec<u32>> =
+        parts.iter().map(|part| part.iter().map(|dealt| hand.pieces[dealt.room as usize].anchor).collect()).collect();
+    let parts: Vec<Vec<WeightedRoom>> = parts
+        .into_iter()
+        .map(|part| {
+            let room = |dealt: WeightedRoom| WeightedRoom { room: hand.pieces[dealt.room as usize].room, ..dealt };
+            part.into_iter().map(room).collect()
+        })
+        .collect();
+    let mut at_home = vec![false; users as usize];
+    hand.senders.iter().flatten().for_each(|&user| at_home[user as usize] = true);
+    let locals: Vec<Vec<u32>> =
+        members.iter().map(|room| room.iter().copied().filter(|&user| at_home[user as usize]).collect()).collect();
+    let locals: Vec<&[u32]> = locals.iter().map(Vec::as_slice).collect();
+    with_senders(parts, anchors, &locals, users)
+}
+
+/// Splits an agent's operations over its workers by the weight of their hands, exactly.
+pub fn split_over_workers(total: u64, hands: &[Hand]) -> Vec<u64> {
+    // Millionths of a subscription are far below what any mix can show.
+    let weights: Vec<u64> = hands.iter().map(|hand| (hand.weight() * 1e6).round() as u64).collect();
+    split_largest_remainder(total, &weights)
+}
+
+#[derive(Debug, Clone, Copy)]
+struct WeightedRoom {
+    room: u32,
+    weight: f64,
+}
+
+/// Heaviest room first, each to the owner that lacks most of its share (longest processing time first).
+fn deal_whole(rooms: &[WeightedRoom], shares: &[u64]) -> Vec<Vec<WeightedRoom>> {
+    let total: f64 = rooms.iter().map(|room| room.weight).sum();
+    let sum: f64 = shares.iter().map(|&share| share as f64).sum();
+    let mut missing: Vec<f64> = shares.iter().map(|&share| total * share as f64 / sum).collect();
+    let mut order: Vec<&WeightedRoom> = rooms.iter().collect();
+    order.sort_by(|a, b| b.weight.total_cmp(&a.weight).then(a.room.cmp(&b.room)));
+    let mut parts = vec![Vec::new(); shares.len()];
+    for room in order {
+        let owners = (0..shares.len()).filter(|&owner| shares[owner] > 0);
+        let Some(owner) = owners.max_by(|&a, &b| missing[a].total_cmp(&missing[b]).then(b.cmp(&a))) else { break };
+        missing[owner] -= room.weight;
+        parts[owner].push(*room);
+    }
+    parts.iter_mut().for_each(|part: &mut Vec<WeightedRoom>| part.sort_by_key(|room| room.room));
+    parts
+}
+
+fn deviation_of_owners(parts: &[Vec<WeightedRoom>], shares: &[u64]) -> f64 {
+    let total: f64 = parts.iter().flatten().map(|room| room.weight).sum();
+    let sum: f64 = shares.iter().map(|&share| share as f64).sum();
+    parts
+        .iter()
+        .zip(shares)
+        .filter(|(_, share)| **share > 0)
+        .map(|(part, &share)| {
+            let dealt: f64 = part.iter().map(|room| room.weight).sum();
+            (dealt / total / (share as f64 / sum) - 1.0).abs()
+        })
+        .fold(0.0, f64::max)
+}
+
+/// Lays the rooms on a line and cuts it where the shares end (McNaughton's wrap-around rule).
+fn cut(rooms: &[WeightedRoom], shares: &[u64]) -> Vec<Vec<WeightedRoom>> {
+    // Slivers below this part of a room would need an anchor for next to no traffic.
+    const SLIVER: f64 = 1e-6;
+    let total: f64 = rooms.iter().map(|room| room.weight).sum();
+    let sum: f64 = shares.iter().map(|&share| share as f64).sum();
+    let mut parts = vec![Vec::new(); shares.len()];
+    let mut left = rooms.iter().copied();
+    let mut current = left.next();
+    for (owner, &share) in shares.iter().enumerate() {
+        let mut wanted = total * share as f64 / sum;
+        while let Some(room) = current {
+            if wanted <= room.weight * SLIVER {
+                break;
+            }
+            let taken = if room.weight - wanted <= room.weight * SLIVER { room.weight } else { wanted };
+            parts[owner].push(WeightedRoom { room: room.room, weight: taken });
+            wanted -= taken;
+            current = if taken < room.weight {
+                Some(WeightedRoom { weight: room.weight - taken, ..room })
+            } else {
+                left.next()
+            };
+        }
+    }
+    parts
+}
+
+/// One member per piece such that no user is an anchor twice: a bipartite matching by augmenting paths (Kuhn), the
+/// pieces of the smallest rooms first. `None` when there is none, or when an owner with rooms would be left without one.
+fn anchors(parts: &[Vec<WeightedRoom>], members: &[&[u32]], users: u32) -> Option<Vec<Vec<u32>>> {
+    let mut pieces: Vec<(usize, usize)> =
+        parts.iter().enumerate().flat_map(|(owner, part)| (0..part.len()).map(move |at| (owner, at))).collect();
+    let room_of = |&(owner, at): &(usize, usize)| members[parts[owner][at].room as usize];
+    pieces.sort_by_key(|piece| (room_of(piece).len(), *piece));
+    let rooms: Vec<&[u32]> = pieces.iter().map(room_of).collect();
+    let mut piece_of_user: Vec<Option<usize>> = vec![None; users as usize];
+    let mut visited = vec![usize::MAX; users as usize];
+    for piece in 0..pieces.len() {
+        if !augment(piece, piece, &rooms, &mut piece_of_user, &mut visited) {
+            return None;
+        }
+    }
+    let mut anchors: Vec<Vec<u32>> = parts.iter().map(|part| vec![0; part.len()]).collect();
+    for (user, piece) in (0..).zip(piece_of_user) {
+        if let Some(piece) = piece {
+            let (owner, at) = pieces[piece];
+            anchors[owner][at] = user;
+        }
+    }
+    Some(anchors)
+}
+
+/// Finds `piece` a member, moving earlier pieces to other members where that helps. Iterative, since a path may be as
+/// long as there are rooms. `round` marks the users seen in this search.
+fn augment(
+    piece: usize,
+    round: usize,
+    rooms: &[&[u32]],
+    piece_of_user: &mut [Option<usize>],
+    visited: &mut [usize],
+) -> bool {
+    // Each frame: a piece that needs a member, and the next of its room's members to try.
+    let mut path: Vec<(usize, usize)> = vec![(piece, 0)];
+    while let Some(&(piece, next)) = path.last() {
+        let members = rooms[piece];
+        let free = members.iter().find(|&&user| piece_of_user[user as usize].is_none());
+        if let Some(&user) = free {
+            // Hand down the path: each piece takes the user it was trying, the last one the free user.
+            let mut user = user;
+            while let Some((piece, next)) = path.pop() {
+                piece_of_user[user as usize] = Some(piece);
+                let Some(&(parent, tried)) = path.last() else { break };
+                debug_assert!(next <= rooms[piece].len());
+                user = rooms[parent][tried - 1];
+            }
+            return true;
+        }
+        match members.get(next) {
+            None => drop(path.pop()),
+            Some(&user) => {
+                path.last_mut().expect("just looked at").1 += 1;
+                if visited[user as usize] != round {
+                    visited[user as usize] = round;
+                    let holder = piece_of_user[user as usize].expect("no member is free, so this one is held");
+                    path.push((holder, 0));
+                }
+            }
+        }
+    }
+    false
+}
+
+/// Gives every user a home (the anchors first, then where most of their rooms' weight is) and lists each piece's senders.
+fn with_senders(parts: Vec<Vec<WeightedRoom>>, anchors: Vec<Vec<u32>>, members: &[&[u32]], users: u32) -> Vec<Hand> {
+    let mut home: Vec<Option<u32>> = vec![None; users as usize];
+    for (owner, anchors) in (0..).zip(&anchors) {
+        anchors.iter().for_each(|&anchor| home[anchor as usize] = Some(owner));
+    }
+    // (owner, weight) of every piece that a user is a member of, gathered per user.
+    let mut claims: Vec<Vec<(u32, f64)>> = vec![Vec::new(); users as usize];
+    for (owner, part) in (0..).zip(&parts) {
+        for piece in part {
+            let whole = members[piece.room as usize].len().max(1) as f64;
+            for &user in members[piece.room as usize] {
+                claims[user as usize].push((owner, piece.weight / whole));
+            }
+        }
+    }
+    for (home, claims) in home.iter_mut().zip(&mut claims) {
+        if home.is_none() {
+            *home = most_claimed(claims);
+        }
+    }
+    let mut hands = Vec::with_capacity(parts.len());
+    for ((owner, part), anchors) in (0..).zip(parts).zip(anchors) {
+        let lives_here = |user: &u32| home[*user as usize] == Some(owner);
+        let senders: Vec<Vec<u32>> = part
+            .iter()
+            .map(|piece| members[piece.room as usize].iter().copied().filter(lives_here).collect())
+            .collect();
+        let pieces = part.into_iter().zip(anchors);
+        let pieces = pieces.map(|(dealt, anchor)| Piece { room: dealt.room, weight: dealt.weight, anchor }).collect();
+        hands.push(Hand { pieces, senders });
+    }
+    hands
+}
+
+fn most_claimed(claims: &mut [(u32, f64)]) -> Option<u32> {
+    claims.sort_by_key(|&(owner, _)| owner);
+    let sums = claims.chunk_by(|a, b| a.0 == b.0).map(|run| (run[0].0, run.iter().map(|claim| claim.1).sum::<f64>()));
+    sums.fold(None, |best: Option<(u32, f64)>, next| match best {
+        Some(best) if best.1 >= next.1 => Some(best),
+        _ => Some(next),
+    })
+    .map(|(owner, _)| owner)
+}
+
+/// A room's rate is the sum over its owners of share × piece ÷ hand; it should be its weight's part of all weights.
+fn largest_deviation(hands: &[Hand], members: &[&[u32]], shares: &[u64]) -> f64 {
+    let total: f64 = members.iter().map(|room| room.len() as f64).sum();
+    let sum: f64 = shares.iter().map(|&share| share as f64).sum();
+    let mut rates = vec![0.0; members.len()];
+    for (hand, &share) in hands.iter().zip(shares) {
+        let weight = hand.weight();
+        for piece in &hand.pieces {
+            rates[piece.room as usize] += share as f64 / sum * piece.weight / weight;
+        }
+    }
+    let deviation = |(rate, room): (&f64, &&[u32])| (rate / (room.len() as f64 / total) - 1.0).abs();
+    rates.iter().zip(members).map(deviation).fold(0.0, f64::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::fixtures::Fixtures;
+    use crate::contract::presets::MessagesPreset;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    fn dealt(preset: MessagesPreset, shares: &[u64]) -> Result<(Fixtures, Deal), DealError> {
+        let fixtures = Fixtures::build(preset, 42, "site-local");
+        let members: Vec<&[u32]> = fixtures.rooms.iter().map(|room| room.members.as_slice()).collect();
+        let deal = deal_to_agents(&members, fixtures.users, shares)?;
+        Ok((fixtures, deal))
+    }
+
+    fn check(fixtures: &Fixtures, hands: &[Hand], whole: f64) {
+        let mut homes: HashMap<u32, usize> = HashMap::new();
+        let mut weights: HashMap<u32, f64> = HashMap::new();
+        for (owner, hand) in hands.iter().enumerate() {
+            for (piece, senders) in hand.pieces.iter().zip(&hand.senders) {
+                *weights.entry(piece.room).or_default() += piece.weight;
+                assert!(senders.contains(&piece.anchor));
+                for sender in senders {
+                    assert!(fixtures.rooms[piece.room as usize].has_member(*sender));
+                    assert_eq!(*homes.entry(*sender).or_insert(owner), owner, "user {sender} has two homes");
+                }
+            }
+        }
+        let sum: f64 = weights.values().sum();
+        assert!((sum - whole).abs() < 1e-6 * whole, "{sum} of {whole}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn every_room_is_dealt_whole_every_user_has_one_home_and_rates_follow_weights(
+            shares in prop::collection::vec(1_u64..1000, 1..9),
+            preset in prop::sample::select(vec![MessagesPreset::Medium, MessagesPreset::Large, MessagesPreset::Realistic]),
+            workers in 1_usize..5,
+        ) {
+            let (fixtures, deal) = dealt(preset, &shares).unwrap();
+            check(&fixtures, &deal.hands, fixtures.subscriptions() as f64);
+            prop_assert!(deal.largest_deviation <= 0.0201, "{}", deal.largest_deviation);
+            let members: Vec<&[u32]> = fixtures.rooms.iter().map(|room| room.members.as_slice()).collect();
+            for hand in &deal.hands {
+                let workers = deal_to_workers(hand, &members, fixtures.users, workers);
+                check(&fixtures, &workers, hand.weight());
+                prop_assert_eq!(workers.iter().map(Hand::sender_count).sum::<u32>(), hand.sender_count());
+            }
+        }
+    }
+
+    #[test]
+    fn few_rooms_are_cut_for_many_agents() {
+        let (fixtures, deal) = dealt(MessagesPreset::Small, &[1, 1, 1, 1]).unwrap();
+        check(&fixtures, &deal.hands, 10.0);
+        assert!(deal.largest_deviation < 1e-9);
+        assert!(deal.hands.iter().any(|hand| hand.pieces.iter().any(|piece| piece.weight < 2.0)));
+    }
+
+    #[test]
+    fn one_agent_uses_every_pair() {
+        let (fixtures, deal) = dealt(MessagesPreset::Realistic, &[7]).unwrap();
+        assert_eq!(deal.hands[0].pairs(), fixtures.subscriptions() as u64);
+        assert_eq!(deal.largest_deviation, 0.0);
+    }
+
+    #[test]
+    fn an_agent_without_a_share_gets_nothing() {
+        let (_, deal) = dealt(MessagesPreset::Medium, &[1, 0, 1]).unwrap();
+        assert_eq!(deal.hands[1], Hand::default());
+    }
+
+    #[test]
+    fn more_agents_than_the_rooms_can_feed_is_an_error_with_the_way_out() {
+        let error = dealt(MessagesPreset::Small, &[1; 40]).map(drop);
+        let words = "5 rooms and 10 users cannot feed 40 agents: take a larger preset or fewer agents";
+        assert_eq!(error.map_err(|error| error.to_string()), Err(words.to_owned()));
+    }
+
+    #[test]
+    fn workers_share_by_what_they_hold() {
+        let hand = |weight: f64| Hand { pieces: vec![Piece { room: 0, weight, anchor: 0 }], senders: vec![vec![0]] };
+        assert_eq!(split_over_workers(10, &[hand(1.0), hand(3.0), Hand::default()]), [3, 7, 0]);
+    }
+}
