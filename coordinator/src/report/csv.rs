@@ -2,9 +2,47 @@
 
 use std::io::Write;
 
-use super::TrialReport;
+use super::table::worst_backlog;
+use super::{TrialReport, words};
+use crate::core::measurement::SeriesMeasurement;
+use crate::core::slo::Quantile;
 
-/// Writes the header once and a row per trial. The columns depend on the workload's series alone.
+const BEFORE_SERIES: [&str; 18] = [
+    "step",
+    "trial",
+    "target_rate",
+    "achieved_rate",
+    "completion_rate",
+    "due",
+    "attempted",
+    "sent",
+    "completed",
+    "saturated",
+    "underrun",
+    "failed_timeout",
+    "failed_refused",
+    "failed_bad_reply",
+    "failed_publish",
+    "lost",
+    "failed_anyway",
+    "error_rate",
+];
+const PER_SERIES: [&str; 5] = ["n", "p50_ms", "p95_ms", "p99_ms", "max_ms"];
+const AFTER_SERIES: [&str; 10] = [
+    "clipped",
+    "worst_durable",
+    "worst_growth",
+    "foreign",
+    "duplicate",
+    "late",
+    "void_blocks",
+    "verdict",
+    "reasons",
+    "started_at",
+];
+
+/// Writes the header once and a row per trial. The columns depend on the workload's series alone; what is no data is an
+/// empty field.
 pub struct CsvReport<W: Write> {
     writer: ::csv::Writer<W>,
 }
@@ -15,16 +53,81 @@ impl<W: Write> CsvReport<W> {
     /// # Errors
     /// The writer's.
     pub fn start(to: W, series: &[&str]) -> Result<Self, ::csv::Error> {
-        let _ = series;
-        Ok(Self { writer: ::csv::Writer::from_writer(to) })
+        let per_series = series.iter().flat_map(|series| PER_SERIES.map(|column| format!("{series}_{column}")));
+        let header = BEFORE_SERIES.map(str::to_owned).into_iter().chain(per_series);
+        let mut report = Self { writer: ::csv::Writer::from_writer(to) };
+        report.write(header.chain(AFTER_SERIES.map(str::to_owned)))?;
+        Ok(report)
     }
 
     /// Writes and flushes one row.
     ///
     /// # Errors
-    /// The writer's.
+    /// The writer's; a trial with other series than the header's.
     pub fn row(&mut self, trial: &TrialReport) -> Result<(), ::csv::Error> {
-        let _ = (trial, &mut self.writer);
+        let series = trial.measurement.series.iter().flat_map(series_fields);
+        self.write(before_series(trial).into_iter().chain(series).chain(after_series(trial)))
+    }
+
+    fn write(&mut self, fields: impl Iterator<Item = String>) -> Result<(), ::csv::Error> {
+        self.writer.write_record(fields)?;
+        self.writer.flush()?;
         Ok(())
     }
+}
+
+fn before_series(trial: &TrialReport) -> [String; BEFORE_SERIES.len()] {
+    let step = &trial.measurement;
+    let counters = &step.counters;
+    [
+        // Counted from 1, as people do and the table does.
+        (trial.judged.trial.step + 1).to_string(),
+        (trial.judged.trial.trial + 1).to_string(),
+        trial.judged.level.to_string(),
+        format!("{:.3}", step.achieved_rate()),
+        format!("{:.3}", step.completion_rate()),
+        counters.due.to_string(),
+        counters.attempted.to_string(),
+        counters.sent.to_string(),
+        counters.completed.to_string(),
+        counters.saturated.to_string(),
+        counters.underrun.to_string(),
+        counters.failed.timeout.to_string(),
+        counters.failed.refused.to_string(),
+        counters.failed.bad_reply.to_string(),
+        counters.failed.publish.to_string(),
+        counters.lost.to_string(),
+        counters.failed_anyway.to_string(),
+        step.error_rate().map_or(String::new(), |rate| format!("{rate:.9}")),
+    ]
+}
+
+fn series_fields(series: &SeriesMeasurement) -> [String; PER_SERIES.len()] {
+    let ms = |us: Option<u64>| us.map_or(String::new(), |us| format!("{:.3}", us as f64 / 1000.0));
+    let percentile = |quantile| ms(series.percentile(quantile).map(|length| length.as_micros() as u64));
+    [
+        series.counts.n.to_string(),
+        ms(series.latency.quantile_us(0.5)),
+        percentile(Quantile::P95),
+        percentile(Quantile::P99),
+        ms(series.latency.max_us()),
+    ]
+}
+
+fn after_series(trial: &TrialReport) -> [String; AFTER_SERIES.len()] {
+    let step = &trial.measurement;
+    let worst = worst_backlog(step);
+    let growth = worst.and_then(|worst| worst.growth);
+    [
+        step.series.iter().map(|series| series.latency.clipped()).sum::<u64>().to_string(),
+        worst.map_or(String::new(), |worst| worst.name.to_string()),
+        growth.map_or(String::new(), |growth| growth.messages.to_string()),
+        step.strays.foreign.to_string(),
+        step.strays.duplicate.to_string(),
+        step.strays.late.to_string(),
+        step.blocks.iter().filter(|block| block.void).count().to_string(),
+        trial.judged.verdict.word().to_owned(),
+        words::reasons(&trial.judged.verdict).join("; "),
+        trial.started_at.clone(),
+    ]
 }

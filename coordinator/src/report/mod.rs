@@ -1,12 +1,13 @@
 //! The report: a run's measurements and verdicts as text and CSV. Pure: strings and bytes out, no I/O.
 
 pub mod csv;
+pub mod notes;
 pub mod table;
 pub mod words;
 
 use std::time::Duration;
 
-use crate::core::answer::Ending;
+use crate::core::answer::{Ending, answer};
 use crate::core::measurement::StepMeasurement;
 use crate::core::ramp::JudgedTrial;
 use crate::core::slo::Slo;
@@ -69,8 +70,74 @@ pub struct DealSummary {
     pub largest_deviation_ppm: u64,
 }
 
-/// The report at the end of a run, ending in the ANSWER and the next limit.
+/// The report at the end of a run: what applied, every trial, agent and durable, what to know beside the figures, and
+/// last the ANSWER and the next limit.
 pub fn render(report: &RunReport) -> String {
-    let _ = report;
-    String::new()
+    let sections = [
+        settings(report),
+        table_of(report, "Trials", table::trials),
+        table_of(report, "Load boxes", table::agents),
+        table_of(report, "Backlog", table::backlogs),
+        list("Notes", &notes::notes(report)),
+        ending(report),
+        answer_lines(report),
+    ];
+    let sections: Vec<String> = sections.into_iter().filter(|section| !section.is_empty()).collect();
+    sections.join("\n\n") + "\n"
 }
+
+fn settings(report: &RunReport) -> String {
+    let line = |applied: &Applied| format!("{} = {} ({})", applied.setting, applied.value, applied.source);
+    list(&format!("Run {}", report.run_id), &report.applied.iter().map(line).collect::<Vec<_>>())
+}
+
+fn list(title: &str, lines: &[String]) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    format!("{title}\n  {}", lines.join("\n  "))
+}
+
+fn table_of(report: &RunReport, title: &str, table: fn(&[TrialReport]) -> String) -> String {
+    let table = if report.trials.is_empty() { String::new() } else { table(&report.trials) };
+    if table.is_empty() { table } else { format!("{title}\n{table}") }
+}
+
+fn ending(report: &RunReport) -> String {
+    match &report.ending {
+        Ending::Completed => String::new(),
+        Ending::Aborted => "ABORTED: this report covers the trials that were finished".to_owned(),
+        Ending::Failed(why) => format!("NOT COMPLETED: {why}; this report covers the trials that were finished"),
+    }
+}
+
+/// The last lines: `ANSWER: max RPS = 2000 (workload=messages, preset=medium)` and `Next limit: …`.
+pub fn answer_lines(report: &RunReport) -> String {
+    let trials: Vec<JudgedTrial> = report.trials.iter().map(|trial| trial.judged.clone()).collect();
+    let answer = answer(&trials);
+    let of = format!("workload={}, preset={}", report.workload, report.preset);
+    let bound = match report.ending {
+        Ending::Completed => "nothing tripped: a lower bound",
+        Ending::Aborted => "ABORTED before anything tripped: a lower bound",
+        Ending::Failed(_) => "not completed: a lower bound",
+    };
+    let mut lines = vec![match (answer.passed, answer.tripped) {
+        (Some(passed), Some(_)) => format!("ANSWER: max RPS = {passed} ({of})"),
+        (Some(passed), None) => format!("ANSWER: max RPS >= {passed} ({of}; {bound})"),
+        (None, _) => format!("ANSWER: no step passed ({of})"),
+    }];
+    if !answer.gaps.is_empty() {
+        let gaps: Vec<String> = answer.gaps.iter().map(ToString::to_string).collect();
+        lines.push(format!("Gap: INCONCLUSIVE at {}, so the limit may lie there already", gaps.join(", ")));
+    }
+    lines.push(match &answer.next_limit {
+        Some(step) => format!("Next limit: {} at {}", words::reasons(&step.verdict).join("; "), step.level),
+        None if answer.passed.is_none() => "Next limit: nothing was measured".to_owned(),
+        None if report.ending == Ending::Completed => "Next limit: none found; give higher --steps".to_owned(),
+        None => "Next limit: none found; the run got no further".to_owned(),
+    });
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests;
