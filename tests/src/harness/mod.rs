@@ -1,0 +1,3 @@
+//! What the suite runs against: real servers and processes, ended with the test that started them.
+
+pub mod nats;

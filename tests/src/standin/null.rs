@@ -1,0 +1,1 @@
+//! A null gatekeeper: no streams, no checks; every send is answered at once.
