@@ -1,0 +1,77 @@
+//! What a run would do, in words, without doing any of it.
+
+use std::fmt::Write as _;
+use std::num::NonZeroU32;
+
+use plimsoll_common::units::Rate;
+
+use super::plan::{FleetChoice, RunPlan};
+use crate::core::split::{Capacity, SplitError, split};
+
+/// The resolved plan with the source of every value, and what each agent would do in each step.
+///
+/// # Errors
+/// A step cannot be split over the fleet.
+pub fn describe(plan: &RunPlan) -> Result<String, SplitError> {
+    let mut text = String::from("Dry run: nothing is contacted, nothing is started.\n\nSettings\n");
+    for applied in &plan.applied {
+        line(&mut text, format_args!("  {:<20} {:<40} {}", applied.setting, applied.value, applied.source));
+    }
+    text.push_str("\nWatched durables\n");
+    for durable in &plan.target.durables {
+        line(&mut text, format_args!("  {durable}"));
+    }
+    if plan.target.durables.is_empty() {
+        text.push_str("  none\n");
+    }
+    let agents = capacities(plan);
+    line(&mut text, format_args!("\nFleet: {}", fleet_in_words(plan)));
+    let phases = plan.phases;
+    for (index, &level) in plan.steps.rates().iter().enumerate() {
+        let shares = split(level, &agents)?;
+        let position = format!("step {} of {}", index + 1, plan.steps.rates().len());
+        line(
+            &mut text,
+            format_args!(
+                "\n{position}: {level}/s, {} warmup, {} hold, {} cooldown",
+                humantime::format_duration(phases.warmup),
+                humantime::format_duration(phases.hold),
+                humantime::format_duration(phases.cooldown),
+            ),
+        );
+        agents.iter().zip(&shares).for_each(|(agent, &share)| line(&mut text, agent_line(plan, &agent.agent, share)));
+    }
+    Ok(text)
+}
+
+fn agent_line(plan: &RunPlan, agent: &str, share: Rate) -> String {
+    let (warmup, hold) = (share.due_in(plan.phases.warmup), share.due_in(plan.phases.hold));
+    let cap = plan.in_flight_cap(share);
+    format!("  {agent}: {share}/s, {warmup} operations in the warmup, {hold} in the hold, at most {cap} open")
+}
+
+fn line(text: &mut String, line: impl std::fmt::Display) {
+    let line = line.to_string();
+    writeln!(text, "{}", line.trim_end()).expect("a String takes every line");
+}
+
+fn capacities(plan: &RunPlan) -> Vec<Capacity> {
+    let capacity = |agent| Capacity { agent, weight: NonZeroU32::MIN, ceiling: None };
+    match &plan.fleet {
+        FleetChoice::Remote(addresses) => addresses.iter().cloned().map(capacity).collect(),
+        FleetChoice::Local(agents) => (1..=*agents).map(|number| capacity(format!("local-{number}"))).collect(),
+    }
+}
+
+fn fleet_in_words(plan: &RunPlan) -> String {
+    let count = |agents: usize| format!("{agents} agent{}", if agents == 1 { "" } else { "s" });
+    match &plan.fleet {
+        FleetChoice::Remote(addresses) => {
+            format!(
+                "{} (taken as equal: their workers and ceilings are asked for when the run starts)",
+                count(addresses.len())
+            )
+        }
+        FleetChoice::Local(agents) => format!("{} in this process", count(*agents)),
+    }
+}

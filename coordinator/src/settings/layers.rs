@@ -1,0 +1,123 @@
+//! The layers a setting can come from, and which of them applies.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use super::error::SettingsError;
+use super::plan_file::{self, PlanFile};
+use super::table::{DefaultValue, Kind, SETTINGS, Setting};
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Nobody gave one.
+    Default,
+    /// A plan file.
+    PlanFile {
+        /// Its path as given.
+        path: String,
+        /// The key's line, from 1.
+        line: usize,
+    },
+    /// A variable that other tools know too.
+    NativeVariable(&'static str),
+    /// The setting's own variable.
+    Variable(&'static str),
+    /// The command line.
+    Flag,
+}
+
+impl Source {
+    /// The larger, the stronger.
+    pub fn strength(&self) -> u8 {
+        match self {
+            Self::Default => 0,
+            Self::PlanFile { .. } => 1,
+            Self::NativeVariable(_) => 2,
+            Self::Variable(_) => 3,
+            Self::Flag => 4,
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::PlanFile { path, line } => write!(f, "{path}:{line}"),
+            Self::NativeVariable(name) | Self::Variable(name) => f.write_str(name),
+            Self::Flag => f.write_str("flag"),
+        }
+    }
+}
+
+/// A value and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// As a flag takes it.
+    pub value: String,
+    /// Where it came from.
+    pub source: Source,
+}
+
+/// The applying value of every setting that has one.
+#[derive(Debug, Clone, Default)]
+pub struct Layers {
+    given: HashMap<&'static str, Given>,
+}
+
+/// Looks up a variable of the environment.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+impl Layers {
+    /// Lays the flags over the environment over the plan file, which is read here, over the defaults.
+    ///
+    /// # Errors
+    /// The plan file cannot be read, or holds what no plan file can.
+    pub fn gather(flags: HashMap<&'static str, String>, environment: Environment) -> Result<Self, SettingsError> {
+        let from_above = |setting: &Setting| strongest_above_file(setting, &flags, environment);
+        let plan = SETTINGS.iter().find(|setting| setting.name == "plan").and_then(from_above);
+        let file = plan.map(|plan| plan_file::read(&plan.value)).transpose()?.unwrap_or_default();
+        let applying = |setting: &'static Setting| {
+            let given = from_above(setting).or_else(|| from_file(setting, &file)).or_else(|| default_of(setting))?;
+            Some((setting.name, given))
+        };
+        Ok(Self { given: SETTINGS.iter().filter_map(applying).collect() })
+    }
+
+    /// The applying value; `None` where nothing was given and there is no default.
+    pub fn get(&self, name: &str) -> Option<&Given> {
+        self.given.get(name)
+    }
+}
+
+fn strongest_above_file(
+    setting: &Setting,
+    flags: &HashMap<&'static str, String>,
+    environment: Environment,
+) -> Option<Given> {
+    let flag = || flags.get(setting.name).map(|value| Given { value: value.clone(), source: Source::Flag });
+    let variable = |name: &'static str, source: fn(&'static str) -> Source| {
+        // An empty variable is the usual way to unset one in scripts and Compose files.
+        let value = environment(name).filter(|value| !value.is_empty())?;
+        Some(Given { value, source: source(name) })
+    };
+    flag()
+        .or_else(|| variable(setting.variable, Source::Variable))
+        .or_else(|| setting.native.and_then(|name| variable(name, Source::NativeVariable)))
+}
+
+fn from_file(setting: &Setting, file: &PlanFile) -> Option<Given> {
+    let entry = file.entries.get(setting.name)?;
+    let source = Source::PlanFile { path: file.path.clone(), line: entry.line };
+    Some(Given { value: entry.value.clone(), source })
+}
+
+fn default_of(setting: &Setting) -> Option<Given> {
+    let given = |value: &str| Given { value: value.to_owned(), source: Source::Default };
+    match (setting.kind, setting.default) {
+        (_, DefaultValue::Text(text)) => Some(given(text)),
+        (Kind::Switch | Kind::InvocationSwitch, _) => Some(given("false")),
+        _ => None,
+    }
+}

@@ -1,0 +1,59 @@
+//! What the user asked for: flags over variables over a plan file over defaults, checked into a [`RunPlan`].
+//!
+//! [`table`] declares every setting once, [`command_line`] makes flags of it, [`layers`] picks the value that applies,
+//! [`resolve`] checks it, and [`dry_run`] says what would be done.
+
+pub mod command_line;
+pub mod dry_run;
+mod error;
+mod layers;
+mod plan;
+mod plan_file;
+mod resolve;
+pub mod table;
+mod values;
+
+pub use error::SettingsError;
+pub use layers::Environment;
+pub use plan::{FleetChoice, Phases, Preflight, RunPlan, Spread, TargetChoice};
+
+use layers::Layers;
+use values::Values;
+
+/// What one invocation asks for.
+#[derive(Debug)]
+pub enum Invocation {
+    /// Find the largest rate.
+    MaxRps(Box<RunPlan>),
+    /// Say what that would do.
+    DryRun(Box<RunPlan>),
+}
+
+/// Why an invocation asks for nothing that can be done.
+#[derive(Debug, thiserror::Error)]
+pub enum InvocationError {
+    /// The command line is none of ours, or asks for help or version.
+    #[error(transparent)]
+    CommandLine(#[from] clap::Error),
+    /// A setting.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+}
+
+/// Reads the command line, the environment and the plan file they may name.
+///
+/// # Errors
+/// A flag that there is not, or a setting that is missing or wrong.
+pub fn read(
+    arguments: impl IntoIterator<Item = std::ffi::OsString>,
+    environment: Environment,
+) -> Result<Invocation, InvocationError> {
+    let flags = command_line::flags(arguments)?;
+    let layers = Layers::gather(flags, environment)?;
+    let plan = Box::new(resolve::resolve(&layers)?);
+    let dry = Values::new(&layers).switch("dry-run")?;
+    Ok(if dry { Invocation::DryRun(plan) } else { Invocation::MaxRps(plan) })
+}
+
+#[cfg(test)]
+mod tests;

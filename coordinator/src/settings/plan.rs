@@ -1,0 +1,136 @@
+//! A run, resolved: every value checked once, so that nothing behind it asks again.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use plimsoll_common::plan::{Arrivals, Workload};
+use plimsoll_common::units::{Rate, Steps};
+
+use crate::core::backlog::DurableName;
+use crate::core::ramp::OnTrip;
+use crate::core::slo::Slo;
+use crate::report::Applied;
+
+/// What a run does.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunPlan {
+    /// What is driven.
+    pub workload: Workload,
+    /// The levels, in order.
+    pub steps: Steps,
+    /// The parts of every step.
+    pub phases: Phases,
+    /// How intended times are spread.
+    pub spread: Spread,
+    /// How long an operation may stay open.
+    pub request_timeout: Duration,
+    /// Beyond it a release is an underrun.
+    pub max_lateness: Duration,
+    /// Operations open at once on each agent; `None`: it follows from the share.
+    pub max_in_flight: Option<NonZeroU64>,
+    /// Seeds fixtures, arrivals and choices.
+    pub seed: u64,
+    /// What a step must hold.
+    pub slo: Slo,
+    /// What a TRIP does to the steps above.
+    pub on_trip: OnTrip,
+    /// Trials that a step may have.
+    pub trials: NonZeroU32,
+    /// The service.
+    pub target: TargetChoice,
+    /// Who makes the load.
+    pub fleet: FleetChoice,
+    /// How long an agent outlives the newest ping that was echoed.
+    pub lease_timeout: Duration,
+    /// One row per trial goes here.
+    pub csv: Option<PathBuf>,
+    /// Where the run's figures are served.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Every setting as it applied, secrets hidden.
+    pub applied: Vec<Applied>,
+}
+
+/// The parts of a step; its drain takes what it takes, up to the request timeout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Phases {
+    /// Counts for nothing.
+    pub warmup: Duration,
+    /// Counts.
+    pub hold: Duration,
+    /// Silence before the next step.
+    pub cooldown: Duration,
+}
+
+/// How intended times are spread over the fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spread {
+    /// Independent users.
+    Poisson,
+    /// Evenly, the agents staggered.
+    Uniform,
+}
+
+/// The service under test and what is watched of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TargetChoice {
+    /// One or more addresses, which may carry a password.
+    pub nats_url: String,
+    /// A credentials file.
+    pub nats_creds: Option<PathBuf>,
+    /// Whose backlog is watched.
+    pub durables: Vec<DurableName>,
+    /// Where backlogs are read; `None`: from the JetStream API.
+    pub jsz_url: Option<String>,
+    /// How long they may take to recover before a trial.
+    pub recovery_limit: Duration,
+    /// Whether the target is checked before the first step.
+    pub preflight: Preflight,
+}
+
+/// Whether the target is checked before the first step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preflight {
+    /// Streams, durables and storage are.
+    Check,
+    /// Nothing but that the server can be reached.
+    Skip,
+}
+
+/// Who makes the load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FleetChoice {
+    /// Daemons at these addresses, each once.
+    Remote(Vec<String>),
+    /// So many agents in this process.
+    Local(usize),
+}
+
+/// Below this a cap says more about chance than about the service.
+const LOWEST_CAP: u64 = 64;
+
+impl RunPlan {
+    /// Operations that an agent with this share may have open at once: the flag's, or 1.2 × share × request timeout.
+    pub fn in_flight_cap(&self, share: Rate) -> u64 {
+        let follows = || {
+            let open = u128::from(share.milli()) * self.request_timeout.as_micros() * 12 / 10;
+            u64::try_from(open.div_ceil(1_000_000_000)).unwrap_or(u64::MAX).max(LOWEST_CAP)
+        };
+        self.max_in_flight.map_or_else(follows, NonZeroU64::get)
+    }
+
+    /// How the intended times of one of `agents` agents are spread.
+    pub fn arrivals(&self, agent: usize, agents: usize) -> Arrivals {
+        match self.spread {
+            Spread::Poisson => Arrivals::Poisson,
+            Spread::Uniform => Arrivals::Uniform { phase_ppm: (agent * 1_000_000 / agents.max(1)) as u32 },
+        }
+    }
+
+    /// Operations of all steps, warmups included, if each is held once.
+    pub fn operations(&self) -> u64 {
+        let Phases { warmup, hold, .. } = self.phases;
+        self.steps.rates().iter().map(|rate| rate.due_in(warmup).saturating_add(rate.due_in(hold))).sum()
+    }
+}

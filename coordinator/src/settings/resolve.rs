@@ -1,0 +1,272 @@
+//! From layers of texts to a run's plan.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroU64};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use plimsoll_common::contract::subjects;
+use plimsoll_common::histogram::HIGHEST_US;
+use plimsoll_common::plan::{MAX_AGENTS, MessagesWorkload, Workload, redact_url};
+use plimsoll_common::wire::is_subject_token;
+
+use super::error::SettingsError;
+use super::layers::Layers;
+use super::plan::{FleetChoice, Phases, Preflight, RunPlan, Spread, TargetChoice};
+use super::table::{DefaultValue, SETTINGS};
+use super::values::{Values, duration, list, number};
+use crate::core::backlog::DurableName;
+use crate::core::ramp::OnTrip;
+use crate::core::slo::{Quantile, Slo};
+use crate::report::Applied;
+
+/// Steps longer than this are a mistake of units.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// Latencies are told apart up to this.
+const HIGHEST_LIMIT: Duration = Duration::from_micros(HIGHEST_US);
+/// One backlog read each hold ÷ 30 would be more than the service should have to answer below this.
+const SHORTEST_HOLD: Duration = Duration::from_secs(1);
+/// More agents than this in one process are no fleet but a mistake.
+const MOST_LOCAL: u64 = 64;
+
+/// Checks every setting once.
+///
+/// # Errors
+/// The first value that its setting does not take, or two that do not fit together.
+pub fn resolve(layers: &Layers) -> Result<RunPlan, SettingsError> {
+    let values = Values::new(layers);
+    let workload = workload(&values)?;
+    let slo = slo(&values, &workload)?;
+    let Workload::Messages(messages) = &workload;
+    let trials = values.number("trials", 1, 3)?;
+    let fleet = fleet(&values)?;
+    Ok(RunPlan {
+        steps: values.parsed("steps", "rates such as 500,1k,2k")?,
+        phases: Phases {
+            warmup: values.duration("warmup", Duration::ZERO, LONGEST)?,
+            hold: values.duration("hold", SHORTEST_HOLD, LONGEST)?,
+            cooldown: values.duration("cooldown", Duration::ZERO, LONGEST)?,
+        },
+        spread: spread(&values)?,
+        request_timeout: request_timeout(&values, &slo)?,
+        max_lateness: values.duration("max-lateness", Duration::from_millis(1), HIGHEST_LIMIT)?,
+        max_in_flight: max_in_flight(&values)?,
+        seed: values.number("seed", 0, u64::MAX)?,
+        on_trip: if values.switch("no-stop-on-trip")? { OnTrip::GoOn } else { OnTrip::Stop },
+        trials: u32::try_from(trials).ok().and_then(NonZeroU32::new).expect("from 1 to 3"),
+        target: target(&values, &messages.site_id)?,
+        lease_timeout: values.duration("lease-timeout", Duration::from_millis(500), Duration::from_secs(60))?,
+        csv: values.optional("csv").map(|path| PathBuf::from(path.text())),
+        metrics_listen: metrics_listen(&values)?,
+        applied: applied(layers, &fleet),
+        fleet,
+        workload,
+        slo,
+    })
+}
+
+fn workload(values: &Values) -> Result<Workload, SettingsError> {
+    let name = values.required("workload", "messages")?;
+    if name.text() != "messages" {
+        return Err(name.takes(Workload::NAMES.join(", ")));
+    }
+    let site_id = values.required("site-id", "one token of a subject")?;
+    if !is_subject_token(site_id.text()) {
+        return Err(site_id.takes("one token of a subject: 1 to 128 characters without '.', '*', '>' or space"));
+    }
+    Ok(Workload::Messages(MessagesWorkload {
+        preset: values.parsed("preset", "small, medium, large or realistic")?,
+        site_id: site_id.text().to_owned(),
+        inject: values.parsed("inject", "frontdoor or canonical")?,
+    }))
+}
+
+fn slo(values: &Values, workload: &Workload) -> Result<Slo, SettingsError> {
+    let (p95, p99) = (limit(values, "slo-p95")?, limit(values, "slo-p99")?);
+    let mut slo = Slo {
+        series: Slo::for_every_series(workload.series(), p95, p99),
+        error_rate: values.parsed("slo-error-rate", "a number from 0 to 1")?,
+        pending_growth: values.number("slo-pending-growth", 0, 1 << 40)?,
+        rate_tolerance: values.parsed("rate-tolerance", "a number from 0 to 1")?,
+    };
+    let Some(overrides) = values.optional("slo") else { return Ok(slo) };
+    const TAKES: &str = "SERIES:PERCENTILE=TIME, such as E2:p99=400ms";
+    for entry in list(&overrides, TAKES)? {
+        let takes = || overrides.takes(TAKES);
+        let (series, gate) = entry.split_once(':').ok_or_else(takes)?;
+        let (quantile, limit) = gate.split_once('=').ok_or_else(takes)?;
+        let quantile: Quantile = quantile.parse().map_err(|error| overrides.error(error))?;
+        let limit = duration(limit).filter(|limit| is_limit(*limit)).ok_or_else(takes)?;
+        slo.set_limit(series, quantile, limit).map_err(|error| overrides.error(error))?;
+    }
+    Ok(slo)
+}
+
+fn is_limit(limit: Duration) -> bool {
+    !limit.is_zero() && limit <= HIGHEST_LIMIT
+}
+
+/// A limit, or `none`.
+fn limit(values: &Values, name: &'static str) -> Result<Option<Duration>, SettingsError> {
+    match values.optional(name) {
+        Some(value) if value.text() == "none" => Ok(None),
+        _ => values.duration(name, Duration::from_micros(1), HIGHEST_LIMIT).map(Some),
+    }
+}
+
+fn spread(values: &Values) -> Result<Spread, SettingsError> {
+    let value = values.required("arrivals", "poisson or uniform")?;
+    match value.text() {
+        "poisson" => Ok(Spread::Poisson),
+        "uniform" => Ok(Spread::Uniform),
+        _ => Err(value.takes("poisson or uniform")),
+    }
+}
+
+fn request_timeout(values: &Values, slo: &Slo) -> Result<Duration, SettingsError> {
+    let timeout = values.duration("request-timeout", Duration::from_millis(1), Duration::from_secs(3600))?;
+    match slo.largest_limit() {
+        Some(largest) if timeout <= largest => {
+            let largest = humantime::format_duration(largest);
+            let value = values.required("request-timeout", "a time")?;
+            Err(value.takes(format!(
+                "a time above the largest limit, which is {largest}: what is given up must be slower than every limit"
+            )))
+        }
+        _ => Ok(timeout),
+    }
+}
+
+fn max_in_flight(values: &Values) -> Result<Option<NonZeroU64>, SettingsError> {
+    let cap = values.optional("max-in-flight").map(|value| number(&value, 1, 1 << 32)).transpose()?;
+    Ok(cap.and_then(NonZeroU64::new))
+}
+
+fn target(values: &Values, site: &str) -> Result<TargetChoice, SettingsError> {
+    let url = values.required("nats-url", "an address such as nats://127.0.0.1:4222")?;
+    for address in list(&url, "addresses such as nats://127.0.0.1:4222, separated by commas")? {
+        if address.parse::<async_nats::ServerAddr>().is_err() {
+            return Err(url.takes("addresses such as nats://127.0.0.1:4222, separated by commas"));
+        }
+    }
+    Ok(TargetChoice {
+        nats_url: url.text().to_owned(),
+        nats_creds: values.optional("nats-creds").map(|path| PathBuf::from(path.text())),
+        durables: durables(values, site)?,
+        jsz_url: jsz_url(values)?,
+        recovery_limit: values.duration("recovery-limit", SHORTEST_HOLD, LONGEST)?,
+        preflight: if values.switch("skip-preflight")? { Preflight::Skip } else { Preflight::Check },
+    })
+}
+
+/// Plain names replace the default, names with a plus add to it.
+fn durables(values: &Values, site: &str) -> Result<Vec<DurableName>, SettingsError> {
+    const TAKES: &str = "names of durables, +NAME to add one, STREAM/NAME for another stream, or none";
+    let value = values.required("durable", TAKES)?;
+    let names = list(&value, TAKES)?;
+    if names == ["none"] {
+        return Ok(Vec::new());
+    }
+    let mut durables = Vec::new();
+    if names.iter().all(|name| name.starts_with('+')) {
+        durables = [subjects::MESSAGE_WORKER, subjects::BROADCAST_WORKER].map(|name| durable(name, site)).to_vec();
+    }
+    for name in names {
+        let durable = durable(name.strip_prefix('+').unwrap_or(name), site);
+        if !is_subject_token(&durable.stream) || !is_subject_token(&durable.durable) || name == "none" {
+            return Err(value.takes(TAKES));
+        }
+        if !durables.contains(&durable) {
+            durables.push(durable);
+        }
+    }
+    Ok(durables)
+}
+
+/// A durable of the canonical stream, unless its stream is named or it is the gatekeeper, which reads the other one.
+fn durable(name: &str, site: &str) -> DurableName {
+    let (stream, durable) = match name.split_once('/') {
+        Some((stream, durable)) => (stream.to_owned(), durable),
+        None if name == subjects::GATEKEEPER => (subjects::messages_stream(site), name),
+        None => (subjects::canonical_stream(site), name),
+    };
+    DurableName { stream, durable: durable.to_owned() }
+}
+
+fn jsz_url(values: &Values) -> Result<Option<String>, SettingsError> {
+    let Some(value) = values.optional("jsz-url") else { return Ok(None) };
+    let url = value.text();
+    let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")).filter(|host| !host.is_empty());
+    let Some(host) = host else { return Err(value.takes("a URL such as http://127.0.0.1:8222/jsz")) };
+    let has_path = host.split_once('/').is_some_and(|(_, path)| !path.is_empty());
+    Ok(Some(if has_path { url.to_owned() } else { format!("{}/jsz", url.trim_end_matches('/')) }))
+}
+
+/// Agents at addresses, or in this process: the stronger of the two flags, and never both.
+fn fleet(values: &Values) -> Result<FleetChoice, SettingsError> {
+    let (agents, local) = (values.optional("agents"), values.optional("local"));
+    match (&agents, &local) {
+        (Some(agents), Some(local)) if agents.strength() == local.strength() => {
+            Err(local.error("agents in this process and --agents exclude each other: takes one of the two"))
+        }
+        (Some(agents), other) if other.as_ref().is_none_or(|local| agents.strength() > local.strength()) => {
+            remote(agents).map(FleetChoice::Remote)
+        }
+        (_, Some(local)) => Ok(FleetChoice::Local(number(local, 1, MOST_LOCAL)? as usize)),
+        _ => {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            Ok(FleetChoice::Local(cores.saturating_sub(1).clamp(1, MOST_LOCAL as usize)))
+        }
+    }
+}
+
+fn remote(value: &super::values::Named) -> Result<Vec<String>, SettingsError> {
+    const TAKES: &str = "addresses such as box-1:7401,box-2:7401";
+    let mut seen = HashSet::new();
+    let mut addresses = Vec::new();
+    for address in list(value, TAKES)? {
+        let (host, port) = address.rsplit_once(':').ok_or_else(|| value.takes(TAKES))?;
+        let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+        let odd = host.is_empty() || host.contains(['/', '@', ' ']) || bare_v6;
+        let port: u16 = port.parse().ok().filter(|&port| port > 0 && !odd).ok_or_else(|| value.takes(TAKES))?;
+        if !seen.insert((canonical_host(host), port)) {
+            return Err(value.error(format!("{address} is named twice: takes each agent once")));
+        }
+        addresses.push(address.to_owned());
+    }
+    if addresses.len() > MAX_AGENTS {
+        return Err(value.error(format!("got {} agents, takes at most {MAX_AGENTS}", addresses.len())));
+    }
+    Ok(addresses)
+}
+
+/// Two spellings of one address are one address; names that only resolve alike are told apart by the agents themselves.
+fn canonical_host(host: &str) -> String {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare.parse::<IpAddr>().map_or_else(|_| host.to_lowercase(), |address| address.to_string())
+}
+
+fn metrics_listen(values: &Values) -> Result<Option<SocketAddr>, SettingsError> {
+    let Some(value) = values.optional("metrics-listen") else { return Ok(None) };
+    let address = value.text().parse().map_err(|_| value.takes("an address and a port, such as 127.0.0.1:9400"))?;
+    Ok(Some(address))
+}
+
+/// Every setting that says something, in the table's order, secrets hidden.
+fn applied(layers: &Layers, fleet: &FleetChoice) -> Vec<Applied> {
+    let other_fleet = match fleet {
+        FleetChoice::Remote(_) => "local",
+        FleetChoice::Local(_) => "agents",
+    };
+    let in_report = SETTINGS.iter().filter(|setting| setting.in_plan_file() && setting.name != other_fleet);
+    let row = |setting: &super::table::Setting| {
+        let (value, source) = match (layers.get(setting.name), setting.default) {
+            (Some(given), _) => (redact_url(&given.value), given.source.to_string()),
+            (None, DefaultValue::Derived(words)) => (words.to_owned(), "default".to_owned()),
+            (None, _) => return None,
+        };
+        Some(Applied { setting: setting.name.to_owned(), value, source })
+    };
+    in_report.filter_map(row).collect()
+}

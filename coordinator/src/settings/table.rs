@@ -1,0 +1,188 @@
+//! Every setting of a run, once: flag, variable, plan file key, default and help all come from this table.
+
+/// One setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    /// The flag without its dashes, and the key in a plan file.
+    pub name: &'static str,
+    /// The variable that stands for the flag.
+    pub variable: &'static str,
+    /// A variable that other tools know too; weaker than [`Self::variable`].
+    pub native: Option<&'static str>,
+    /// What stands for the value in the help.
+    pub value: &'static str,
+    /// What applies where nothing was given.
+    pub default: DefaultValue,
+    /// How often and how it is given.
+    pub kind: Kind,
+    /// Where it stands in the help.
+    pub heading: &'static str,
+    /// What it does.
+    pub help: &'static str,
+}
+
+/// What applies where nothing was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DefaultValue {
+    /// Something has to be given.
+    Required,
+    /// The text a flag would take.
+    Text(&'static str),
+    /// It follows from the rest; in words.
+    Derived(&'static str),
+    /// Nothing: what it stands for is not done.
+    Nothing,
+}
+
+/// How a setting is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// One value.
+    One,
+    /// Values separated by commas; the flag may be repeated, a plan file may hold an array.
+    List,
+    /// On or off.
+    Switch,
+    /// A switch or value of this invocation alone, which no plan file can hold.
+    InvocationSwitch,
+    /// As above, with a value.
+    InvocationOne,
+}
+
+impl Setting {
+    /// Whether a plan file may hold it.
+    pub fn in_plan_file(&self) -> bool {
+        !matches!(self.kind, Kind::InvocationSwitch | Kind::InvocationOne)
+    }
+
+    /// Whether it is on or off, rather than a value.
+    pub fn is_switch(&self) -> bool {
+        matches!(self.kind, Kind::Switch | Kind::InvocationSwitch)
+    }
+}
+
+macro_rules! setting {
+    ($heading:expr, $name:literal, $variable:literal, $native:expr, $value:literal, $default:expr, $kind:ident, $help:expr) => {
+        Setting {
+            name: $name,
+            variable: $variable,
+            native: $native,
+            value: $value,
+            default: $default,
+            kind: Kind::$kind,
+            heading: $heading,
+            help: $help,
+        }
+    };
+}
+
+use DefaultValue::{Derived, Nothing, Required, Text};
+
+const LOAD: &str = "Load";
+const SLO: &str = "Objectives";
+const TARGET: &str = "Target";
+const FLEET: &str = "Fleet";
+const RUN: &str = "Run";
+
+/// All settings, in the order in which help, dry run and report show them.
+#[rustfmt::skip]
+pub const SETTINGS: &[Setting] = &[
+    setting!(LOAD, "workload", "PLIMSOLL_WORKLOAD", None, "NAME", Text("messages"), One,
+        "What is driven against the target: messages"),
+    setting!(LOAD, "preset", "PLIMSOLL_PRESET", None, "NAME", Required, One,
+        "The fixtures: small, medium, large or realistic"),
+    setting!(LOAD, "inject", "PLIMSOLL_INJECT", None, "WHERE", Text("frontdoor"), One,
+        "Where messages enter: frontdoor (as a user sends them) or canonical (into JetStream, past the gatekeeper)"),
+    setting!(LOAD, "steps", "PLIMSOLL_STEPS", None, "RATES", Text("500,1k,2k,5k,10k"), List,
+        "Rates to hold, in requests per second, strictly ascending; k is ×1000"),
+    setting!(LOAD, "arrivals", "PLIMSOLL_ARRIVALS", None, "KIND", Text("poisson"), One,
+        "How intended times are spread: poisson (independent users) or uniform"),
+    setting!(LOAD, "warmup", "PLIMSOLL_WARMUP", None, "TIME", Text("10s"), One,
+        "Load before the hold of each step, which counts for nothing"),
+    setting!(LOAD, "hold", "PLIMSOLL_HOLD", None, "TIME", Text("30s"), One,
+        "The window of each step whose operations count, at least 1s"),
+    setting!(LOAD, "cooldown", "PLIMSOLL_COOLDOWN", None, "TIME", Text("5s"), One,
+        "Silence between steps"),
+    setting!(LOAD, "request-timeout", "PLIMSOLL_REQUEST_TIMEOUT", None, "TIME", Text("5s"), One,
+        "An operation open longer than this since its intended time is given up; above the largest limit"),
+    setting!(LOAD, "max-in-flight", "PLIMSOLL_MAX_IN_FLIGHT", None, "COUNT",
+        Derived("1.2 × share × request timeout, at least 64"), One,
+        "Operations open at once on each agent; what is due beyond is counted as saturated"),
+    setting!(LOAD, "max-lateness", "PLIMSOLL_MAX_LATENESS", None, "TIME", Text("100ms"), One,
+        "A release later than this after its intended time is counted as underrun instead"),
+    setting!(LOAD, "seed", "PLIMSOLL_SEED", None, "NUMBER", Text("42"), One,
+        "Seeds fixtures, arrivals and choices"),
+
+    setting!(SLO, "slo-p95", "PLIMSOLL_SLO_P95", None, "TIME", Text("100ms"), One,
+        "95 of 100 operations of every series are not slower; none: not judged"),
+    setting!(SLO, "slo-p99", "PLIMSOLL_SLO_P99", None, "TIME", Text("250ms"), One,
+        "99 of 100 operations of every series are not slower; none: not judged"),
+    setting!(SLO, "slo", "PLIMSOLL_SLO", None, "SERIES:PERCENTILE=TIME", Nothing, List,
+        "A limit of one series, in place of the above: E2:p99=400ms; may be repeated"),
+    setting!(SLO, "slo-error-rate", "PLIMSOLL_SLO_ERROR_RATE", None, "FRACTION", Text("0.001"), One,
+        "Largest part of the attempted operations that may fail or be lost"),
+    setting!(SLO, "slo-pending-growth", "PLIMSOLL_SLO_PENDING_GROWTH", None, "MESSAGES", Text("1000"), One,
+        "Largest growth of a watched durable's backlog over the hold"),
+    setting!(SLO, "rate-tolerance", "PLIMSOLL_RATE_TOLERANCE", None, "FRACTION", Text("0.05"), One,
+        "Part of the due operations that may stay unattempted in a PASS"),
+    setting!(SLO, "no-stop-on-trip", "PLIMSOLL_NO_STOP_ON_TRIP", None, "", Nothing, Switch,
+        "Hold the remaining steps after a TRIP too"),
+    setting!(SLO, "trials", "PLIMSOLL_TRIALS", None, "COUNT", Text("3"), One,
+        "How often a step may be held, 1 to 3, where load boxes made it INCONCLUSIVE"),
+
+    setting!(TARGET, "nats-url", "PLIMSOLL_NATS_URL", Some("NATS_URL"), "URL", Text("nats://127.0.0.1:4222"), One,
+        "The service's NATS, as agents and coordinator reach it; several addresses are separated by commas"),
+    setting!(TARGET, "nats-creds", "PLIMSOLL_NATS_CREDS", Some("NATS_CREDS_FILE"), "PATH", Nothing, One,
+        "A NATS credentials file; its text goes to agents on loopback addresses only"),
+    setting!(TARGET, "site-id", "PLIMSOLL_SITE_ID", Some("SITE_ID"), "TOKEN", Text("site-local"), One,
+        "The site in subjects and stream names"),
+    setting!(TARGET, "durable", "PLIMSOLL_DURABLE", None, "NAMES", Text("message-worker,broadcast-worker"), List,
+        "Durables whose backlog is watched, in place of the default; +NAME adds to it, STREAM/NAME is one of another stream, none watches nothing"),
+    setting!(TARGET, "jsz-url", "PLIMSOLL_JSZ_URL", None, "URL", Nothing, One,
+        "Read backlogs from this monitoring URL (http://host:8222/jsz) in place of the JetStream API"),
+    setting!(TARGET, "recovery-limit", "PLIMSOLL_RECOVERY_LIMIT", None, "TIME", Text("60s"), One,
+        "How long backlogs may take to come back to their baseline before a trial"),
+    setting!(TARGET, "skip-preflight", "PLIMSOLL_SKIP_PREFLIGHT", None, "", Nothing, Switch,
+        "Do not check streams, durables and storage before the first step"),
+
+    setting!(FLEET, "agents", "PLIMSOLL_AGENTS", None, "HOST:PORT,…", Derived("none: a fleet in this process"), List,
+        "The agents that make the load"),
+    setting!(FLEET, "local", "PLIMSOLL_LOCAL", None, "COUNT", Derived("one per core less one, at least 1"), One,
+        "Agents in this process, in place of --agents"),
+    setting!(FLEET, "lease-timeout", "PLIMSOLL_LEASE_TIMEOUT", None, "TIME", Text("3s"), One,
+        "An agent that hears nothing from here for this long is silent; 500ms to 60s"),
+
+    setting!(RUN, "csv", "PLIMSOLL_CSV", None, "PATH", Nothing, One,
+        "Write one CSV row per trial, as each is judged; an existing file is overwritten"),
+    setting!(RUN, "metrics-listen", "PLIMSOLL_METRICS_LISTEN", None, "ADDRESS:PORT", Nothing, One,
+        "Serve the run's figures as Prometheus text under /metrics"),
+    setting!(RUN, "plan", "PLIMSOLL_PLAN", None, "FILE", Nothing, InvocationOne,
+        "A TOML file with any of these settings under the same names; flags and variables win"),
+    setting!(RUN, "dry-run", "PLIMSOLL_DRY_RUN", None, "", Nothing, InvocationSwitch,
+        "Print the plan and what each agent would do, and touch nothing"),
+];
+
+/// The setting of this name.
+pub fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variable_is_its_flags_name_in_capitals_after_the_prefix() {
+        for setting in SETTINGS {
+            let expected = format!("PLIMSOLL_{}", setting.name.replace('-', "_").to_uppercase());
+            assert_eq!(setting.variable, expected);
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]));
+    }
+}

@@ -1,0 +1,265 @@
+use std::collections::HashMap;
+
+use super::*;
+
+fn read_with(flags: &str, variables: &[(&str, &str)]) -> Result<Invocation, InvocationError> {
+    let variables: HashMap<&str, &str> = variables.iter().copied().collect();
+    let arguments = std::iter::once("plimsoll").chain(flags.split_whitespace()).map(Into::into);
+    read(arguments, &|name| variables.get(name).map(|value| (*value).to_owned()))
+}
+
+fn plan(flags: &str) -> RunPlan {
+    plan_with(flags, &[])
+}
+
+fn plan_with(flags: &str, variables: &[(&str, &str)]) -> RunPlan {
+    match read_with(flags, variables).unwrap() {
+        Invocation::MaxRps(plan) | Invocation::DryRun(plan) => *plan,
+    }
+}
+
+fn error(flags: &str) -> String {
+    error_with(flags, &[])
+}
+
+fn error_with(flags: &str, variables: &[(&str, &str)]) -> String {
+    read_with(flags, variables).map(drop).unwrap_err().to_string()
+}
+
+fn plan_file(text: &str) -> tempfile::NamedTempFile {
+    use std::io::Write as _;
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+#[test]
+fn the_nearest_source_wins() {
+    let file = plan_file("preset = \"small\"\nsite-id = \"from-file\"\n");
+    let with_file = format!("max-rps --plan {}", file.path().display());
+    let with_flag = format!("{with_file} --site-id from-flag");
+    let (own, native) = (("PLIMSOLL_SITE_ID", "from-own"), ("SITE_ID", "from-native"));
+    let no_file = "max-rps --preset small";
+    let at_line_2 = format!("{}:2", file.path().display());
+    for (flags, variables, site, source) in [
+        (with_flag.as_str(), vec![own, native], "from-flag", "flag"),
+        (&with_file, vec![own, native], "from-own", "PLIMSOLL_SITE_ID"),
+        (&with_file, vec![native], "from-native", "SITE_ID"),
+        (&with_file, vec![], "from-file", at_line_2.as_str()),
+        (&with_file, vec![("SITE_ID", "")], "from-file", &at_line_2),
+        (no_file, vec![], "site-local", "default"),
+    ] {
+        let plan = plan_with(flags, &variables);
+        let applied = plan.applied.iter().find(|applied| applied.setting == "site-id").unwrap();
+        assert_eq!((applied.value.as_str(), applied.source.as_str()), (site, source), "{flags} {variables:?}");
+        let plimsoll_common::plan::Workload::Messages(messages) = plan.workload;
+        assert_eq!(messages.site_id, site);
+    }
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let RunPlan { steps, phases, request_timeout, slo, seed, trials, target, lease_timeout, .. } =
+        plan("max-rps --preset medium");
+    let ms = std::time::Duration::from_millis;
+    assert_eq!(steps.to_string(), "500,1000,2000,5000,10000");
+    assert_eq!((phases.warmup, phases.hold, phases.cooldown), (ms(10_000), ms(30_000), ms(5_000)));
+    assert_eq!((request_timeout, lease_timeout), (ms(5_000), ms(3_000)));
+    assert!(slo.series.iter().all(|series| (series.p95, series.p99) == (Some(ms(100)), Some(ms(250)))));
+    assert_eq!((slo.error_rate.to_string(), slo.rate_tolerance.to_string()), ("0.001".into(), "0.05".into()));
+    assert_eq!((slo.pending_growth, seed, trials.get()), (1000, 42, 3));
+    let durables: Vec<String> = target.durables.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        durables,
+        ["MESSAGES_CANONICAL_site-local/message-worker", "MESSAGES_CANONICAL_site-local/broadcast-worker"]
+    );
+}
+
+#[test]
+fn durables_replace_add_and_name_their_stream() {
+    let watched = |flag: &str| {
+        let plan = plan(&format!("max-rps --preset small {flag}"));
+        plan.target.durables.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+    let both = "MESSAGES_CANONICAL_site-local/message-worker MESSAGES_CANONICAL_site-local/broadcast-worker";
+    assert_eq!(watched("--durable other"), "MESSAGES_CANONICAL_site-local/other");
+    assert_eq!(watched("--durable +message-gatekeeper"), format!("{both} MESSAGES_site-local/message-gatekeeper"));
+    assert_eq!(
+        watched("--durable +ROOMS_x/room-worker --durable +a"),
+        format!("{both} ROOMS_x/room-worker MESSAGES_CANONICAL_site-local/a")
+    );
+    assert_eq!(watched("--durable none"), "");
+}
+
+#[test]
+fn a_limit_of_one_series_replaces_the_one_of_all() {
+    let slo = plan("max-rps --preset small --slo E2:p99=400ms,E1:p95=50ms --slo-p99 none").slo;
+    let gates: Vec<String> = slo
+        .series
+        .iter()
+        .flat_map(|series| {
+            series.gates().into_iter().map(|gate| format!("{} {} {:?}", series.series, gate.quantile, gate.limit))
+        })
+        .collect();
+    assert_eq!(gates, ["E1 p95 50ms", "E2 p95 100ms", "E2 p99 400ms"]);
+}
+
+#[test]
+fn the_stronger_of_agents_and_local_makes_the_fleet() {
+    let variables = [("PLIMSOLL_AGENTS", "a:1,b:2")];
+    let remote = FleetChoice::Remote(vec!["a:1".into(), "b:2".into()]);
+    assert_eq!(plan_with("max-rps --preset small", &variables).fleet, remote);
+    assert_eq!(plan_with("max-rps --preset small --local 3", &variables).fleet, FleetChoice::Local(3));
+}
+
+#[test]
+fn the_in_flight_cap_follows_from_share_and_timeout() {
+    let cap = |flags: &str, share: &str| {
+        plan(&format!("max-rps --preset small {flags}")).in_flight_cap(share.parse().unwrap())
+    };
+    assert_eq!(cap("", "1k"), 6000);
+    assert_eq!(cap("", "0.5"), 64);
+    assert_eq!(cap("--request-timeout 1s", "333.333"), 400);
+    assert_eq!(cap("--max-in-flight 10", "1k"), 10);
+}
+
+#[test]
+fn every_bad_value_is_one_error_naming_the_flag_what_it_got_and_what_it_takes() {
+    for (flags, expected) in [
+        ("--steps 500,,1k", "--steps: step 2 of '500,,1k' is empty: give rates such as 500,1k,2k"),
+        ("--steps 1k,500", "--steps: steps must be strictly ascending: 500 follows 1000 in '1k,500'"),
+        (
+            "--steps 0",
+            "--steps: step 1 of '0': '0' is no rate: give a positive number of requests per second, such as 500, 2.5 or 2k",
+        ),
+        (
+            "--steps 500,1k,abc",
+            "--steps: step 3 of '500,1k,abc': 'abc' is no rate: give a positive number of requests per second, such as 500, 2.5 or 2k",
+        ),
+        ("--workload daily", "--workload: got 'daily', takes messages"),
+        (
+            "--preset huge",
+            "--preset: unknown preset \"huge\": the messages workload knows small, medium, large and realistic",
+        ),
+        ("--inject backdoor", "--inject: 'backdoor' is no way to inject: give frontdoor or canonical"),
+        ("--arrivals bursty", "--arrivals: got 'bursty', takes poisson or uniform"),
+        ("--hold 30", "--hold: got '30', takes a time with its unit from 1s to 1day, such as 30s"),
+        ("--hold 500ms", "--hold: got '500ms', takes a time with its unit from 1s to 1day, such as 30s"),
+        ("--warmup=-5s", "--warmup: got '-5s', takes a time with its unit from 0s to 1day, such as 30s"),
+        ("--slo-p95 0s", "--slo-p95: got '0s', takes a time with its unit from 1us to 1m, such as 30s"),
+        ("--slo E3:p99=1s", "--slo: no series 'E3' in this workload: it has E1, E2"),
+        ("--slo E2:p50=1s", "--slo: 'p50' is no percentile that can be gated: give p95 or p99"),
+        ("--slo E2=1s", "--slo: got 'E2=1s', takes SERIES:PERCENTILE=TIME, such as E2:p99=400ms"),
+        (
+            "--slo-error-rate 1.5",
+            "--slo-error-rate: '1.5' is no fraction: give a number from 0 to 1 with at most nine decimals, such as 0.001",
+        ),
+        (
+            "--rate-tolerance x",
+            "--rate-tolerance: 'x' is no fraction: give a number from 0 to 1 with at most nine decimals, such as 0.001",
+        ),
+        ("--slo-pending-growth many", "--slo-pending-growth: got 'many', takes a whole number from 0 to 1099511627776"),
+        ("--trials 4", "--trials: got '4', takes a whole number from 1 to 3"),
+        ("--max-in-flight 0", "--max-in-flight: got '0', takes a whole number from 1 to 4294967296"),
+        (
+            "--request-timeout 250ms",
+            "--request-timeout: got '250ms', takes a time above the largest limit, which is 250ms: what is given up must be slower than every limit",
+        ),
+        ("--agents box-1", "--agents: got 'box-1', takes addresses such as box-1:7401,box-2:7401"),
+        ("--agents box-1:0", "--agents: got 'box-1:0', takes addresses such as box-1:7401,box-2:7401"),
+        ("--agents a:1,b:1,a:1", "--agents: a:1 is named twice: takes each agent once"),
+        ("--agents A:1,a:1", "--agents: a:1 is named twice: takes each agent once"),
+        ("--agents [::1]:1,[0::1]:1", "--agents: [0::1]:1 is named twice: takes each agent once"),
+        (
+            "--agents a:1 --local 1",
+            "--local: agents in this process and --agents exclude each other: takes one of the two",
+        ),
+        ("--local 0", "--local: got '0', takes a whole number from 1 to 64"),
+        (
+            "--lease-timeout 100ms",
+            "--lease-timeout: got '100ms', takes a time with its unit from 500ms to 1m, such as 30s",
+        ),
+        (
+            "--site-id a.b",
+            "--site-id: got 'a.b', takes one token of a subject: 1 to 128 characters without '.', '*', '>' or space",
+        ),
+        (
+            "--durable a/b/c.d",
+            "--durable: got 'a/b/c.d', takes names of durables, +NAME to add one, STREAM/NAME for another stream, or none",
+        ),
+        ("--jsz-url 127.0.0.1:8222", "--jsz-url: got '127.0.0.1:8222', takes a URL such as http://127.0.0.1:8222/jsz"),
+        ("--metrics-listen 9400", "--metrics-listen: got '9400', takes an address and a port, such as 127.0.0.1:9400"),
+        ("--seed=-1", "--seed: got '-1', takes a whole number from 0 to 18446744073709551615"),
+        ("--dry-run=perhaps", "--dry-run: got 'perhaps', takes true or false"),
+    ] {
+        let flags = if flags.contains("--preset") { flags.to_owned() } else { format!("--preset small {flags}") };
+        assert_eq!(error(&format!("max-rps {flags}")), expected);
+    }
+}
+
+#[test]
+fn errors_say_where_a_value_that_is_no_flag_came_from() {
+    assert_eq!(
+        error_with("max-rps", &[("PLIMSOLL_PRESET", "small"), ("SITE_ID", "a b")]),
+        "--site-id (from SITE_ID): got 'a b', takes one token of a subject: 1 to 128 characters without '.', '*', '>' or space"
+    );
+    let file = plan_file("preset = \"small\"\n\nhold = 30\n");
+    let path = file.path().display();
+    assert_eq!(
+        error(&format!("max-rps --plan {path}")),
+        format!(
+            "--hold (from {path}, line 3, key hold): got '30', takes a time with its unit from 1s to 1day, such as 30s"
+        )
+    );
+    assert_eq!(
+        error("max-rps"),
+        "--preset is missing: it takes small, medium, large or realistic (or set PLIMSOLL_PRESET, or `preset` in a plan file)"
+    );
+}
+
+#[test]
+fn passwords_are_never_shown() {
+    let words = error("max-rps --preset small --nats-url nats://anna:secret@[bad");
+    assert!(words.starts_with("--nats-url: got 'nats://***@[bad'"), "{words}");
+    let plan = plan("max-rps --preset small --nats-url nats://anna:secret@host:4222");
+    assert!(plan.applied.iter().all(|applied| !applied.value.contains("secret")));
+    assert!(!dry_run::describe(&plan).unwrap().contains("secret"));
+}
+
+#[test]
+fn a_dry_run_shows_the_plan_its_sources_and_every_agents_part() {
+    let flags =
+        "max-rps --preset medium --steps 500,1k --agents a:1,b:2,c:3 --hold 20s --nats-creds /no/such.creds --dry-run";
+    let plan = match read_with(flags, &[("NATS_URL", "nats://u:p@chat:4222")]).unwrap() {
+        Invocation::DryRun(plan) => plan,
+        Invocation::MaxRps(_) => panic!("asked for a dry run"),
+    };
+    insta::assert_snapshot!(dry_run::describe(&plan).unwrap());
+}
+
+#[test]
+fn the_help_shows_every_flag_with_its_variable_and_default() {
+    let mut command = command_line::command();
+    let max_rps = command.find_subcommand_mut("max-rps").unwrap();
+    let help = max_rps.render_help().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    for setting in table::SETTINGS {
+        assert!(help.contains(&format!("--{}", setting.name)), "{}", setting.name);
+        assert!(help.contains(&format!("[env: {}", setting.variable)), "{}", setting.variable);
+    }
+    assert!(help.contains("[default: 500,1k,2k,5k,10k]"), "{help}");
+    assert!(help.contains("Examples:"));
+}
+
+#[test]
+fn the_examples_of_the_help_are_read_without_an_error() {
+    let mut command = command_line::command();
+    let help = command.find_subcommand_mut("max-rps").unwrap().render_help().to_string();
+    let file = plan_file("preset = \"small\"\n");
+    let examples: Vec<String> = help
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("plimsoll "))
+        .map(|line| line.replace("nightly.toml", &file.path().display().to_string()))
+        .collect();
+    assert!(examples.len() >= 4);
+    examples.iter().for_each(|example| drop(plan(example)));
+}
