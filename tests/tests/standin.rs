@@ -1,5 +1,7 @@
 //! The stand-in backend keeps its promises: the chat's answers, and a capacity that is exact.
 
+#![expect(clippy::unwrap_used, reason = "a test helper fails by panicking")]
+
 use async_nats::jetstream::{self, consumer::PullConsumer};
 use bytes::BytesMut;
 use futures::StreamExt as _;

@@ -355,6 +355,21 @@ pub fn parse_reject(given: &str) -> anyhow::Result<(NonZeroU64, Refusal)> {
     Ok((every.parse().with_context(|| format!("{every:?} is no positive number"))?, reason.parse()?))
 }
 
+/// `0.1` or `10%`.
+///
+/// # Errors
+/// If it is not within 0 to 1.
+pub fn parse_fraction(given: &str) -> anyhow::Result<f64> {
+    let number =
+        |text: &str| text.parse::<f64>().with_context(|| format!("{given:?} is no fraction such as 0.1 or 10%"));
+    let fraction = match given.strip_suffix('%') {
+        Some(percent) => number(percent)? / 100.0,
+        None => number(given)?,
+    };
+    ensure!((0.0..=1.0).contains(&fraction), "{given} is not within 0 to 1");
+    Ok(fraction)
+}
+
 fn duration(given: &str) -> anyhow::Result<Duration> {
     humantime::parse_duration(given).with_context(|| format!("{given:?} is no duration such as 5ms or 1s"))
 }
@@ -386,6 +401,12 @@ mod tests {
         for wrong in ["worker:1s@5s", "message-worker:1s", "message-worker@5s", "all:x@1s"] {
             assert!(Incident::parse_stall(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn fractions_are_read() {
+        assert_eq!((parse_fraction("10%").unwrap(), parse_fraction("0.1").unwrap()), (0.1, 0.1));
+        assert!(["", "x", "101%", "-1", "nan"].iter().all(|wrong| parse_fraction(wrong).is_err()));
     }
 
     #[test]

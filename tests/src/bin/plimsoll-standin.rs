@@ -1,0 +1,247 @@
+//! The stand-in chat backend as a program: prints one READY line when its durables exist, and works until interrupted.
+
+use anyhow::Context as _;
+use clap::Parser;
+use plimsoll_common::contract::presets::MessagesPreset;
+use plimsoll_tests::standin::config::{
+    BroadcastFaults, GateFaults, Incident, Refusal, Trigger, parse_fraction, parse_reject,
+};
+use plimsoll_tests::standin::null::{NullAnswers, NullGatekeeper};
+use plimsoll_tests::standin::{Counters, Latency, Stage, StageConfig, Standin, StandinConfig, Storage};
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// A chat backend to measure against: the real streams and durables, with a capacity and faults of your choosing.
+#[derive(Debug, Parser)]
+#[command(name = "plimsoll-standin", version, after_help = EXAMPLES)]
+struct Args {
+    /// The NATS server; the URL may carry user and password
+    #[arg(long, env = "NATS_URL", default_value = "nats://127.0.0.1:4222")]
+    nats_url: String,
+    /// Credentials file for the NATS server
+    #[arg(long, env = "NATS_CREDS_FILE")]
+    nats_creds: Option<PathBuf>,
+    /// The site: a token of subjects and part of the streams' names
+    #[arg(long, env = "SITE_ID", default_value = "site-local")]
+    site_id: String,
+    /// Users and rooms: small, medium, large or realistic; the load must use the same
+    #[arg(long, default_value = "medium")]
+    preset: MessagesPreset,
+    /// Seed of the fixtures, and of everything drawn by chance
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// Where new streams keep their messages
+    #[arg(long, value_enum, default_value_t = Storage::File)]
+    storage: Storage,
+    /// Delete the site's streams first
+    #[arg(long)]
+    purge: bool,
+    /// Broadcast to channels encrypted, under their room's key
+    #[arg(long)]
+    encrypted: bool,
+    /// Refuse posts to rooms with more members than this
+    #[arg(long, default_value_t = 500)]
+    large_room_threshold: u64,
+    #[command(flatten)]
+    stages: Stages,
+    #[command(flatten)]
+    faults: Faults,
+    #[command(flatten)]
+    null: Null,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Speed of the stages (capacities in messages per second, unlimited unless set)")]
+struct Stages {
+    #[arg(long, value_name = "RATE")]
+    gatekeeper_capacity: Option<f64>,
+    #[arg(long, value_name = "RATE")]
+    message_worker_capacity: Option<f64>,
+    #[arg(long, value_name = "RATE")]
+    broadcast_worker_capacity: Option<f64>,
+    #[arg(long, value_name = "RATE")]
+    notification_worker_capacity: Option<f64>,
+    /// Delay of each message, which takes no capacity: 5ms, uniform:1ms..9ms or exp:5ms
+    #[arg(long, value_name = "DELAY")]
+    gatekeeper_latency: Option<Latency>,
+    #[arg(long, value_name = "DELAY")]
+    message_worker_latency: Option<Latency>,
+    #[arg(long, value_name = "DELAY")]
+    broadcast_worker_latency: Option<Latency>,
+    #[arg(long, value_name = "DELAY")]
+    notification_worker_latency: Option<Latency>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Faults")]
+struct Faults {
+    /// Refuse every N-th valid send with a reason such as not_subscribed
+    #[arg(long, value_name = "N:REASON", value_parser = parse_reject)]
+    reject: Option<(NonZeroU64, Refusal)>,
+    /// Do not send every N-th reply
+    #[arg(long, value_name = "N")]
+    skip_reply_every: Option<NonZeroU64>,
+    /// Send something that is no JSON instead of every N-th reply
+    #[arg(long, value_name = "N")]
+    garbage_reply_every: Option<NonZeroU64>,
+    /// Send every N-th reply twice
+    #[arg(long, value_name = "N")]
+    duplicate_reply_every: Option<NonZeroU64>,
+    /// With every N-th reply, answer a request that nobody made
+    #[arg(long, value_name = "N")]
+    foreign_reply_every: Option<NonZeroU64>,
+    /// Do not broadcast every N-th message; 1 drops all
+    #[arg(long, value_name = "N")]
+    drop_broadcast_every: Option<NonZeroU64>,
+    /// Do not broadcast this part of all messages, drawn by chance: 0.1 or 10%
+    #[arg(long, value_name = "FRACTION", value_parser = parse_fraction, default_value = "0")]
+    drop_broadcasts: f64,
+    /// Broadcast every N-th message twice
+    #[arg(long, value_name = "N")]
+    duplicate_broadcast_every: Option<NonZeroU64>,
+    /// With every N-th message, broadcast one that nobody sent
+    #[arg(long, value_name = "N")]
+    foreign_broadcast_every: Option<NonZeroU64>,
+    /// Let a stage, or all, serve nothing for a while, such as message-worker:1s@5s; may be repeated
+    #[arg(long, value_name = "STAGE:LENGTH@AFTER", value_parser = Incident::parse_stall)]
+    stall: Vec<Incident>,
+    /// Delete a stage's durable, and create it anew some time later if told so, such as message-worker@5s+2s; may be repeated
+    #[arg(long, value_name = "STAGE@AFTER[+BACK]", value_parser = Incident::parse_vanish)]
+    vanish: Vec<Incident>,
+    /// From when stalls and vanishings count: when all is ready, or from the stage's own first message
+    #[arg(long, value_enum, default_value_t = Trigger::Ready)]
+    incidents_from: Trigger,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Null gatekeeper (no streams, no checks: the ruler for a generator's own speed)")]
+struct Null {
+    /// Answer every send at once, and do nothing else
+    #[arg(long)]
+    null: bool,
+    /// With --null, also broadcast every message at once
+    #[arg(long, requires = "null")]
+    null_broadcast: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  plimsoll-standin --preset medium --message-worker-capacity 2000
+  plimsoll-standin --gatekeeper-latency exp:5ms --reject 100:not_subscribed --drop-broadcasts 10%
+  plimsoll-standin --stall broadcast-worker:1s@5s --incidents-from first-message
+  plimsoll-standin --null --null-broadcast";
+
+fn main() -> anyhow::Result<()> {
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,async_nats=warn".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting a runtime")?;
+    runtime.block_on(async { if args.null.null { run_null(args).await } else { run(args).await } })
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
+    let mut interrupts = Interrupts::listen()?;
+    let config = config(args);
+    let ready = format!("READY site={} preset={} seed={}", config.site, config.preset, config.seed);
+    let mut standin = Standin::start(config).await?;
+    println!("{ready}");
+    tokio::select! {
+        outcome = standin.failed() => return outcome,
+        () = interrupts.next() => (),
+    }
+    tracing::info!("{}", summary(standin.counters()));
+    standin.shutdown().await
+}
+
+async fn run_null(args: Args) -> anyhow::Result<()> {
+    let mut interrupts = Interrupts::listen()?;
+    let answers = if args.null.null_broadcast { NullAnswers::ReplyAndBroadcast } else { NullAnswers::Reply };
+    let gatekeeper = NullGatekeeper::start(&args.nats_url, &args.site_id, answers)?;
+    println!("READY site={} null", args.site_id);
+    while !gatekeeper.has_ended() {
+        if tokio::time::timeout(Duration::from_millis(200), interrupts.next()).await.is_ok() {
+            tracing::info!(answered = gatekeeper.answered(), "stopping");
+            return gatekeeper.shutdown();
+        }
+    }
+    gatekeeper.shutdown()?;
+    anyhow::bail!("nats-server closed the connection")
+}
+
+/// What tells the program to stop. Listened for before it says READY, so that whoever waits for that may stop it.
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("listening for signals");
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => (),
+            _ = self.terminate.recv() => (),
+        }
+    }
+}
+
+fn config(args: Args) -> StandinConfig {
+    let Args { stages, faults, .. } = args;
+    let stage = |capacity, latency: Option<Latency>| StageConfig { capacity, latency: latency.unwrap_or_default() };
+    StandinConfig {
+        nats_url: args.nats_url,
+        creds: args.nats_creds,
+        preset: args.preset,
+        seed: args.seed,
+        site: args.site_id,
+        storage: args.storage,
+        purge: args.purge,
+        gatekeeper: stage(stages.gatekeeper_capacity, stages.gatekeeper_latency),
+        message_worker: stage(stages.message_worker_capacity, stages.message_worker_latency),
+        broadcast_worker: stage(stages.broadcast_worker_capacity, stages.broadcast_worker_latency),
+        notification_worker: stage(stages.notification_worker_capacity, stages.notification_worker_latency),
+        large_room_threshold: args.large_room_threshold,
+        encrypted: args.encrypted,
+        gate_faults: GateFaults {
+            reject: faults.reject,
+            skip_reply_every: faults.skip_reply_every,
+            garbage_reply_every: faults.garbage_reply_every,
+            duplicate_reply_every: faults.duplicate_reply_every,
+            foreign_reply_every: faults.foreign_reply_every,
+        },
+        broadcast_faults: BroadcastFaults {
+            drop_every: faults.drop_broadcast_every,
+            drop_fraction: faults.drop_broadcasts,
+            duplicate_every: faults.duplicate_broadcast_every,
+            foreign_every: faults.foreign_broadcast_every,
+        },
+        incidents: faults.stall.into_iter().chain(faults.vanish).collect(),
+        incidents_from: faults.incidents_from,
+    }
+}
+
+fn summary(counters: &Counters) -> String {
+    let stages: Vec<String> =
+        Stage::ALL.iter().map(|stage| format!("{stage} {}", counters.stage(*stage).served.get())).collect();
+    let (accepted, refused, broadcasts) = (counters.accepted.get(), counters.refused.get(), counters.broadcasts.get());
+    format!("served: {}; accepted {accepted}, refused {refused}, broadcast {broadcasts}", stages.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_examples_are_understood() {
+        for line in EXAMPLES.lines().skip(1) {
+            let args = Args::try_parse_from(line.split_whitespace()).unwrap_or_else(|error| panic!("{line}: {error}"));
+            config(args).check().unwrap();
+        }
+    }
+}
