@@ -1,1 +1,115 @@
+//! `plimsoll-agent`, the daemon on a load box, and the library that also runs inside the CLI.
+//!
+//! A coordinator's stream ([`shell::server`]) becomes a [`shell::session`], which is the lease. It deals rooms and users to
+//! [`shell::worker`]s, each of which paces a [`core::schedule`], drives a [`workload`] and keeps a [`core::ledger`]; the
+//! blocks that they close are merged ([`shell::aggregate`]) and streamed back.
 
+pub mod core;
+pub mod shell;
+pub mod workload;
+
+use std::net::SocketAddr;
+
+use plimsoll_common::plan::MAX_WORKERS;
+use plimsoll_common::units::Rate;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+pub use shell::clock;
+use shell::metrics::Metrics;
+use shell::session::SessionConfig;
+
+/// What an operator sets.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AgentConfig {
+    /// Worker threads; by default one per core less one, at least one.
+    pub workers: Option<usize>,
+    /// A ceiling on this agent's share that no coordinator can raise.
+    pub max_rate: Option<Rate>,
+}
+
+/// An agent that listens.
+#[derive(Debug)]
+pub struct Agent {
+    listener: TcpListener,
+    address: SocketAddr,
+    config: SessionConfig,
+}
+
+/// Why there is no agent.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The address is taken, or not this box's.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// What was asked for.
+        address: SocketAddr,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// No thread to work with, or more than ids can tell apart.
+    #[error("{got} workers do not work: give 1 to {MAX_WORKERS}")]
+    Workers {
+        /// What was asked for.
+        got: usize,
+    },
+    /// The listener broke.
+    #[error("serving stopped: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+impl Agent {
+    /// Listens on `address`; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on, or the number of workers makes no sense.
+    pub async fn bind(address: SocketAddr, config: AgentConfig) -> Result<Self, AgentError> {
+        let workers = config.workers.unwrap_or_else(default_workers);
+        if !(1..MAX_WORKERS).contains(&workers) {
+            return Err(AgentError::Workers { got: workers });
+        }
+        let bound = async {
+            let listener = TcpListener::bind(address).await?;
+            let address = listener.local_addr()?;
+            Ok((listener, address))
+        };
+        let (listener, bound) = bound.await.map_err(|error| AgentError::Listen { address, error })?;
+        let metrics = Metrics::new(SERIES);
+        let config = SessionConfig { workers: workers as u8, max_rate: config.max_rate, metrics };
+        Ok(Self { listener, address: bound, config })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The agent's own metrics.
+    pub fn metrics(&self) -> Metrics {
+        self.config.metrics.clone()
+    }
+
+    /// Serves coordinators, one at a time, until `shutdown` resolves; a session that is running then ends at once.
+    ///
+    /// # Errors
+    /// When the listener breaks.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
+        let (down, going_down) = watch::channel(false);
+        let serving = shell::server::serve(self.listener, self.config, going_down);
+        tokio::pin!(serving, shutdown);
+        tokio::select! {
+            served = &mut serving => return Ok(served?),
+            () = shutdown => {}
+        }
+        down.send_replace(true);
+        Ok(serving.await?)
+    }
+}
+
+/// The series whose latency the metrics export: those of the only workload there is.
+const SERIES: &[&str] = &["E1", "E2"];
+
+/// One worker per core less one, at least one: the box's other work needs a place too.
+pub fn default_workers() -> usize {
+    shell::health::cores().saturating_sub(1).clamp(1, MAX_WORKERS - 1)
+}

@@ -184,7 +184,7 @@ pub struct TrialId {
 pub enum Arrivals {
     /// Evenly, each agent staggered by its phase.
     Uniform {
-        /// This agent's place in the fleet's interval, in millionths.
+        /// Where the schedule begins within the agent's own interval, in millionths.
         phase_ppm: u32,
     },
     /// Independent users.

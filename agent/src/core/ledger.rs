@@ -1,0 +1,321 @@
+//! The book of one worker: every due operation, what it still owes, and what became of it. Pure: times come in as
+//! nanoseconds of one clock, and nothing here waits.
+//!
+//! An operation's sequence number is its place in a ring: operations are released in the order of their intended times and
+//! expire in that order, so a ring that is long enough for one timeout needs no free list, and an answer finds its
+//! operation by a mask and one comparison.
+
+use plimsoll_common::plan::SeriesLimits;
+
+use super::recorder::{Ending, Recorder, WorkerBlock};
+
+/// What an operation of a workload owes, and by when.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// The series' limits, in the workload's order; at most 32 series.
+    pub series: Vec<SeriesLimits>,
+    /// The series whose sample is the reply: an operation that expires without it timed out, one that has it but lacks
+    /// another was lost.
+    pub reply_series: u32,
+    /// How long an operation may stay open, from its intended time.
+    pub request_timeout_ns: u64,
+    /// A release later than this is an underrun instead.
+    pub max_lateness_ns: u64,
+}
+
+/// When a trial's phases are, as instants of the worker's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// The warmup begins.
+    pub start_ns: u64,
+    /// The hold begins.
+    pub hold_start_ns: u64,
+    /// The hold ends.
+    pub hold_end_ns: u64,
+}
+
+/// What is to be sent: chosen by the workload at release, meaningful to it alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// For the messages workload: the piece, an index into the worker's hand.
+    pub place: u32,
+    /// For the messages workload: the sending user.
+    pub actor: u32,
+    /// For the messages workload: where its content begins, and how long it is, packed.
+    pub content: u32,
+}
+
+/// What became of a due operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// Released under this sequence number; it is now open.
+    Released(u64),
+    /// The in-flight cap was reached.
+    Saturated,
+    /// The pacer woke too late.
+    Underrun,
+}
+
+/// What an answer says of one series of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// What was owed came.
+    Sample,
+    /// The service answered with an error.
+    Refused,
+    /// The answer could not be read.
+    Unreadable,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    sequence: u64,
+    intended_ns: u64,
+    released_ns: u64,
+    choice: Choice,
+    /// Series that still owe a sample, a bit each; zero when closed.
+    owes: u32,
+    /// Series that had one.
+    had: u32,
+    /// Distinct limits that the operation has passed while open.
+    passed: u32,
+    sent: bool,
+}
+
+/// No slot has carried an operation yet: a sequence that is never given out.
+const NEVER: u64 = u64::MAX;
+
+/// One worker's open operations and its recorder.
+#[derive(Debug)]
+pub struct Ledger {
+    terms: Terms,
+    window: Window,
+    slots: Vec<Slot>,
+    mask: u64,
+    next: u64,
+    /// The oldest sequence that may still be open.
+    oldest: u64,
+    open: u64,
+    max_in_flight: u64,
+    /// Distinct limits in ns, ascending, each with the next sequence to look at.
+    ages: Vec<(u64, u64)>,
+    recorder: Recorder,
+}
+
+impl Ledger {
+    /// An empty book whose first sequence number is `first`: sequences go on over trials, so that no id is used twice.
+    /// `issued_per_timeout` bounds how many operations can be released within one request timeout.
+    pub fn new(terms: Terms, window: Window, first: u64, issued_per_timeout: u64, max_in_flight: u64) -> Self {
+        let capacity = issued_per_timeout.max(64).next_power_of_two();
+        let mut ages: Vec<u64> = terms.series.iter().flat_map(|series| &series.limits_us).map(|us| us * 1000).collect();
+        ages.sort_unstable();
+        ages.dedup();
+        ages.truncate(u32::BITS as usize);
+        let recorder = Recorder::new(&terms.series, window);
+        Self {
+            slots: vec![Slot { sequence: NEVER, ..Slot::default() }; capacity as usize],
+            mask: capacity - 1,
+            next: first,
+            oldest: first,
+            open: 0,
+            max_in_flight,
+            ages: ages.into_iter().map(|age| (age, first)).collect(),
+            terms,
+            window,
+            recorder,
+        }
+    }
+
+    /// The sequence number that the next operation will get.
+    pub fn next_sequence(&self) -> u64 {
+        self.next
+    }
+
+    /// Operations open now.
+    pub fn open(&self) -> u64 {
+        self.open
+    }
+
+    /// Whether everything due has ended, `now_ns` being past the hold.
+    pub fn is_settled(&self, now_ns: u64) -> bool {
+        now_ns >= self.window.hold_end_ns && self.open == 0
+    }
+
+    /// An operation is due. `choose` is asked only if it is released.
+    #[inline]
+    pub fn due(&mut self, intended_ns: u64, now_ns: u64, choose: impl FnOnce() -> Choice) -> Release {
+        let lateness_ns = now_ns.saturating_sub(intended_ns);
+        let counters = self.recorder.counters(intended_ns);
+        counters.due += 1;
+        if lateness_ns > self.terms.max_lateness_ns {
+            counters.underrun += 1;
+            self.recorder.late_release(now_ns, lateness_ns);
+            return Release::Underrun;
+        }
+        let slot = &mut self.slots[(self.next & self.mask) as usize];
+        if self.open >= self.max_in_flight || slot.owes != 0 {
+            counters.saturated += 1;
+            return Release::Saturated;
+        }
+        counters.attempted += 1;
+        let sequence = self.next;
+        let owes = ((1_u64 << self.terms.series.len()) - 1) as u32;
+        *slot =
+            Slot { sequence, intended_ns, released_ns: now_ns, choice: choose(), owes, had: 0, passed: 0, sent: false };
+        self.next += 1;
+        self.open += 1;
+        self.recorder.late_release(now_ns, lateness_ns);
+        Release::Released(sequence)
+    }
+
+    /// What an operation that is still open was to send, with the time it was released; `None` when it has ended.
+    #[inline]
+    pub fn choice(&self, sequence: u64) -> Option<Choice> {
+        let slot = &self.slots[(sequence & self.mask) as usize];
+        (slot.sequence == sequence && slot.owes != 0).then_some(slot.choice)
+    }
+
+    /// What an operation was to send, also after it has ended, while its slot remembers it.
+    #[inline]
+    pub fn choice_ever(&self, sequence: u64) -> Option<Choice> {
+        let slot = &self.slots[(sequence & self.mask) as usize];
+        (slot.sequence == sequence).then_some(slot.choice)
+    }
+
+    /// The client has accepted the operation's message.
+    #[inline]
+    pub fn sent(&mut self, sequence: u64) {
+        let slot = &mut self.slots[(sequence & self.mask) as usize];
+        if slot.sequence == sequence && slot.owes != 0 {
+            slot.sent = true;
+            self.recorder.counters(slot.intended_ns).sent += 1;
+        }
+    }
+
+    /// The client will not take the operation's message.
+    pub fn publish_failed(&mut self, sequence: u64, now_ns: u64) {
+        if self.choice(sequence).is_some() {
+            self.end(sequence, now_ns, Ending::Publish);
+        }
+    }
+
+    /// An answer to one of our operations.
+    #[inline]
+    pub fn answer(&mut self, sequence: u64, series: u32, outcome: Outcome, now_ns: u64) {
+        let bit = 1 << series;
+        let slot = &mut self.slots[(sequence & self.mask) as usize];
+        if slot.sequence != sequence {
+            // Never released, or so long ago that its slot has been used again: then it had been given up.
+            let strays = &mut self.recorder.strays;
+            *(if sequence < self.next { &mut strays.late } else { &mut strays.foreign }) += 1;
+            return;
+        }
+        if slot.owes & bit == 0 {
+            let strays = &mut self.recorder.strays;
+            *(if slot.had & bit == 0 { &mut strays.late } else { &mut strays.duplicate }) += 1;
+            return;
+        }
+        slot.had |= bit;
+        match outcome {
+            Outcome::Sample => {
+                slot.owes &= !bit;
+                let (intended_ns, released_ns, passed, done) =
+                    (slot.intended_ns, slot.released_ns, slot.passed, slot.owes == 0);
+                self.recorder.sample(series, intended_ns, released_ns, now_ns);
+                if passed != 0 {
+                    self.no_longer_overdue(series, passed, intended_ns);
+                }
+                if done {
+                    self.open -= 1;
+                    self.recorder.completed(intended_ns, released_ns, now_ns);
+                }
+            }
+            Outcome::Refused => self.end(sequence, now_ns, Ending::Refused),
+            Outcome::Unreadable => self.end(sequence, now_ns, Ending::BadReply),
+        }
+    }
+
+    /// A message that belongs to nobody here.
+    pub fn foreign(&mut self) {
+        self.recorder.strays.foreign += 1;
+    }
+
+    /// Gives up what is older than the request timeout, and notes what has passed a limit while still open.
+    pub fn age(&mut self, now_ns: u64) {
+        for index in 0..self.ages.len() {
+            self.pass_limit(index, now_ns);
+        }
+        while self.oldest < self.next {
+            let slot = self.slots[(self.oldest & self.mask) as usize];
+            if slot.intended_ns + self.terms.request_timeout_ns > now_ns {
+                break;
+            }
+            if slot.owes != 0 {
+                let ending = if !slot.sent {
+                    Ending::Publish
+                } else if slot.owes & 1 << self.terms.reply_series != 0 {
+                    Ending::Timeout
+                } else {
+                    Ending::Lost
+                };
+                self.end(self.oldest, now_ns, ending);
+            }
+            self.oldest += 1;
+        }
+    }
+
+    fn pass_limit(&mut self, index: usize, now_ns: u64) {
+        let (age_ns, mut cursor) = self.ages[index];
+        while cursor < self.next {
+            let slot = &mut self.slots[(cursor & self.mask) as usize];
+            if slot.sequence == cursor {
+                if slot.intended_ns + age_ns >= now_ns {
+                    break;
+                }
+                if slot.owes != 0 && slot.intended_ns >= self.window.hold_start_ns {
+                    slot.passed |= 1 << index;
+                    self.recorder.overdue(slot.owes, age_ns, 1);
+                }
+            }
+            cursor += 1;
+        }
+        self.ages[index].1 = cursor;
+    }
+
+    fn no_longer_overdue(&mut self, series: u32, passed: u32, intended_ns: u64) {
+        if intended_ns < self.window.hold_start_ns {
+            return;
+        }
+        for (index, (age_ns, _)) in self.ages.iter().enumerate() {
+            if passed & 1 << index != 0 {
+                self.recorder.overdue(1 << series, *age_ns, -1);
+            }
+        }
+    }
+
+    fn end(&mut self, sequence: u64, now_ns: u64, ending: Ending) {
+        let slot = &mut self.slots[(sequence & self.mask) as usize];
+        let owed = std::mem::take(&mut slot.owes);
+        let (intended_ns, released_ns, passed) = (slot.intended_ns, slot.released_ns, slot.passed);
+        self.open -= 1;
+        for series in (0..u32::BITS).filter(|series| owed & 1 << series != 0) {
+            self.no_longer_overdue(series, passed, intended_ns);
+        }
+        self.recorder.failed(ending, owed, intended_ns, released_ns, now_ns);
+    }
+
+    /// Samples how many operations are open; only the hold's samples count.
+    pub fn sample_in_flight(&mut self, now_ns: u64) {
+        self.recorder.sample_in_flight(now_ns, self.open);
+    }
+
+    /// The recorder, for what the box did and for closing blocks.
+    pub fn recorder(&mut self) -> &mut Recorder {
+        &mut self.recorder
+    }
+
+    /// Closes the wall block `number` and takes what was recorded since the last one closed.
+    pub fn close_block(&mut self, number: u32, stall: plimsoll_common::snapshot::Stall) -> WorkerBlock {
+        self.recorder.close_block(number, stall)
+    }
+}

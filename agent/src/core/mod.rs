@@ -1,0 +1,6 @@
+//! The decisions of an agent, pure: when operations are due, which is drawn, and what is counted. No clock, no network.
+
+pub mod alias;
+pub mod ledger;
+pub mod recorder;
+pub mod schedule;

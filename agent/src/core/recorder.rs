@@ -1,0 +1,375 @@
+//! Counting what became of operations: exact counters per block of intended time, histograms of what ended, and the
+//! second look at what lies above a limit once the box's stalls are known.
+
+use plimsoll_common::histogram::LatencyHistogram;
+use plimsoll_common::plan::{BLOCK, SeriesLimits};
+use plimsoll_common::snapshot::{BlockDelta, Counters, SeriesCounts, SeriesHistograms, Stall, Strays};
+
+use super::ledger::Window;
+
+/// A block in nanoseconds.
+pub const BLOCK_NS: u64 = BLOCK.as_nanos() as u64;
+
+/// How an operation failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Given up: no reply.
+    Timeout,
+    /// Given up: a reply, but not all that it announced.
+    Lost,
+    /// Given up: the client did not take it.
+    Publish,
+    /// The service said no.
+    Refused,
+    /// The reply could not be read.
+    BadReply,
+}
+
+/// What one worker recorded since its last closed block.
+#[derive(Debug)]
+pub struct WorkerBlock {
+    /// The wall block since the step's start.
+    pub number: u32,
+    /// Blocks of intended time that changed.
+    pub blocks: Vec<BlockDelta>,
+    /// One per series.
+    pub series: Vec<SeriesHistograms>,
+    /// Per series and limit.
+    pub overdue: Vec<Vec<u64>>,
+    /// Messages that changed nothing else.
+    pub strays: Strays,
+    /// What changed of the warmup.
+    pub warmup: Counters,
+    /// Lateness of every release.
+    pub lateness: LatencyHistogram,
+    /// The stall that this block was judged by.
+    pub stall: Stall,
+    /// Of the operations open.
+    pub in_flight_max: u64,
+    /// Hold only.
+    pub in_flight_sum: u64,
+    /// Hold only.
+    pub in_flight_samples: u64,
+    /// Sum of end − release of the hold's operations that ended, in microseconds.
+    pub open_time_us: u64,
+}
+
+/// All that one worker counted in a trial, tallied apart from the blocks.
+#[derive(Debug, Clone, Default)]
+pub struct WorkerTotals {
+    /// Of the hold.
+    pub counters: Counters,
+    /// Of the warmup.
+    pub warmup: Counters,
+    /// Per series.
+    pub series: Vec<SeriesCounts>,
+    /// Samples per series.
+    pub samples: Vec<u64>,
+    /// Messages that changed nothing else.
+    pub strays: Strays,
+}
+
+/// An operation above a limit, kept until the block in which it ended is closed.
+#[derive(Debug, Clone, Copy)]
+struct Suspect {
+    /// The series, or `None` for the operation as a whole, given up.
+    series: Option<u32>,
+    intended_block: u32,
+    intended_wall: u32,
+    ended_wall: u32,
+    latency_ns: u64,
+}
+
+/// Counts and histograms of one worker in one trial.
+#[derive(Debug)]
+pub struct Recorder {
+    window: Window,
+    limits_ns: Vec<Vec<u64>>,
+    largest_limit_ns: u64,
+    blocks: Vec<BlockDelta>,
+    dirty: Vec<u32>,
+    is_dirty: Vec<bool>,
+    warmup: Counters,
+    series: Vec<SeriesHistograms>,
+    overdue: Vec<Vec<i64>>,
+    /// Public to the ledger, which alone knows whose a message is.
+    pub strays: Strays,
+    lateness: LatencyHistogram,
+    /// Largest lateness per wall block, in nanoseconds.
+    lateness_ns: Vec<u64>,
+    /// Stalls of the closed wall blocks, in nanoseconds.
+    stalls_ns: Vec<u64>,
+    suspects: Vec<Suspect>,
+    in_flight_max: u64,
+    in_flight_sum: u64,
+    in_flight_samples: u64,
+    open_time_us: u64,
+    totals: WorkerTotals,
+}
+
+/// A stall without bound: larger than any latency, small enough to be added up.
+const UNBOUNDED_NS: u64 = 1 << 52;
+
+impl Recorder {
+    /// An empty record of a trial.
+    pub fn new(series: &[SeriesLimits], window: Window) -> Self {
+        let limits_ns: Vec<Vec<u64>> =
+            series.iter().map(|series| series.limits_us.iter().map(|us| us * 1000).collect()).collect();
+        let block_count = (window.hold_end_ns - window.hold_start_ns).div_ceil(BLOCK_NS) as usize;
+        let zero: Vec<SeriesCounts> = limits_ns.iter().map(|limits| SeriesCounts::zero(limits.len())).collect();
+        let blocks = (0..block_count as u32)
+            .map(|block| BlockDelta { block, counters: Counters::default(), series: zero.clone() })
+            .collect();
+        Self {
+            window,
+            largest_limit_ns: limits_ns.iter().flatten().max().copied().unwrap_or(0),
+            blocks,
+            dirty: Vec::new(),
+            is_dirty: vec![false; block_count],
+            warmup: Counters::default(),
+            series: empty_histograms(limits_ns.len()),
+            overdue: limits_ns.iter().map(|limits| vec![0; limits.len()]).collect(),
+            strays: Strays::default(),
+            lateness: LatencyHistogram::new(),
+            lateness_ns: Vec::new(),
+            stalls_ns: Vec::new(),
+            suspects: Vec::new(),
+            in_flight_max: 0,
+            in_flight_sum: 0,
+            in_flight_samples: 0,
+            open_time_us: 0,
+            totals: WorkerTotals { series: zero, samples: vec![0; limits_ns.len()], ..WorkerTotals::default() },
+            limits_ns,
+        }
+    }
+
+    /// The counters that an operation of this intended time belongs to: its block's, or the warmup's.
+    #[inline]
+    pub fn counters(&mut self, intended_ns: u64) -> &mut Counters {
+        match self.block_of(intended_ns) {
+            Some(block) => &mut self.touch(block).counters,
+            None => &mut self.warmup,
+        }
+    }
+
+    #[inline]
+    fn block_of(&self, intended_ns: u64) -> Option<u32> {
+        let since = intended_ns.checked_sub(self.window.hold_start_ns)?;
+        Some(((since / BLOCK_NS) as u32).min(self.blocks.len() as u32 - 1))
+    }
+
+    #[inline]
+    fn touch(&mut self, block: u32) -> &mut BlockDelta {
+        let index = block as usize;
+        if !self.is_dirty[index] {
+            self.is_dirty[index] = true;
+            self.dirty.push(block);
+        }
+        &mut self.blocks[index]
+    }
+
+    #[inline]
+    fn wall_of(&self, at_ns: u64) -> u32 {
+        (at_ns.saturating_sub(self.window.start_ns) / BLOCK_NS) as u32
+    }
+
+    /// A release (or an underrun), with its lateness.
+    #[inline]
+    pub fn late_release(&mut self, now_ns: u64, lateness_ns: u64) {
+        self.lateness.record(lateness_ns / 1000);
+        self.held_up(now_ns, lateness_ns);
+    }
+
+    /// The box held the worker up by this much, seen at `now_ns`.
+    #[inline]
+    pub fn held_up(&mut self, now_ns: u64, delay_ns: u64) {
+        let wall = self.wall_of(now_ns) as usize;
+        if self.lateness_ns.len() <= wall {
+            self.lateness_ns.resize(wall + 1, 0);
+        }
+        let largest = &mut self.lateness_ns[wall];
+        *largest = delay_ns.max(*largest);
+    }
+
+    /// A series of an operation got what it was owed.
+    #[inline]
+    pub fn sample(&mut self, series: u32, intended_ns: u64, released_ns: u64, now_ns: u64) {
+        let Some(block) = self.block_of(intended_ns) else { return };
+        let latency_ns = now_ns.saturating_sub(intended_ns);
+        let index = series as usize;
+        let histograms = &mut self.series[index];
+        histograms.latency.record(latency_ns / 1000);
+        histograms.service_time.record(now_ns.saturating_sub(released_ns) / 1000);
+        let counts = &mut self.touch(block).series[index];
+        counts.n += 1;
+        // The smallest limit decides whether a second look is needed.
+        if self.limits_ns[index].first().is_some_and(|&limit| latency_ns > limit) {
+            self.count_above(series, block, latency_ns, false);
+            self.suspect(Some(series), intended_ns, now_ns, latency_ns);
+        }
+    }
+
+    fn count_above(&mut self, series: u32, block: u32, latency_ns: u64, given_up: bool) {
+        let index = series as usize;
+        let above = &mut self.blocks[block as usize].series[index].above;
+        for (above, &limit) in above.iter_mut().zip(&self.limits_ns[index]) {
+            *above += u64::from(given_up || latency_ns > limit);
+        }
+    }
+
+    fn suspect(&mut self, series: Option<u32>, intended_ns: u64, now_ns: u64, latency_ns: u64) {
+        let Some(intended_block) = self.block_of(intended_ns) else { return };
+        let (intended_wall, ended_wall) = (self.wall_of(intended_ns), self.wall_of(now_ns));
+        self.suspects.push(Suspect { series, intended_block, intended_wall, ended_wall, latency_ns });
+    }
+
+    /// All that was owed came.
+    #[inline]
+    pub fn completed(&mut self, intended_ns: u64, released_ns: u64, now_ns: u64) {
+        self.counters(intended_ns).completed += 1;
+        self.ended(intended_ns, released_ns, now_ns);
+    }
+
+    #[inline]
+    fn ended(&mut self, intended_ns: u64, released_ns: u64, now_ns: u64) {
+        if intended_ns >= self.window.hold_start_ns {
+            self.open_time_us += now_ns.saturating_sub(released_ns) / 1000;
+        }
+    }
+
+    /// An operation failed while `owed` series had no sample. What was given up enters those series, above every limit.
+    pub fn failed(&mut self, ending: Ending, owed: u32, intended_ns: u64, released_ns: u64, now_ns: u64) {
+        let counters = self.counters(intended_ns);
+        match ending {
+            Ending::Timeout => counters.failed.timeout += 1,
+            Ending::Lost => counters.lost += 1,
+            Ending::Publish => counters.failed.publish += 1,
+            Ending::Refused => counters.failed.refused += 1,
+            Ending::BadReply => counters.failed.bad_reply += 1,
+        }
+        self.ended(intended_ns, released_ns, now_ns);
+        if matches!(ending, Ending::Refused | Ending::BadReply) {
+            self.counters(intended_ns).failed_anyway += 1;
+            return;
+        }
+        let Some(block) = self.block_of(intended_ns) else { return };
+        let latency_ns = now_ns.saturating_sub(intended_ns);
+        for series in (0..self.limits_ns.len() as u32).filter(|series| owed & 1 << series != 0) {
+            let histograms = &mut self.series[series as usize];
+            histograms.latency.record(latency_ns / 1000);
+            histograms.service_time.record(now_ns.saturating_sub(released_ns) / 1000);
+            self.touch(block).series[series as usize].n += 1;
+            self.count_above(series, block, latency_ns, true);
+            self.suspect(Some(series), intended_ns, now_ns, latency_ns);
+        }
+        self.suspect(None, intended_ns, now_ns, latency_ns);
+    }
+
+    /// Operations that are open and have just passed (or no longer count as having passed) a limit.
+    pub fn overdue(&mut self, series_bits: u32, age_ns: u64, change: i64) {
+        for (index, limits) in self.limits_ns.iter().enumerate() {
+            if series_bits & 1 << index != 0
+                && let Some(at) = limits.iter().position(|&limit| limit == age_ns)
+            {
+                self.overdue[index][at] += change;
+            }
+        }
+    }
+
+    /// Samples how many operations are open.
+    pub fn sample_in_flight(&mut self, now_ns: u64, open: u64) {
+        self.in_flight_max = self.in_flight_max.max(open);
+        if (self.window.hold_start_ns..self.window.hold_end_ns).contains(&now_ns) {
+            self.in_flight_sum += open;
+            self.in_flight_samples += 1;
+        }
+    }
+
+    /// Closes wall block `number`: with its stall known, looks again at what ended in it above a limit, and hands out
+    /// everything recorded since the last close. The block's largest lateness counts as a stall too.
+    pub fn close_block(&mut self, number: u32, stall: Stall) -> WorkerBlock {
+        let lateness_us = self.lateness_ns.get(number as usize).copied().unwrap_or(0).div_ceil(1000);
+        let stall = stall.max(Stall::Bounded(lateness_us));
+        self.stalls_ns.resize(number as usize, 0);
+        self.stalls_ns.push(match stall {
+            Stall::Bounded(us) => us.saturating_mul(1000).min(UNBOUNDED_NS),
+            Stall::Unbounded => UNBOUNDED_NS,
+        });
+        self.look_again(number);
+        let mut taken: Vec<BlockDelta> = Vec::with_capacity(self.dirty.len());
+        for block in std::mem::take(&mut self.dirty) {
+            self.is_dirty[block as usize] = false;
+            let delta = &mut self.blocks[block as usize];
+            let zero = delta.series.iter().map(|counts| SeriesCounts::zero(counts.above.len())).collect();
+            let changed = BlockDelta {
+                block,
+                counters: std::mem::take(&mut delta.counters),
+                series: std::mem::replace(&mut delta.series, zero),
+            };
+            taken.push(changed);
+        }
+        let block = WorkerBlock {
+            number,
+            blocks: taken,
+            series: std::mem::replace(&mut self.series, empty_histograms(self.limits_ns.len())),
+            overdue: self.overdue.iter().map(|list| list.iter().map(|&n| n.max(0) as u64).collect()).collect(),
+            strays: std::mem::take(&mut self.strays),
+            warmup: std::mem::take(&mut self.warmup),
+            lateness: std::mem::take(&mut self.lateness),
+            stall,
+            in_flight_max: std::mem::take(&mut self.in_flight_max),
+            in_flight_sum: std::mem::take(&mut self.in_flight_sum),
+            in_flight_samples: std::mem::take(&mut self.in_flight_samples),
+            open_time_us: std::mem::take(&mut self.open_time_us),
+        };
+        self.totals.add(&block);
+        block
+    }
+
+    fn look_again(&mut self, number: u32) {
+        let suspects = std::mem::take(&mut self.suspects);
+        let (now, later): (Vec<Suspect>, Vec<Suspect>) =
+            suspects.into_iter().partition(|suspect| suspect.ended_wall <= number);
+        self.suspects = later;
+        for suspect in now {
+            let first = suspect.intended_wall.saturating_sub(1) as usize;
+            let last = (suspect.ended_wall as usize).min(self.stalls_ns.len() - 1);
+            let stalls: u64 = self.stalls_ns[first.min(last)..=last].iter().sum();
+            let latency_ns = suspect.latency_ns.saturating_sub(stalls);
+            let largest = self.largest_limit_ns;
+            let block = suspect.intended_block;
+            match suspect.series {
+                None => self.touch(block).counters.failed_anyway += u64::from(latency_ns > largest),
+                Some(series) => {
+                    self.touch(block);
+                    let anyway = &mut self.blocks[block as usize].series[series as usize].above_anyway;
+                    for (anyway, &limit) in anyway.iter_mut().zip(&self.limits_ns[series as usize]) {
+                        *anyway += u64::from(latency_ns > limit);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Everything that closed blocks have handed out, for the end of the trial.
+    pub fn totals(&self) -> WorkerTotals {
+        self.totals.clone()
+    }
+}
+
+impl WorkerTotals {
+    fn add(&mut self, block: &WorkerBlock) {
+        for delta in &block.blocks {
+            self.counters.add(&delta.counters);
+            self.series.iter_mut().zip(&delta.series).for_each(|(total, counts)| total.add(counts));
+        }
+        self.warmup.add(&block.warmup);
+        self.strays.add(&block.strays);
+        self.samples.iter_mut().zip(&block.series).for_each(|(total, series)| *total += series.latency.len());
+    }
+}
+
+fn empty_histograms(series: usize) -> Vec<SeriesHistograms> {
+    let empty = || SeriesHistograms { latency: LatencyHistogram::new(), service_time: LatencyHistogram::new() };
+    (0..series).map(|_| empty()).collect()
+}

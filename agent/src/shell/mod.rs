@@ -1,0 +1,12 @@
+//! What talks: the session with the coordinator, the workers with their connections and pacers, and the box's health.
+
+pub mod aggregate;
+pub mod clock;
+pub mod health;
+pub mod lease;
+pub mod metrics;
+pub mod nats_target;
+pub mod server;
+pub mod session;
+pub mod timer;
+pub mod worker;

@@ -1,0 +1,184 @@
+//! The daemon's gRPC side: who may claim this agent, and one session at a time.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use plimsoll_common::plan::Workload;
+use plimsoll_common::wire::MAX_MESSAGE_BYTES;
+use plimsoll_proto::PROTOCOL_VERSION;
+use plimsoll_proto::v1::agent_server::{Agent as AgentService, AgentServer};
+use plimsoll_proto::v1::{self, agent_message, coordinator_message};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::health;
+use super::session::{Claim, Session, SessionConfig};
+
+/// A stream that does not claim within this time is closed.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(5);
+/// Messages that may wait for a coordinator that reads slowly: a minute of snapshots and pings.
+const OUTBOX: usize = 1024;
+const LEASE_TIMEOUTS_MS: std::ops::RangeInclusive<u32> = 500..=60_000;
+/// gRPC's own keep-alive finds a dead peer on an idle connection; the lease does not depend on it.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// Serves sessions on a listener until `shutdown` changes.
+///
+/// # Errors
+/// When the listener breaks.
+pub async fn serve(
+    listener: TcpListener,
+    config: SessionConfig,
+    shutdown: watch::Receiver<bool>,
+) -> Result<(), tonic::transport::Error> {
+    let service = Daemon {
+        config,
+        instance: format!("{:x}-{:x}", std::process::id(), super::clock::boottime_ns()),
+        holder: Arc::default(),
+        shutdown: shutdown.clone(),
+    };
+    let service = AgentServer::new(service)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let mut shutdown = shutdown;
+    tonic::transport::Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .add_service(service)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+            // A sender that is gone means shutting down as well.
+            let _ = shutdown.wait_for(|&down| down).await;
+        })
+        .await
+}
+
+struct Daemon {
+    config: SessionConfig,
+    instance: String,
+    holder: Arc<Mutex<Option<Holder>>>,
+    shutdown: watch::Receiver<bool>,
+}
+
+/// Who holds the lease.
+#[derive(Debug, Clone)]
+struct Holder {
+    coordinator: String,
+    peer: Option<SocketAddr>,
+    since: SystemTime,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.coordinator)?;
+        if let Some(peer) = self.peer {
+            write!(f, " ({peer})")?;
+        }
+        let held = self.since.elapsed().unwrap_or_default();
+        write!(f, " for {} s", held.as_secs())
+    }
+}
+
+/// The lease's place, given back when the session is over, also when it panics.
+struct Place(Arc<Mutex<Option<Holder>>>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Daemon {
+    fn take_place(&self, holder: Holder) -> Result<Place, Status> {
+        let mut held = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(other) = &*held {
+            return Err(Status::failed_precondition(format!("agent is leased to {other}: one coordinator at a time")));
+        }
+        *held = Some(holder);
+        Ok(Place(self.holder.clone()))
+    }
+
+    fn hello(&self) -> v1::Hello {
+        v1::Hello {
+            protocol_version: PROTOCOL_VERSION,
+            build: env!("CARGO_PKG_VERSION").into(),
+            instance: self.instance.clone(),
+            hostname: hostname(),
+            cores: health::cores() as u32,
+            workers: u32::from(self.config.workers),
+            max_rate_milli_per_s: self.config.max_rate.map(|rate| rate.milli()),
+            workloads: Workload::NAMES.map(str::to_owned).to_vec(),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl AgentService for Daemon {
+    type SessionStream = ReceiverStream<Result<v1::AgentMessage, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::CoordinatorMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let peer = request.remote_addr();
+        let mut inbound = request.into_inner();
+        let claim = await_claim(&mut inbound).await?;
+        check_claim(&claim)?;
+        let holder = Holder { coordinator: claim.coordinator.clone(), peer, since: SystemTime::now() };
+        let place = self.take_place(holder)?;
+        let (outbox, outbound) = mpsc::channel(OUTBOX);
+        let hello = v1::AgentMessage { message: Some(agent_message::Message::Hello(self.hello())) };
+        outbox.try_send(Ok(hello)).map_err(|_| Status::internal("an empty outbox takes a message"))?;
+        tracing::info!(coordinator = %claim.coordinator, run = %claim.run_id, "leased");
+        let lease_timeout = Duration::from_millis(u64::from(claim.lease_timeout_ms));
+        let session = Session::new(self.config.clone(), Claim { run_id: claim.run_id, lease_timeout }, outbox);
+        let mut shutdown = self.shutdown.clone();
+        tokio::spawn(async move {
+            let end = session.serve(inbound, async move { drop(shutdown.wait_for(|&down| down).await) }).await;
+            drop(place);
+            tracing::info!(%end, "lease over");
+        });
+        Ok(Response::new(ReceiverStream::new(outbound)))
+    }
+}
+
+async fn await_claim(inbound: &mut Streaming<v1::CoordinatorMessage>) -> Result<v1::Claim, Status> {
+    let first = tokio::time::timeout(CLAIM_TIMEOUT, inbound.message()).await;
+    let first = first.map_err(|_| Status::deadline_exceeded("no claim came"))??;
+    match first.and_then(|message| message.message) {
+        Some(coordinator_message::Message::Claim(claim)) => Ok(claim),
+        _ => Err(Status::invalid_argument("the first message must be a claim")),
+    }
+}
+
+fn check_claim(claim: &v1::Claim) -> Result<(), Status> {
+    if claim.protocol_version != PROTOCOL_VERSION {
+        return Err(Status::failed_precondition(format!(
+            "this agent ({}) speaks protocol {PROTOCOL_VERSION} and the coordinator ({}) {}: run one release on both",
+            env!("CARGO_PKG_VERSION"),
+            printable(&claim.build),
+            claim.protocol_version,
+        )));
+    }
+    let run_id_fits = (1..=64).contains(&claim.run_id.len())
+        && claim.run_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if !run_id_fits || claim.coordinator.len() > 256 || !LEASE_TIMEOUTS_MS.contains(&claim.lease_timeout_ms) {
+        return Err(Status::invalid_argument(
+            "a claim needs a run id of 1 to 64 letters, digits and dashes, a coordinator's name of at most 256 bytes, \
+             and a lease timeout of 500 to 60000 ms",
+        ));
+    }
+    Ok(())
+}
+
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(64).collect()
+}
+
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "unknown".into(), |name| name.trim().to_owned())
+}

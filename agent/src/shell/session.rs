@@ -1,0 +1,385 @@
+//! A session: one coordinator's stream, which is the lease. It passes orders to the workers and their blocks back, and
+//! when it ends, for whatever reason, so do the workers and their connections.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_common::contract::fixtures::Fixtures;
+use plimsoll_common::deal::{Hand, deal_to_agents, deal_to_workers, split_over_workers};
+use plimsoll_common::plan::{AgentPlan, Arrivals, StepOrder, TrialId, Workload};
+use plimsoll_common::units::Rate;
+use plimsoll_proto::v1::{self, agent_message, coordinator_message};
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
+
+use super::aggregate::Aggregate;
+use super::clock::boottime_ns;
+use super::health::BoxWatch;
+use super::lease::Lease;
+use super::metrics::Metrics;
+use super::nats_target::ConnectError;
+use super::worker::{self, WorkerCommand, WorkerEvent, WorkerOrder, WorkerRefusal, WorkerSpec};
+
+/// Pings per lease timeout: several may be lost before the lease is.
+const PINGS_PER_LEASE: u32 = 10;
+
+/// What the session needs from its daemon.
+#[derive(Debug, Clone)]
+pub struct SessionConfig {
+    /// Worker threads.
+    pub workers: u8,
+    /// The agent's own ceiling.
+    pub max_rate: Option<Rate>,
+    /// For the daemon's own metrics.
+    pub metrics: Metrics,
+}
+
+/// What the coordinator claimed.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// The run's name.
+    pub run_id: String,
+    /// How long the lease outlives the sending of the newest ping that was echoed.
+    pub lease_timeout: Duration,
+}
+
+/// Where the session's messages go; the stream's other end. Bounded: a coordinator that does not read loses its lease.
+pub type Outbox = mpsc::Sender<Result<v1::AgentMessage, Status>>;
+
+/// Why a session is over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SessionEnd {
+    /// The coordinator said so.
+    #[error("released")]
+    Released,
+    /// The stream ended or broke.
+    #[error("the coordinator's stream ended")]
+    StreamEnded,
+    /// No echo came in time.
+    #[error("the lease timed out")]
+    LeaseTimedOut,
+    /// The coordinator does not read, or sends what makes no sense.
+    #[error("{0}")]
+    Protocol(String),
+    /// The daemon is being shut down.
+    #[error("the agent is shutting down")]
+    ShuttingDown,
+}
+
+/// One coordinator's hold on this agent.
+pub struct Session {
+    config: SessionConfig,
+    claim: Claim,
+    outbox: Outbox,
+    lease: Lease,
+    last_echo: Option<v1::EchoReceipt>,
+    fleet: Option<Prepared>,
+    events: mpsc::UnboundedReceiver<(u8, WorkerEvent)>,
+    events_in: mpsc::UnboundedSender<(u8, WorkerEvent)>,
+    box_watch: BoxWatch,
+}
+
+/// What stands after Prepare.
+struct Prepared {
+    plan: Arc<AgentPlan>,
+    fixtures: Arc<Fixtures>,
+    commands: Vec<mpsc::UnboundedSender<WorkerCommand>>,
+    hands: Vec<Hand>,
+    awaited: Awaited,
+    running: Option<Aggregate>,
+}
+
+/// What the workers have yet to answer.
+enum Awaited {
+    Nothing,
+    Connections { left: usize },
+    Deal { left: usize, answer: v1::Dealt },
+}
+
+impl Session {
+    /// A session whose lease begins now.
+    pub fn new(config: SessionConfig, claim: Claim, outbox: Outbox) -> Self {
+        let (events_in, events) = mpsc::unbounded_channel();
+        let now_ns = boottime_ns();
+        let lease = Lease::until(now_ns + claim.lease_timeout.as_nanos() as u64);
+        let box_watch = BoxWatch::new(now_ns);
+        Self { config, claim, outbox, lease, last_echo: None, fleet: None, events, events_in, box_watch }
+    }
+
+    /// Serves the coordinator until the session ends; then nothing is sent to the target any more.
+    pub async fn serve(
+        mut self,
+        mut inbound: Streaming<v1::CoordinatorMessage>,
+        shutdown: impl Future<Output = ()>,
+    ) -> SessionEnd {
+        let mut pings = tokio::time::interval(self.claim.lease_timeout / PINGS_PER_LEASE);
+        tokio::pin!(shutdown);
+        let end = loop {
+            let step = tokio::select! {
+                message = inbound.message() => match message {
+                    Ok(Some(message)) => self.on_message(message).await,
+                    Ok(None) | Err(_) => Err(SessionEnd::StreamEnded),
+                },
+                _ = pings.tick() => self.ping(),
+                Some((worker, event)) = self.events.recv() => self.on_event(worker, event),
+                () = &mut shutdown => Err(SessionEnd::ShuttingDown),
+            };
+            if let Err(end) = step {
+                break end;
+            }
+        };
+        // First the lease, which every worker looks at before it sends; then the commands' ends, which end the workers.
+        self.lease.end();
+        self.fleet = None;
+        if let SessionEnd::Protocol(words) = &end {
+            let _ = self.outbox.try_send(Err(Status::failed_precondition(words.clone())));
+        }
+        end
+    }
+
+    fn send(&self, message: agent_message::Message) -> Result<(), SessionEnd> {
+        let message = v1::AgentMessage { message: Some(message) };
+        self.outbox.try_send(Ok(message)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => SessionEnd::Protocol("the coordinator does not read".into()),
+            mpsc::error::TrySendError::Closed(_) => SessionEnd::StreamEnded,
+        })
+    }
+
+    fn refuse(&self, kind: v1::RefusedKind, message: impl Into<String>) -> Result<(), SessionEnd> {
+        let refused = v1::Refused { kind: kind.into(), message: message.into() };
+        self.send(agent_message::Message::Refused(refused))
+    }
+
+    fn ping(&mut self) -> Result<(), SessionEnd> {
+        let now_ns = boottime_ns();
+        if !self.lease.holds(now_ns) {
+            return Err(SessionEnd::LeaseTimedOut);
+        }
+        let ping = v1::Ping { sent_boottime_ns: now_ns, last_echo: self.last_echo };
+        self.send(agent_message::Message::Ping(ping))
+    }
+
+    async fn on_message(&mut self, message: v1::CoordinatorMessage) -> Result<(), SessionEnd> {
+        use coordinator_message::Message;
+        match message.message {
+            Some(Message::Echo(echo)) => self.on_echo(&echo),
+            Some(Message::Prepare(prepare)) => self.on_prepare(prepare).await,
+            Some(Message::Deal(deal)) => self.on_deal(&deal),
+            Some(Message::StartStep(start)) => self.on_start(start),
+            Some(Message::StopStep(_)) => self.on_stop(),
+            Some(Message::Release(_)) => Err(SessionEnd::Released),
+            Some(Message::Claim(_)) => Err(SessionEnd::Protocol("claimed twice".into())),
+            None => Err(SessionEnd::Protocol("a message without content".into())),
+        }
+    }
+
+    fn on_echo(&mut self, echo: &v1::Echo) -> Result<(), SessionEnd> {
+        let now_ns = boottime_ns();
+        if echo.ping_sent_boottime_ns > now_ns {
+            return Err(SessionEnd::Protocol("an echo of a ping that was not sent".into()));
+        }
+        let end_ns = echo.ping_sent_boottime_ns + self.claim.lease_timeout.as_nanos() as u64;
+        if !self.lease.extend(now_ns, end_ns) {
+            return Err(SessionEnd::LeaseTimedOut);
+        }
+        self.last_echo = Some(v1::EchoReceipt {
+            ping_sent_boottime_ns: echo.ping_sent_boottime_ns,
+            coordinator_ns: echo.coordinator_ns,
+            received_boottime_ns: now_ns,
+        });
+        Ok(())
+    }
+
+    async fn on_prepare(&mut self, prepare: v1::Prepare) -> Result<(), SessionEnd> {
+        if self.fleet.is_some() {
+            return self.refuse(v1::RefusedKind::Invalid, "prepared twice");
+        }
+        let plan = match AgentPlan::try_from(prepare) {
+            Ok(plan) => Arc::new(plan),
+            Err(error) => return self.refuse(v1::RefusedKind::Invalid, error.to_string()),
+        };
+        let Workload::Messages(messages) = plan.workload.clone();
+        let seed = plan.seed;
+        let built = tokio::task::spawn_blocking(move || Fixtures::build(messages.preset, seed, &messages.site_id));
+        let Ok(fixtures) = built.await else {
+            return self.refuse(v1::RefusedKind::Fixtures, "building the fixtures failed");
+        };
+        let fixtures = Arc::new(fixtures);
+        let mut commands = Vec::new();
+        for index in 0..self.config.workers {
+            let connection = format!("plimsoll/{}/{}", self.claim.run_id, plan.agent_index);
+            let (plan, fixtures, lease) = (plan.clone(), fixtures.clone(), self.lease.clone());
+            let spec = WorkerSpec { index, connection, plan, fixtures, lease };
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let events = self.events_in.clone();
+            let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+            if let Err(error) = thread.spawn(move || worker::run(spec, receiver, events)) {
+                return self.refuse(v1::RefusedKind::Invalid, format!("cannot start a worker thread: {error}"));
+            }
+            commands.push(sender);
+        }
+        let awaited = Awaited::Connections { left: commands.len() };
+        self.fleet = Some(Prepared { plan, fixtures, commands, hands: Vec::new(), awaited, running: None });
+        Ok(())
+    }
+
+    fn on_deal(&mut self, deal: &v1::Deal) -> Result<(), SessionEnd> {
+        let Some(fleet) = self.fleet.as_mut().filter(|fleet| fleet.is_idle()) else {
+            return self.refuse(v1::RefusedKind::Invalid, "dealt while not ready");
+        };
+        let shares = &deal.share_milli_per_s;
+        let own = usize::from(fleet.plan.agent_index);
+        if own >= shares.len() || shares[own] == 0 {
+            return self.refuse(v1::RefusedKind::Invalid, "a deal without a share for this agent");
+        }
+        let members: Vec<&[u32]> = fleet.fixtures.rooms.iter().map(|room| room.members.as_slice()).collect();
+        let dealt = match deal_to_agents(&members, fleet.fixtures.users, shares) {
+            Ok(dealt) => dealt,
+            Err(error) => return self.refuse(v1::RefusedKind::Fixtures, error.to_string()),
+        };
+        let hand = &dealt.hands[own];
+        let answer = v1::Dealt {
+            deal: deal.deal,
+            rooms: hand.pieces.len() as u32,
+            senders: hand.sender_count(),
+            pairs: hand.pairs(),
+            largest_deviation_ppm: (dealt.largest_deviation * 1e6).round() as u64,
+        };
+        fleet.hands = deal_to_workers(hand, &members, fleet.fixtures.users, fleet.commands.len());
+        fleet.awaited = Awaited::Deal { left: fleet.commands.len(), answer };
+        for (commands, hand) in fleet.commands.iter().zip(&fleet.hands) {
+            let _ = commands.send(WorkerCommand::Deal(hand.clone()));
+        }
+        Ok(())
+    }
+
+    fn on_start(&mut self, start: v1::StartStep) -> Result<(), SessionEnd> {
+        let order = match StepOrder::try_from(start) {
+            Ok(order) => order,
+            Err(error) => return self.refuse(v1::RefusedKind::Invalid, error.to_string()),
+        };
+        if self.config.max_rate.is_some_and(|ceiling| order.share > ceiling) {
+            let words = format!("a share of {}/s is above this agent's ceiling", order.share);
+            return self.refuse(v1::RefusedKind::Ceiling, words);
+        }
+        let Some(fleet) = self.fleet.as_mut().filter(|fleet| fleet.is_idle() && !fleet.hands.is_empty()) else {
+            return self.refuse(v1::RefusedKind::Invalid, "started while not dealt");
+        };
+        if order.start_boottime_ns <= boottime_ns() {
+            return self.refuse(v1::RefusedKind::TooLate, "the start instant is already past");
+        }
+        fleet.start(&order);
+        let v1_order = v1::Armed { step: order.trial.step, trial: order.trial.trial };
+        self.send(agent_message::Message::Armed(v1_order))
+    }
+
+    fn on_stop(&mut self) -> Result<(), SessionEnd> {
+        // A step that is already over has said so; its totals are on their way.
+        if let Some(fleet) = self.fleet.as_ref().filter(|fleet| fleet.running.is_some()) {
+            for commands in &fleet.commands {
+                let _ = commands.send(WorkerCommand::Stop);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_event(&mut self, worker: u8, event: WorkerEvent) -> Result<(), SessionEnd> {
+        match event {
+            WorkerEvent::Refused(refusal) => {
+                self.fleet = None;
+                self.refuse(kind_of(&refusal), refusal.to_string())
+            }
+            WorkerEvent::Connected(server) => self.on_ready(Some(server)),
+            WorkerEvent::Dealt => self.on_ready(None),
+            WorkerEvent::Block(trial, block, health) => {
+                let Some(running) = self.running(trial) else { return Ok(()) };
+                running.block(worker, *block, health);
+                self.report()
+            }
+            WorkerEvent::Finished(trial, finish) => {
+                let Some(running) = self.running(trial) else { return Ok(()) };
+                running.finish(worker, *finish);
+                self.report()
+            }
+        }
+    }
+
+    fn running(&mut self, trial: TrialId) -> Option<&mut Aggregate> {
+        self.fleet.as_mut()?.running.as_mut().filter(|running| running.trial() == trial)
+    }
+
+    fn on_ready(&mut self, server: Option<String>) -> Result<(), SessionEnd> {
+        let Some(fleet) = &mut self.fleet else { return Ok(()) };
+        let (Awaited::Connections { left } | Awaited::Deal { left, .. }) = &mut fleet.awaited else { return Ok(()) };
+        *left -= 1;
+        if *left > 0 {
+            return Ok(());
+        }
+        let message = match std::mem::replace(&mut fleet.awaited, Awaited::Nothing) {
+            Awaited::Deal { answer, .. } => agent_message::Message::Dealt(answer),
+            _ => agent_message::Message::Prepared(v1::Prepared { server: server.unwrap_or_default() }),
+        };
+        self.send(message)
+    }
+
+    fn report(&mut self) -> Result<(), SessionEnd> {
+        let Some(running) = self.fleet.as_mut().and_then(|fleet| fleet.running.as_mut()) else { return Ok(()) };
+        let mut snapshots = Vec::new();
+        while let Some(snapshot) = running.next_snapshot(|| self.box_watch.look(boottime_ns())) {
+            snapshots.push(snapshot);
+        }
+        let totals = running.totals();
+        for snapshot in &snapshots {
+            self.config.metrics.record(snapshot);
+            self.send(agent_message::Message::Snapshot(snapshot.into()))?;
+        }
+        if let Some(totals) = totals {
+            if let Some(fleet) = &mut self.fleet {
+                fleet.running = None;
+            }
+            self.send(agent_message::Message::StepTotals((&totals).into()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Prepared {
+    fn is_idle(&self) -> bool {
+        matches!(self.awaited, Awaited::Nothing) && self.running.is_none()
+    }
+
+    fn start(&mut self, order: &StepOrder) {
+        let warmup = split_over_workers(order.share.due_in(order.warmup), &self.hands);
+        let hold = split_over_workers(order.share.due_in(order.hold), &self.hands);
+        let in_flight = split_over_workers(order.max_in_flight, &self.hands);
+        self.running = Some(Aggregate::new(order.trial, self.commands.len()));
+        let workers = self.commands.len() as u64;
+        for (index, commands) in self.commands.iter().enumerate() {
+            // Workers are staggered as agents are: (index + the agent's own phase) of the workers' interval.
+            let agent_phase = match order.arrivals {
+                Arrivals::Uniform { phase_ppm } => u64::from(phase_ppm),
+                Arrivals::Poisson => 0,
+            };
+            let phase_ppm = ((index as u64 * 1_000_000 + agent_phase) / workers) as u32;
+            let order = WorkerOrder {
+                order: order.clone(),
+                warmup_due: warmup[index],
+                hold_due: hold[index],
+                max_in_flight: in_flight[index].max(1),
+                phase_ppm,
+            };
+            let _ = commands.send(WorkerCommand::Start(order));
+        }
+    }
+}
+
+fn kind_of(refusal: &WorkerRefusal) -> v1::RefusedKind {
+    match refusal {
+        WorkerRefusal::Connect(ConnectError::Unreachable { .. }) | WorkerRefusal::NotConfirmed { .. } => {
+            v1::RefusedKind::Unreachable
+        }
+        WorkerRefusal::Connect(ConnectError::Unauthorized { .. }) => v1::RefusedKind::Unauthorized,
+        WorkerRefusal::Denied { .. } | WorkerRefusal::NobodyListens { .. } => v1::RefusedKind::Denied,
+        WorkerRefusal::Box(_) => v1::RefusedKind::Invalid,
+    }
+}

@@ -1,0 +1,733 @@
+//! A worker: one thread with one single-threaded runtime and one connection to the target. On it run the pacer, which
+//! releases what the schedule says is due and never waits for anybody; the writer, which feeds the client; and a reader per
+//! subscription. They share the worker's state without a lock, since they share the thread.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::connection::State as ConnectionState;
+use async_nats::{Client, HeaderMap, StatusCode};
+use futures::StreamExt as _;
+use plimsoll_common::contract::fixtures::Fixtures;
+use plimsoll_common::contract::ids::{IdCodec, Sender};
+use plimsoll_common::deal::Hand;
+use plimsoll_common::plan::{AgentPlan, Arrivals, StepOrder, TrialId, Workload as WorkloadPlan};
+use plimsoll_common::snapshot::{Stall, StepEnd};
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+
+use super::clock::boottime_ns;
+use super::health::{ThreadWatch, ThrottleWatch};
+use super::lease::Lease;
+use super::nats_target::{ClientEvents, ConnectError, connect};
+use super::timer::PreciseTimer;
+use crate::core::ledger::{Choice, Ledger, Release, Terms, Window};
+use crate::core::recorder::{BLOCK_NS, WorkerBlock, WorkerTotals};
+use crate::core::schedule::Schedule;
+use crate::workload::messages::Messages;
+use crate::workload::{Incoming, Workload};
+
+/// The pacer looks after ageing and samples at least this often.
+const TICK_NS: u64 = 10_000_000;
+/// Releases closer together than this leave in one wake-up: at high rates a wake-up for each would cost most of a core.
+const COALESCE_NS: u64 = 100_000;
+/// Releases between two looks at the clock, and at most in one wake-up, so that readers get their turn.
+const RELEASES_PER_LOOK: usize = 32;
+const RELEASES_PER_WAKE: usize = 2048;
+/// A wake-up later than this is a gap: answers that came meanwhile are read before anything expires.
+const GAP_NS: u64 = 20_000_000;
+/// However long the fence takes, expiry waits no longer than this for it.
+const FENCE_LIMIT_NS: u64 = 1_000_000_000;
+/// Subscriptions and their fence must be through by then; a server takes some 100,000 subscriptions a second.
+const FENCE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Threads that ran or waited to run for more than this part of a block had no room left.
+const BUSY_LIMIT: f64 = 0.9;
+
+/// What a worker is made of.
+#[derive(Debug, Clone)]
+pub struct WorkerSpec {
+    /// Position on this agent, from 0.
+    pub index: u8,
+    /// The name of the connection: `plimsoll/<run>/<agent>`.
+    pub connection: String,
+    /// The run.
+    pub plan: Arc<AgentPlan>,
+    /// Who is in which room.
+    pub fixtures: Arc<Fixtures>,
+    /// Looked at before every release.
+    pub lease: Lease,
+}
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum WorkerCommand {
+    /// Listen to what this hand needs.
+    Deal(Hand),
+    /// Hold a step.
+    Start(WorkerOrder),
+    /// Be silent at once.
+    Stop,
+}
+
+/// A worker's part of a trial.
+#[derive(Debug, Clone)]
+pub struct WorkerOrder {
+    /// The agent's order.
+    pub order: StepOrder,
+    /// Operations due in the warmup and in the hold.
+    pub warmup_due: u64,
+    /// See `warmup_due`.
+    pub hold_due: u64,
+    /// Operations open at once, at least 1.
+    pub max_in_flight: u64,
+    /// Where its schedule begins within its own interval, in millionths.
+    pub phase_ppm: u32,
+}
+
+/// What a worker says.
+#[derive(Debug)]
+pub enum WorkerEvent {
+    /// Connected to the target, which says this of itself.
+    Connected(String),
+    /// Every subscription is active at the server.
+    Dealt,
+    /// What was asked cannot be done.
+    Refused(WorkerRefusal),
+    /// A wall block was closed.
+    Block(TrialId, Box<WorkerBlock>, BlockHealth),
+    /// The trial is over here.
+    Finished(TrialId, Box<Finish>),
+}
+
+/// Why a worker cannot do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WorkerRefusal {
+    /// No connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The target denies a subject.
+    #[error("NATS denies what this workload needs: {words}")]
+    Denied {
+        /// The server's words.
+        words: String,
+    },
+    /// Nobody takes what would be sent.
+    #[error("no stream and no service takes '{subject}': are the target's streams and the site id right?")]
+    NobodyListens {
+        /// What would be sent to.
+        subject: String,
+    },
+    /// The server did not confirm the subscriptions.
+    #[error("NATS did not confirm {count} subscriptions within {FENCE_TIMEOUT:?}")]
+    NotConfirmed {
+        /// How many there are.
+        count: usize,
+    },
+    /// Something that the box should have.
+    #[error("{0}")]
+    Box(String),
+}
+
+/// What a worker saw of the box in a block.
+#[derive(Debug, Clone, Default)]
+pub struct BlockHealth {
+    /// Largest delay of the pacer's timer, which is also the reader's, in microseconds.
+    pub timer_delay_us: u64,
+    /// How long a flush took that was begun in this block, in microseconds.
+    pub write_blocked_us: u64,
+    /// What the client reported.
+    pub client_errors: Vec<String>,
+}
+
+/// A worker's end of a trial.
+#[derive(Debug)]
+pub struct Finish {
+    /// All that was counted.
+    pub totals: WorkerTotals,
+    /// When the pacer really began.
+    pub started_boottime_ns: u64,
+    /// Why it ended.
+    pub end: StepEnd,
+}
+
+/// Runs a worker on the calling thread until its commands end or its lease does. Dropping the runtime at the end aborts
+/// the connection: nothing that waits in a queue is sent.
+pub fn run(
+    spec: WorkerSpec,
+    commands: mpsc::UnboundedReceiver<WorkerCommand>,
+    events: mpsc::UnboundedSender<(u8, WorkerEvent)>,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(31).build();
+    let index = spec.index;
+    let refuse = |refusal| drop(events.send((index, WorkerEvent::Refused(refusal))));
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(WorkerRefusal::Box(format!("cannot start a worker: {error}"))),
+    };
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async {
+        let WorkloadPlan::Messages(_) = &spec.plan.workload;
+        match Worker::connect(spec, events.clone(), messages).await {
+            Ok(worker) => worker.serve(commands).await,
+            Err(refusal) => refuse(refusal),
+        }
+    });
+    drop(local);
+    runtime.shutdown_background();
+}
+
+/// Makes a worker's workload from what it was dealt, the connection's inbox, and chance.
+type MakeWorkload<W> = fn(&WorkerSpec, &Hand, &str, &mut ChaCha8Rng) -> W;
+
+struct Worker<W> {
+    spec: WorkerSpec,
+    make: MakeWorkload<W>,
+    client: Client,
+    client_events: ClientEvents,
+    inbox: String,
+    events: mpsc::UnboundedSender<(u8, WorkerEvent)>,
+    state: Rc<RefCell<State<W>>>,
+    writer_wakes: Rc<Notify>,
+    readers: Vec<JoinHandle<()>>,
+    fences: u64,
+}
+
+/// What the tasks of a worker share.
+struct State<W> {
+    workload: Option<W>,
+    trial: Option<Trial>,
+    /// Goes on over trials, so that no id is used twice.
+    next_sequence: u64,
+    /// Released, but not yet taken by the client.
+    queue: VecDeque<u64>,
+    /// The newest fence that came back.
+    fence: u64,
+    write_blocked_us: u64,
+    flush_began_ns: Option<u64>,
+}
+
+struct Trial {
+    ledger: Ledger,
+    schedule: Phases,
+    next_due_ns: Option<u64>,
+    chance: ChaCha8Rng,
+}
+
+/// Warmup, then hold.
+struct Phases {
+    warmup: Schedule,
+    hold: Schedule,
+    warmup_start_ns: u64,
+    hold_start_ns: u64,
+}
+
+impl Phases {
+    fn next(&mut self) -> Option<u64> {
+        self.warmup
+            .next()
+            .map(|at| self.warmup_start_ns + at)
+            .or_else(|| self.hold.next().map(|at| self.hold_start_ns + at))
+    }
+}
+
+impl<W: Workload> State<W> {
+    fn arrive(&mut self, tag: u32, message: &async_nats::Message, now_ns: u64) {
+        let (Some(workload), Some(trial)) = (&self.workload, &mut self.trial) else { return };
+        match workload.incoming(tag, message) {
+            Incoming::Answer { sequence, series, outcome, actor } => {
+                let meant_for_us = actor.is_none_or(|actor| {
+                    trial.ledger.choice_ever(sequence).is_none_or(|choice| workload.actor(choice) == actor)
+                });
+                if meant_for_us {
+                    trial.ledger.answer(sequence, series, outcome, now_ns);
+                }
+            }
+            Incoming::NotForUs => {}
+            Incoming::Foreign => trial.ledger.foreign(),
+        }
+    }
+
+    /// Releases what is due. Returns whether more may be due already.
+    fn release(&mut self, lease: &Lease) -> bool {
+        let (Some(workload), Some(trial)) = (&self.workload, &mut self.trial) else { return false };
+        let mut now_ns = boottime_ns();
+        for release in 0..RELEASES_PER_WAKE {
+            if release % RELEASES_PER_LOOK == 0 {
+                now_ns = boottime_ns();
+                if !lease.holds(now_ns) {
+                    return false;
+                }
+            }
+            let Some(due_ns) = trial.next_due_ns.filter(|&due_ns| due_ns <= now_ns) else { return false };
+            let chance = &mut trial.chance;
+            if let Release::Released(sequence) = trial.ledger.due(due_ns, now_ns, || workload.choose(chance)) {
+                self.queue.push_back(sequence);
+            }
+            trial.next_due_ns = trial.schedule.next();
+        }
+        true
+    }
+
+    /// The next message for the client, skipping operations that were given up while they waited.
+    fn next_outgoing(&mut self) -> Option<(u64, crate::workload::Outgoing)> {
+        let (Some(workload), Some(trial)) = (&mut self.workload, &self.trial) else { return None };
+        while let Some(sequence) = self.queue.pop_front() {
+            let choice: Option<Choice> = trial.ledger.choice(sequence);
+            if let Some(choice) = choice {
+                return Some((sequence, workload.message(sequence, choice)));
+            }
+        }
+        None
+    }
+}
+
+/// The messages workload of one worker.
+fn messages(spec: &WorkerSpec, hand: &Hand, inbox: &str, chance: &mut ChaCha8Rng) -> Messages {
+    let WorkloadPlan::Messages(plan) = &spec.plan.workload;
+    let ids = IdCodec::new(Sender::new(spec.plan.run_nonce, spec.plan.agent_index, spec.index));
+    Messages::new(&spec.fixtures, hand, plan.inject, ids, inbox, chance)
+}
+
+impl<W: Workload + 'static> Worker<W> {
+    async fn connect(
+        spec: WorkerSpec,
+        events: mpsc::UnboundedSender<(u8, WorkerEvent)>,
+        make: MakeWorkload<W>,
+    ) -> Result<Self, WorkerRefusal> {
+        let (client, client_events) = connect(&spec.plan.target, &spec.connection).await?;
+        let info = client.server_info();
+        let state = State {
+            workload: None,
+            trial: None,
+            next_sequence: 0,
+            queue: VecDeque::new(),
+            fence: 0,
+            write_blocked_us: 0,
+            flush_began_ns: None,
+        };
+        let inbox = client.new_inbox();
+        let state = Rc::new(RefCell::new(state));
+        let writer_wakes = Rc::new(Notify::new());
+        tokio::task::spawn_local(write(client.clone(), state.clone(), writer_wakes.clone(), spec.lease.clone()));
+        let (readers, fences) = (Vec::new(), 0);
+        let worker = Self { spec, make, client, client_events, inbox, events, state, writer_wakes, readers, fences };
+        worker.listen_for_fences().await?;
+        worker.say(WorkerEvent::Connected(format!("{} {}", info.server_name, info.version)));
+        Ok(worker)
+    }
+
+    async fn serve(mut self, mut commands: mpsc::UnboundedReceiver<WorkerCommand>) {
+        while let Some(command) = commands.recv().await {
+            match command {
+                WorkerCommand::Deal(hand) => {
+                    let event = match self.deal(&hand).await {
+                        Ok(()) => WorkerEvent::Dealt,
+                        Err(refusal) => WorkerEvent::Refused(refusal),
+                    };
+                    self.say(event);
+                }
+                WorkerCommand::Start(order) => {
+                    if !self.hold(order, &mut commands).await {
+                        return;
+                    }
+                }
+                WorkerCommand::Stop => {}
+            }
+        }
+    }
+
+    fn say(&self, event: WorkerEvent) {
+        // A session that is gone needs no answer: its end ends the commands too.
+        let _ = self.events.send((self.spec.index, event));
+    }
+
+    async fn listen_for_fences(&self) -> Result<(), WorkerRefusal> {
+        let subject = format!("{}.fence.*", self.inbox);
+        let mut subscriber =
+            self.client.subscribe(subject).await.map_err(|error| WorkerRefusal::Box(error.to_string()))?;
+        let state = self.state.clone();
+        tokio::task::spawn_local(async move {
+            while let Some(message) = subscriber.next().await {
+                let number = message.subject.rsplit('.').next().and_then(|number| number.parse().ok());
+                let mut state = state.borrow_mut();
+                state.fence = state.fence.max(number.unwrap_or(0));
+            }
+        });
+        Ok(())
+    }
+
+    /// Sends a message to ourselves. When it is back, the server has handled all that was sent before it, and all that
+    /// it sent us before it has been read. Returns the fence's number.
+    fn raise_fence(&mut self) -> u64 {
+        self.fences += 1;
+        let (client, subject) = (self.client.clone(), format!("{}.fence.{}", self.inbox, self.fences));
+        tokio::task::spawn_local(async move { client.publish(subject, bytes::Bytes::new()).await });
+        self.fences
+    }
+
+    async fn deal(&mut self, hand: &Hand) -> Result<(), WorkerRefusal> {
+        self.readers.drain(..).for_each(|reader| reader.abort());
+        // The text that contents are cut from is a phase of no trial.
+        let mut chance = self.chance(TrialId { step: u32::MAX, trial: 0 }, 0);
+        let workload = (self.make)(&self.spec, hand, &self.inbox, &mut chance);
+        let subscriptions = if hand.pieces.is_empty() { Vec::new() } else { workload.subscriptions() };
+        let count = subscriptions.len();
+        for subscription in subscriptions {
+            let subscriber = self.client.subscribe(subscription.subject).await;
+            let mut subscriber = subscriber.map_err(|error| WorkerRefusal::Box(error.to_string()))?;
+            let state = self.state.clone();
+            self.readers.push(tokio::task::spawn_local(async move {
+                while let Some(message) = subscriber.next().await {
+                    state.borrow_mut().arrive(subscription.tag, &message, boottime_ns());
+                }
+            }));
+        }
+        self.client_events.take();
+        if !hand.pieces.is_empty() {
+            self.probe(&workload).await?;
+        }
+        self.state.borrow_mut().workload = Some(workload);
+        let fence = self.raise_fence();
+        let confirmed = tokio::time::timeout(FENCE_TIMEOUT, async {
+            while self.state.borrow().fence < fence {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            // The client hands events on through a task of its own: it has run by the time this sleep is over.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        });
+        let confirmed = confirmed.await.is_ok();
+        let denied =
+            self.client_events.take().errors.into_iter().find(|words| words.to_lowercase().contains("permission"));
+        match denied {
+            Some(words) => Err(WorkerRefusal::Denied { words }),
+            None if !confirmed => Err(WorkerRefusal::NotConfirmed { count }),
+            None => Ok(()),
+        }
+    }
+
+    /// Asks whether anybody takes what will be sent, without leaving anything: the header makes every stream refuse to
+    /// store the probe, and a service finds an empty body.
+    async fn probe(&self, workload: &W) -> Result<(), WorkerRefusal> {
+        let subject = workload.probe_subject();
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Expected-Stream", "plimsoll-probe");
+        let request = async_nats::Request::new().headers(headers).timeout(Some(Duration::from_millis(500)));
+        match self.client.send_request(subject.clone(), request).await {
+            Err(error) if error.kind() == async_nats::RequestErrorKind::NoResponders => {
+                Err(WorkerRefusal::NobodyListens { subject })
+            }
+            Ok(message) if message.status == Some(StatusCode::NO_RESPONDERS) => {
+                Err(WorkerRefusal::NobodyListens { subject })
+            }
+            // A service that is no stream need not answer an empty body.
+            _ => Ok(()),
+        }
+    }
+
+    /// Holds one trial. Returns whether the worker goes on: not when the lease or the session has ended.
+    async fn hold(&mut self, order: WorkerOrder, commands: &mut mpsc::UnboundedReceiver<WorkerCommand>) -> bool {
+        let window = self.begin(&order);
+        let trial = order.order.trial;
+        let mut pace = match Pace::new(window) {
+            Ok(pace) => pace,
+            Err(error) => {
+                self.say(WorkerEvent::Refused(WorkerRefusal::Box(format!("no timer: {error}"))));
+                return false;
+            }
+        };
+        if let Err(end) = self.await_start(window.start_ns, &pace, commands).await {
+            return self.finish(trial, &mut pace, window.start_ns, end);
+        }
+        let started_ns = boottime_ns();
+        let mut end = StepEnd::Finished;
+        loop {
+            let now_ns = boottime_ns();
+            if !self.spec.lease.holds(now_ns) {
+                return false;
+            }
+            let more = self.turn(trial, &mut pace, now_ns);
+            if end == StepEnd::Stopped || self.is_settled(now_ns) {
+                break;
+            }
+            let wake_ns = if more { now_ns } else { self.next_wake(&pace, now_ns) };
+            tokio::select! {
+                biased;
+                command = commands.recv() => match command {
+                    Some(WorkerCommand::Stop) => end = StepEnd::Stopped,
+                    None => return false,
+                    Some(WorkerCommand::Deal(_) | WorkerCommand::Start(_)) => {
+                        debug_assert!(false, "the session deals and starts between trials only");
+                    }
+                },
+                slept = pace.sleep_until(wake_ns) => if slept.is_err() { return false },
+            }
+        }
+        self.finish(trial, &mut pace, started_ns, end)
+    }
+
+    fn begin(&mut self, order: &WorkerOrder) -> Window {
+        let step = &order.order;
+        let nanos = |length: Duration| u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
+        let start_ns = step.start_boottime_ns;
+        let hold_start_ns = start_ns + nanos(step.warmup);
+        let window = Window { start_ns, hold_start_ns, hold_end_ns: hold_start_ns + nanos(step.hold) };
+        let plan = &self.spec.plan;
+        let terms = Terms {
+            series: plan.series.clone(),
+            reply_series: 0,
+            request_timeout_ns: nanos(plan.request_timeout),
+            max_lateness_ns: nanos(plan.max_lateness),
+        };
+        let schedule = |due, length, phase| match step.arrivals {
+            Arrivals::Uniform { .. } => Schedule::uniform(due, length, order.phase_ppm),
+            Arrivals::Poisson => Schedule::poisson(due, length, self.chance(step.trial, phase)),
+        };
+        let mut phases = Phases {
+            warmup: schedule(order.warmup_due, nanos(step.warmup), 1),
+            hold: schedule(order.hold_due, nanos(step.hold), 2),
+            warmup_start_ns: start_ns,
+            hold_start_ns,
+        };
+        let mut state = self.state.borrow_mut();
+        let first = state.next_sequence;
+        let issued = issued_per_timeout(order, plan.request_timeout);
+        let ledger = Ledger::new(terms, window, first, issued, order.max_in_flight);
+        let next_due_ns = phases.next();
+        state.queue.clear();
+        state.trial = Some(Trial { ledger, schedule: phases, next_due_ns, chance: self.chance(step.trial, 3) });
+        window
+    }
+
+    async fn await_start(
+        &self,
+        start_ns: u64,
+        pace: &Pace,
+        commands: &mut mpsc::UnboundedReceiver<WorkerCommand>,
+    ) -> Result<(), StepEnd> {
+        while boottime_ns() < start_ns {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(WorkerCommand::Deal(_) | WorkerCommand::Start(_)) => {}
+                    Some(WorkerCommand::Stop) | None => return Err(StepEnd::Stopped),
+                },
+                slept = pace.timer.sleep_until(start_ns) => if slept.is_err() { return Err(StepEnd::Stopped) },
+            }
+        }
+        // A connection that is down when the step begins would only produce failures of its own.
+        if self.client.connection_state() == ConnectionState::Connected { Ok(()) } else { Err(StepEnd::TargetGone) }
+    }
+
+    /// One wake-up: housekeeping at its ticks, then all that is due. Returns whether more may be due already.
+    fn turn(&mut self, trial: TrialId, pace: &mut Pace, now_ns: u64) -> bool {
+        let delay_ns = pace.woke(now_ns);
+        if delay_ns > GAP_NS && pace.fence.is_none() {
+            pace.fence = Some((self.raise_fence(), now_ns));
+        }
+        {
+            let mut state = self.state.borrow_mut();
+            let fence_back = state.fence;
+            if pace.fence.is_some_and(|(number, since)| number <= fence_back || since + FENCE_LIMIT_NS < now_ns) {
+                pace.fence = None;
+            }
+            if let Some(running) = &mut state.trial {
+                running.ledger.recorder().held_up(now_ns, delay_ns);
+                if now_ns >= pace.next_tick_ns {
+                    pace.next_tick_ns = now_ns - now_ns % TICK_NS + TICK_NS;
+                    running.ledger.sample_in_flight(now_ns);
+                    if pace.fence.is_none() {
+                        running.ledger.age(now_ns);
+                    }
+                }
+            }
+        }
+        while now_ns >= pace.block_end_ns {
+            self.close_block(trial, pace, now_ns);
+        }
+        let (more, queued) = {
+            let mut state = self.state.borrow_mut();
+            let more = state.release(&self.spec.lease);
+            (more, !state.queue.is_empty())
+        };
+        if queued {
+            self.writer_wakes.notify_one();
+        }
+        more
+    }
+
+    fn next_wake(&self, pace: &Pace, now_ns: u64) -> u64 {
+        let housekeeping = pace.next_tick_ns.min(pace.block_end_ns);
+        let state = self.state.borrow();
+        let due = state.trial.as_ref().and_then(|trial| trial.next_due_ns);
+        due.map_or(housekeeping, |due_ns| due_ns.max(now_ns + COALESCE_NS).min(housekeeping))
+    }
+
+    fn is_settled(&self, now_ns: u64) -> bool {
+        let state = self.state.borrow();
+        state.trial.as_ref().is_none_or(|trial| trial.next_due_ns.is_none() && trial.ledger.is_settled(now_ns))
+    }
+
+    fn close_block(&mut self, trial: TrialId, pace: &mut Pace, now_ns: u64) {
+        let reported = self.client_events.take();
+        let stall = pace.stall(now_ns, reported.dropped);
+        let mut state = self.state.borrow_mut();
+        if let Some(began) = state.flush_began_ns {
+            state.write_blocked_us = state.write_blocked_us.max((now_ns - began) / 1000);
+        }
+        let health = BlockHealth {
+            timer_delay_us: std::mem::take(&mut pace.timer_delay_ns) / 1000,
+            write_blocked_us: std::mem::take(&mut state.write_blocked_us),
+            client_errors: reported.errors,
+        };
+        let Some(running) = &mut state.trial else { return };
+        let block = running.ledger.close_block(pace.block, stall);
+        pace.block += 1;
+        pace.block_end_ns += BLOCK_NS;
+        let time_flush = state.flush_began_ns.is_none();
+        drop(state);
+        self.say(WorkerEvent::Block(trial, Box::new(block), health));
+        if time_flush {
+            tokio::task::spawn_local(time_a_flush(self.client.clone(), self.state.clone()));
+        }
+    }
+
+    fn finish(&mut self, trial: TrialId, pace: &mut Pace, started_boottime_ns: u64, end: StepEnd) -> bool {
+        self.close_block(trial, pace, boottime_ns());
+        let mut state = self.state.borrow_mut();
+        state.queue.clear();
+        let Some(running) = state.trial.take() else { return false };
+        let mut ledger = running.ledger;
+        state.next_sequence = ledger.next_sequence();
+        let totals = ledger.recorder().totals();
+        drop(state);
+        self.say(WorkerEvent::Finished(trial, Box::new(Finish { totals, started_boottime_ns, end })));
+        true
+    }
+
+    fn chance(&self, trial: TrialId, phase: u64) -> ChaCha8Rng {
+        // Every number goes in whole, so that no two of (seed, agent, worker, step, trial, phase) share a stream.
+        let mut seed = [0_u8; 32];
+        seed[0..8].copy_from_slice(&self.spec.plan.seed.to_le_bytes());
+        seed[8..12].copy_from_slice(&trial.step.to_le_bytes());
+        seed[12..16].copy_from_slice(&trial.trial.to_le_bytes());
+        seed[16..18].copy_from_slice(&self.spec.plan.agent_index.to_le_bytes());
+        seed[18] = self.spec.index;
+        seed[24..32].copy_from_slice(&phase.to_le_bytes());
+        ChaCha8Rng::from_seed(seed)
+    }
+}
+
+/// How many operations can be released within one request timeout: what is due in it and in the longest that expiry may
+/// lag, with room for the spread of a Poisson stream.
+fn issued_per_timeout(order: &WorkerOrder, timeout: Duration) -> u64 {
+    let window = (order.order.warmup + order.order.hold).as_secs_f64();
+    let rate = (order.warmup_due + order.hold_due) as f64 / window;
+    let expected = rate * (timeout.as_secs_f64() + 2.5);
+    let most = (order.warmup_due + order.hold_due).max(1);
+    ((expected + 6.0 * expected.sqrt()) as u64 + 1024).min(most)
+}
+
+/// The pacer's timer and the current block.
+struct Pace {
+    timer: PreciseTimer,
+    wake_ns: Option<u64>,
+    timer_delay_ns: u64,
+    next_tick_ns: u64,
+    block: u32,
+    block_end_ns: u64,
+    closed_at_ns: u64,
+    fence: Option<(u64, u64)>,
+    thread: ThreadWatch,
+    throttle: ThrottleWatch,
+}
+
+impl Pace {
+    fn new(window: Window) -> std::io::Result<Self> {
+        Ok(Self {
+            timer: PreciseTimer::new()?,
+            wake_ns: None,
+            timer_delay_ns: 0,
+            next_tick_ns: window.start_ns,
+            block: 0,
+            block_end_ns: window.start_ns + BLOCK_NS,
+            closed_at_ns: window.start_ns,
+            fence: None,
+            thread: ThreadWatch::of_this_thread(),
+            throttle: ThrottleWatch::new(),
+        })
+    }
+
+    async fn sleep_until(&mut self, at_ns: u64) -> std::io::Result<()> {
+        if at_ns <= boottime_ns() {
+            // Others on this thread get their turn; how long they take is a delay too.
+            self.wake_ns = Some(boottime_ns());
+            tokio::task::yield_now().await;
+            return Ok(());
+        }
+        self.wake_ns = Some(at_ns);
+        self.timer.sleep_until(at_ns).await
+    }
+
+    /// How much later than asked this wake-up is, in nanoseconds.
+    fn woke(&mut self, now_ns: u64) -> u64 {
+        let delay_ns = self.wake_ns.take().map_or(0, |asked| now_ns.saturating_sub(asked));
+        self.timer_delay_ns = self.timer_delay_ns.max(delay_ns);
+        delay_ns
+    }
+
+    /// The stall of the block that ends now, but for lateness and timer delay, which the ledger keeps.
+    fn stall(&mut self, now_ns: u64, dropped: bool) -> Stall {
+        let elapsed_ns = now_ns.saturating_sub(std::mem::replace(&mut self.closed_at_ns, now_ns));
+        let throttled_us = self.throttle.look();
+        let busy_ns = self.thread.look();
+        if dropped {
+            return Stall::Unbounded;
+        }
+        // A short last block says little about how busy the thread is.
+        let crowded = elapsed_ns >= BLOCK_NS / 2 && busy_ns as f64 > elapsed_ns as f64 * BUSY_LIMIT;
+        Stall::Bounded(if crowded { throttled_us.max(BLOCK_NS / 1000) } else { throttled_us })
+    }
+}
+
+/// Feeds the client from the queue. The client may make this wait; nobody else waits for it.
+async fn write<W: Workload>(client: Client, state: Rc<RefCell<State<W>>>, wakes: Rc<Notify>, lease: Lease) {
+    loop {
+        wakes.notified().await;
+        loop {
+            let Some((sequence, outgoing)) = state.borrow_mut().next_outgoing() else { break };
+            if !lease.holds(boottime_ns()) {
+                state.borrow_mut().queue.clear();
+                return;
+            }
+            let crate::workload::Outgoing { subject, reply, headers, payload } = outgoing;
+            let taken = match (reply, headers) {
+                (None, None) => client.publish(subject, payload).await,
+                (None, Some(headers)) => client.publish_with_headers(subject, headers, payload).await,
+                (Some(reply), None) => client.publish_with_reply(subject, reply, payload).await,
+                (Some(reply), Some(headers)) => {
+                    client.publish_with_reply_and_headers(subject, reply, headers, payload).await
+                }
+            };
+            let mut state = state.borrow_mut();
+            let Some(trial) = &mut state.trial else { continue };
+            match taken {
+                Ok(()) => trial.ledger.sent(sequence),
+                Err(_) => trial.ledger.publish_failed(sequence, boottime_ns()),
+            }
+        }
+    }
+}
+
+async fn time_a_flush<W>(client: Client, state: Rc<RefCell<State<W>>>) {
+    let began_ns = boottime_ns();
+    state.borrow_mut().flush_began_ns = Some(began_ns);
+    // A flush that fails has waited for as long as it took to fail.
+    let _ = client.flush().await;
+    let mut state = state.borrow_mut();
+    state.flush_began_ns = None;
+    state.write_blocked_us = state.write_blocked_us.max((boottime_ns() - began_ns) / 1000);
+}
