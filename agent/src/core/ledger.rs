@@ -319,3 +319,6 @@ impl Ledger {
         self.recorder.close_block(number, stall)
     }
 }
+
+#[cfg(test)]
+mod tests;

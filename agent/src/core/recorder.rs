@@ -351,6 +351,11 @@ impl Recorder {
         }
     }
 
+    /// How many wall blocks were closed.
+    pub fn closed_blocks(&self) -> u32 {
+        self.stalls_ns.len() as u32
+    }
+
     /// Everything that closed blocks have handed out, for the end of the trial.
     pub fn totals(&self) -> WorkerTotals {
         self.totals.clone()

@@ -1,0 +1,307 @@
+use std::time::Duration;
+
+use plimsoll_common::plan::SeriesLimits;
+use plimsoll_common::snapshot::{Counters, Failed, SeriesCounts, Stall, Strays};
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::recorder::{BLOCK_NS, WorkerTotals};
+
+const MS: u64 = 1_000_000;
+const S: u64 = 1_000 * MS;
+/// The step begins here, so that nothing works by starting at zero.
+const START: u64 = 7_777 * S;
+const HOLD: u64 = START + S;
+const TIMEOUT: u64 = 5 * S;
+const E1: u32 = 0;
+const E2: u32 = 1;
+
+/// One second of warmup, ten of hold; p95 ≤ 100 ms and p99 ≤ 250 ms on both series; 100 in flight.
+fn ledger() -> Ledger {
+    let limits = |series: &str| SeriesLimits { series: series.into(), limits_us: vec![100_000, 250_000] };
+    let terms = Terms {
+        series: vec![limits("E1"), limits("E2")],
+        reply_series: E1,
+        request_timeout_ns: TIMEOUT,
+        max_lateness_ns: 100 * MS,
+    };
+    let window = Window { start_ns: START, hold_start_ns: HOLD, hold_end_ns: HOLD + 10 * S };
+    Ledger::new(terms, window, 5, 100_000, 100)
+}
+
+/// Releases an operation on time.
+fn release(ledger: &mut Ledger, intended_ns: u64) -> u64 {
+    match ledger.due(intended_ns, intended_ns, Choice::default) {
+        Release::Released(sequence) => {
+            ledger.sent(sequence);
+            sequence
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Closes all blocks with the stalls given by wall block (zero elsewhere) and returns what was counted.
+fn close(ledger: &mut Ledger, stalls: &[(u32, Stall)]) -> WorkerTotals {
+    for number in 0..40 {
+        let stall = stalls.iter().find(|(block, _)| *block == number).map_or(Stall::Bounded(0), |(_, stall)| *stall);
+        ledger.close_block(number, stall);
+    }
+    ledger.recorder().totals()
+}
+
+fn both_answers(ledger: &mut Ledger, sequence: u64, at_ns: u64) {
+    ledger.answer(sequence, E1, Outcome::Sample, at_ns);
+    ledger.answer(sequence, E2, Outcome::Sample, at_ns);
+}
+
+fn counts(n: u64, above: [u64; 2], above_anyway: [u64; 2]) -> SeriesCounts {
+    SeriesCounts { n, above: above.to_vec(), above_anyway: above_anyway.to_vec() }
+}
+
+#[test]
+fn a_value_at_its_limit_is_not_above_it_and_a_nanosecond_more_is() {
+    let mut ledger = ledger();
+    for late_ns in [0, 1] {
+        let sequence = release(&mut ledger, HOLD);
+        both_answers(&mut ledger, sequence, HOLD + 100 * MS + late_ns);
+    }
+    let totals = close(&mut ledger, &[]);
+    assert_eq!(totals.series, [counts(2, [1, 0], [1, 0]), counts(2, [1, 0], [1, 0])]);
+    assert_eq!(totals.counters.completed, 2);
+}
+
+#[test]
+fn what_never_answers_enters_every_series_above_every_limit() {
+    let mut ledger = ledger();
+    release(&mut ledger, HOLD + S);
+    ledger.age(HOLD + S + TIMEOUT - 1);
+    assert_eq!(ledger.open(), 1);
+    ledger.age(HOLD + S + TIMEOUT);
+    let totals = close(&mut ledger, &[]);
+    assert_eq!(totals.series, [counts(1, [1, 1], [1, 1]), counts(1, [1, 1], [1, 1])]);
+    let failed = Failed { timeout: 1, ..Failed::default() };
+    let expected = Counters { due: 1, attempted: 1, sent: 1, failed, failed_anyway: 1, ..Counters::default() };
+    assert_eq!(totals.counters, expected);
+}
+
+#[test]
+fn a_reply_without_its_broadcast_is_lost_and_owes_one_sample() {
+    let mut ledger = ledger();
+    let sequence = release(&mut ledger, HOLD);
+    ledger.answer(sequence, E1, Outcome::Sample, HOLD + MS);
+    ledger.age(HOLD + TIMEOUT);
+    let totals = close(&mut ledger, &[]);
+    assert_eq!(totals.series, [counts(1, [0, 0], [0, 0]), counts(1, [1, 1], [1, 1])]);
+    assert_eq!((totals.counters.lost, totals.counters.failed.total(), totals.counters.completed), (1, 0, 0));
+    assert!(totals.counters.add_up());
+}
+
+#[test]
+fn an_error_reply_is_a_failure_and_no_sample() {
+    let mut ledger = ledger();
+    let refused = release(&mut ledger, HOLD);
+    ledger.answer(refused, E1, Outcome::Refused, HOLD + MS);
+    let unreadable = release(&mut ledger, HOLD);
+    ledger.answer(unreadable, E1, Outcome::Unreadable, HOLD + MS);
+    let totals = close(&mut ledger, &[]);
+    assert_eq!(totals.series, [counts(0, [0, 0], [0, 0]), counts(0, [0, 0], [0, 0])]);
+    assert_eq!((totals.counters.failed.refused, totals.counters.failed.bad_reply), (1, 1));
+    assert_eq!(totals.counters.failed_anyway, 2);
+    assert!(totals.counters.add_up());
+}
+
+#[test]
+fn what_the_client_does_not_take_fails_as_publish() {
+    let mut ledger = ledger();
+    let refused = release(&mut ledger, HOLD);
+    ledger.publish_failed(refused, HOLD + MS);
+    // Released, but the client has not accepted it when its time is over.
+    assert!(matches!(ledger.due(HOLD, HOLD, Choice::default), Release::Released(_)));
+    ledger.age(HOLD + TIMEOUT);
+    let totals = close(&mut ledger, &[]);
+    assert_eq!((totals.counters.failed.publish, totals.counters.sent), (2, 1));
+    assert_eq!(totals.series[1], counts(2, [2, 2], [1, 1]), "one failed too early to be the service's doing");
+    assert!(totals.counters.add_up());
+}
+
+#[test]
+fn strays_change_nothing_else() {
+    let mut ledger = ledger();
+    let done = release(&mut ledger, HOLD);
+    both_answers(&mut ledger, done, HOLD + MS);
+    let expected = {
+        let given_up = release(&mut ledger, HOLD);
+        ledger.age(HOLD + TIMEOUT);
+        let series = close(&mut ledger, &[]).series;
+        ledger.answer(given_up, E2, Outcome::Sample, HOLD + TIMEOUT + MS);
+        series
+    };
+    ledger.answer(done, E2, Outcome::Sample, HOLD + 2 * MS);
+    ledger.answer(1_000_000, E1, Outcome::Sample, HOLD + 2 * MS);
+    ledger.foreign();
+    ledger.close_block(40, Stall::Bounded(0));
+    let totals = ledger.recorder().totals();
+    assert_eq!(totals.strays, Strays { foreign: 2, duplicate: 1, late: 1 });
+    assert_eq!(totals.series, expected);
+}
+
+#[test]
+fn the_cap_and_the_latest_release_keep_their_own_counters() {
+    let mut ledger = ledger();
+    for _ in 0..101 {
+        ledger.due(HOLD, HOLD + 100 * MS, Choice::default);
+    }
+    assert_eq!(ledger.due(HOLD, HOLD + 100 * MS + 1, Choice::default), Release::Underrun);
+    let totals = close(&mut ledger, &[]);
+    let c = totals.counters;
+    assert_eq!((c.due, c.attempted, c.saturated, c.underrun), (102, 100, 1, 1));
+}
+
+#[test]
+fn warmup_is_counted_apart_and_enters_no_histogram() {
+    let mut ledger = ledger();
+    let sequence = release(&mut ledger, START + MS);
+    both_answers(&mut ledger, sequence, HOLD + S);
+    let totals = close(&mut ledger, &[]);
+    assert_eq!((totals.warmup.completed, totals.counters, totals.samples), (1, Counters::default(), vec![0, 0]));
+}
+
+#[test]
+fn what_the_box_held_up_is_above_but_not_above_anyway() {
+    // Intended in wall block 4, ended 120 ms later in block 4; the box stood still for 30 ms.
+    let cases = [
+        (&[][..], [1, 0]),
+        (&[(4, Stall::Bounded(30_000))][..], [0, 0]),
+        (&[(3, Stall::Bounded(30_000))][..], [0, 0]),
+        (&[(2, Stall::Bounded(30_000))][..], [1, 0]),
+        (&[(5, Stall::Bounded(30_000))][..], [1, 0]),
+        (&[(3, Stall::Bounded(15_000)), (4, Stall::Bounded(4_999))][..], [1, 0]),
+        (&[(4, Stall::Unbounded)][..], [0, 0]),
+    ];
+    for (stalls, anyway) in cases {
+        let mut ledger = ledger();
+        let intended = START + 4 * BLOCK_NS + MS;
+        let sequence = release(&mut ledger, intended);
+        both_answers(&mut ledger, sequence, intended + 120 * MS);
+        assert_eq!(close(&mut ledger, stalls).series[0], counts(1, [1, 0], anyway), "{stalls:?}");
+    }
+}
+
+#[test]
+fn a_late_release_counts_as_a_stall_of_its_block() {
+    let mut ledger = ledger();
+    let Release::Released(sequence) = ledger.due(HOLD, HOLD + 60 * MS, Choice::default) else { panic!() };
+    both_answers(&mut ledger, sequence, HOLD + 110 * MS);
+    assert_eq!(close(&mut ledger, &[]).series[0], counts(1, [1, 0], [0, 0]));
+}
+
+#[test]
+fn open_operations_past_a_limit_are_overdue_before_the_first_timeout() {
+    let mut ledger = ledger();
+    let sequences: Vec<u64> = (0..3).map(|_| release(&mut ledger, HOLD)).collect();
+    ledger.age(HOLD + 150 * MS);
+    assert_eq!(ledger.close_block(0, Stall::Bounded(0)).overdue, [[3, 0], [3, 0]]);
+    both_answers(&mut ledger, sequences[0], HOLD + 160 * MS);
+    ledger.answer(sequences[1], E1, Outcome::Sample, HOLD + 160 * MS);
+    ledger.age(HOLD + 300 * MS);
+    assert_eq!(ledger.close_block(1, Stall::Bounded(0)).overdue, [[1, 1], [2, 2]]);
+    ledger.age(HOLD + TIMEOUT);
+    assert_eq!(ledger.close_block(2, Stall::Bounded(0)).overdue, [[0, 0], [0, 0]]);
+}
+
+#[test]
+fn a_stall_of_one_second_in_ten_is_paid_for_in_the_percentiles() {
+    // 1,000/s for 10 s against a service that answers after 1 ms, but stands still from 3 s to 4 s.
+    let mut ledger = ledger_without_cap();
+    let mut histogram = plimsoll_common::histogram::LatencyHistogram::new();
+    for n in 0..10_000 {
+        let intended = HOLD + n * MS;
+        let stalled = (HOLD + 3 * S..HOLD + 4 * S).contains(&intended);
+        let sequence = release(&mut ledger, intended);
+        both_answers(&mut ledger, sequence, if stalled { HOLD + 4 * S } else { intended + MS });
+    }
+    for number in 0..40 {
+        histogram.add(&ledger.close_block(number, Stall::Bounded(0)).series[0].latency);
+    }
+    let quantile_ms = |quantile| histogram.quantile_us(quantile).unwrap() / 1000;
+    assert!((495..=505).contains(&quantile_ms(0.95)), "{}", quantile_ms(0.95));
+    assert!((895..=905).contains(&quantile_ms(0.99)), "{}", quantile_ms(0.99));
+}
+
+fn ledger_without_cap() -> Ledger {
+    let mut ledger = ledger();
+    ledger.max_in_flight = u64::MAX;
+    ledger
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Due { late: Duration },
+    Answer { back: u64, series: u32, outcome: Outcome },
+    PublishFailed { back: u64 },
+    Wait { ms: u64 },
+}
+
+fn acts() -> impl Strategy<Value = Act> {
+    let outcome = prop::sample::select(vec![Outcome::Sample, Outcome::Sample, Outcome::Refused, Outcome::Unreadable]);
+    prop_oneof![
+        4 => (0_u64..150).prop_map(|ms| Act::Due { late: Duration::from_millis(ms) }),
+        6 => (0_u64..40, 0_u32..2, outcome).prop_map(|(back, series, outcome)| Act::Answer { back, series, outcome }),
+        1 => (0_u64..40).prop_map(|back| Act::PublishFailed { back }),
+        3 => (1_u64..400).prop_map(|ms| Act::Wait { ms }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_every_due_operation_ends_in_exactly_one_counter(acts in prop::collection::vec(acts(), 0..400)) {
+        let mut ledger = ledger();
+        let (mut now, mut intended) = (START, START);
+        let mut histogram_samples = [0, 0];
+        let mut number = 0;
+        let mut close = |ledger: &mut Ledger, samples: &mut [u64; 2]| {
+            let block = ledger.close_block(number, Stall::Bounded(0));
+            number += 1;
+            samples.iter_mut().zip(&block.series).for_each(|(sum, series)| *sum += series.latency.len());
+        };
+        for act in acts {
+            match act {
+                Act::Due { late } => {
+                    intended = intended.max(now.saturating_sub(late.as_nanos() as u64)).min(HOLD + 10 * S - 1);
+                    if let Release::Released(sequence) = ledger.due(intended, now.max(intended), Choice::default) {
+                        ledger.sent(sequence);
+                    }
+                }
+                Act::Answer { back, series, outcome } => {
+                    let sequence = ledger.next_sequence().saturating_sub(back);
+                    ledger.answer(sequence, series, outcome, now);
+                }
+                Act::PublishFailed { back } => ledger.publish_failed(ledger.next_sequence().saturating_sub(back), now),
+                Act::Wait { ms } => {
+                    now += ms * MS;
+                    ledger.age(now);
+                    while now >= START + u64::from(number_of(&ledger) + 1) * BLOCK_NS && number_of(&ledger) < 60 {
+                        close(&mut ledger, &mut histogram_samples);
+                    }
+                }
+            }
+        }
+        ledger.age(now.max(HOLD + 10 * S) + TIMEOUT);
+        prop_assert_eq!(ledger.open(), 0);
+        for _ in 0..80 {
+            close(&mut ledger, &mut histogram_samples);
+        }
+        let totals = ledger.recorder().totals();
+        prop_assert!(totals.counters.add_up() && totals.warmup.add_up(), "{:?}", totals);
+        prop_assert_eq!(totals.samples, histogram_samples);
+        for series in &totals.series {
+            prop_assert!(series.above.iter().zip(&series.above_anyway).all(|(above, anyway)| anyway <= above));
+            prop_assert!(series.above.iter().all(|&above| above <= series.n));
+        }
+    }
+}
+
+/// How many blocks were closed.
+fn number_of(ledger: &Ledger) -> u32 {
+    ledger.recorder.closed_blocks()
+}
