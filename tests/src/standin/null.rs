@@ -48,19 +48,17 @@ impl NullGatekeeper {
             .with_context(|| format!("connecting to {nats_url}"))?;
         socket.set_nodelay(true)?;
         socket.write_all(&hello(&address, site))?;
-        let answered = Arc::new(Counter::default());
         let mut session = Session::new(answers);
+        let answered = Arc::clone(&session.answered);
         let mut inbound = Inbound::default();
         while !session.confirmed {
             if !inbound.turn(&mut socket, &mut session)? {
                 bail!("{nats_url} closed the connection at once");
             }
         }
-        let (counter, mut reader) = (Arc::clone(&answered), socket.try_clone()?);
+        let mut reader = socket.try_clone()?;
         let thread = std::thread::Builder::new().name("null-gatekeeper".to_owned()).spawn(move || {
-            while inbound.turn(&mut reader, &mut session)? {
-                counter.set(session.answered);
-            }
+            while inbound.turn(&mut reader, &mut session)? {}
             Ok(())
         })?;
         Ok(Self { answered, socket, thread: Some(thread) })
@@ -157,14 +155,15 @@ impl Inbound {
 struct Session {
     answers: NullAnswers,
     out: Vec<u8>,
-    answered: u64,
+    /// Counted before the answer is written: whoever has an answer finds it counted.
+    answered: Arc<Counter>,
     /// The server has seen the subscription.
     confirmed: bool,
 }
 
 impl Session {
     fn new(answers: NullAnswers) -> Self {
-        Self { answers, out: Vec::with_capacity(READ), answered: 0, confirmed: false }
+        Self { answers, out: Vec::with_capacity(READ), answered: Arc::default(), confirmed: false }
     }
 
     /// Understands as much of the input as is complete, and says how many bytes that is. Answers are left in `out`.
@@ -219,7 +218,7 @@ impl Session {
             return;
         };
         let Recipient { account, room } = to;
-        self.answered += 1;
+        self.answered.add(1);
         self.publish(
             &[b"chat.user.", account, b".response.", request],
             &[
@@ -347,7 +346,7 @@ mod tests {
         let mut session = Session::new(NullAnswers::ReplyAndBroadcast);
         let input = input();
         assert_eq!(session.take(&input).unwrap(), input.len());
-        assert_eq!((session.answered, session.confirmed), (2, true));
+        assert_eq!((session.answered.get(), session.confirmed), (2, true));
         let out = String::from_utf8(session.out).unwrap();
         let lines: Vec<&str> = out.split_terminator("\r\n").collect();
         assert_eq!(lines.len(), 9, "{out}");
