@@ -1,8 +1,11 @@
-//! Latency histograms with the one set of bounds that the protocol knows, their HdrHistogram V2 encoding, and a decoder
-//! that checks everything before it believes anything.
+//! Latency histograms with the one set of bounds that the protocol knows: HdrHistogram's buckets in memory of our own, so
+//! that recording is a few instructions and everything else walks only the buckets in use.
 
-use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Serializer, V2Serializer};
+mod v2;
+
+use std::fmt;
+
+use v2::V2_COOKIE;
 
 /// Smallest value told apart, in microseconds.
 pub const LOWEST_US: u64 = 1;
@@ -12,43 +15,47 @@ pub const HIGHEST_US: u64 = 60_000_000;
 pub const DIGITS: u8 = 3;
 
 /// A histogram of integer microseconds, 1 µs to 60 s at 3 significant digits.
-#[derive(Debug, Clone, PartialEq)]
+///
+/// Invariants: `total` is the sum of the counts (both saturate), and `lowest..=highest` is exactly the range from the
+/// first to the last bucket that is not empty.
 pub struct LatencyHistogram {
-    counts: Histogram<u64>,
+    // Zeroed by the allocator: pages that no sample touched are not resident.
+    counts: Box<Counts>,
+    total: u64,
+    lowest: usize,
+    highest: usize,
     clipped: u64,
 }
 
-impl Default for LatencyHistogram {
-    fn default() -> Self {
-        Self::new()
-    }
-}
+type Counts = [u64; COUNTS];
 
 impl LatencyHistogram {
     /// An empty histogram.
     pub fn new() -> Self {
-        let counts =
-            Histogram::new_with_bounds(LOWEST_US, HIGHEST_US, DIGITS).expect("the bounds are constants that fit");
-        Self { counts, clipped: 0 }
+        let counts = vec![0_u64; COUNTS].into_boxed_slice().try_into().expect("as long as its type says");
+        Self { counts, total: 0, lowest: NO_LOWEST, highest: 0, clipped: 0 }
     }
 
     /// Records one value in microseconds; zero counts as 1 µs, and what lies above 60 s is clipped and counted.
     #[inline]
     pub fn record(&mut self, value_us: u64) {
-        if value_us > HIGHEST_US {
-            self.clipped += 1;
-        }
-        self.counts.saturating_record(value_us.clamp(LOWEST_US, HIGHEST_US));
+        self.clipped += u64::from(value_us > HIGHEST_US);
+        let index = index_of(value_us.clamp(LOWEST_US, HIGHEST_US));
+        let count = &mut self.counts[index];
+        *count = count.saturating_add(1);
+        self.total = self.total.saturating_add(1);
+        self.lowest = self.lowest.min(index);
+        self.highest = self.highest.max(index);
     }
 
     /// Samples recorded.
     pub fn len(&self) -> u64 {
-        self.counts.len()
+        self.total
     }
 
     /// Whether nothing was recorded: then there are no percentiles, rather than percentiles of zero.
     pub fn is_empty(&self) -> bool {
-        self.counts.is_empty()
+        self.total == 0
     }
 
     /// Samples above 60 s.
@@ -61,50 +68,74 @@ impl LatencyHistogram {
         self.clipped += clipped;
     }
 
-    /// The value in microseconds at `quantile` (0 to 1) by the nearest rank, rounded up to its bucket's end; `None`
-    /// when empty.
+    /// The value in microseconds at `quantile` (0 to 1) by the nearest rank, rounded up to its bucket's end, at most
+    /// 60 s; at 0 the start of the first bucket. `None` when empty.
     pub fn quantile_us(&self, quantile: f64) -> Option<u64> {
-        (!self.is_empty()).then(|| self.counts.value_at_quantile(quantile))
+        let rank = ((quantile.min(1.0) * self.total as f64).ceil() as u64).max(1);
+        let mut seen = 0_u64;
+        let at_rank = |&(_, count): &(usize, u64)| {
+            seen = seen.saturating_add(count);
+            seen >= rank
+        };
+        // A rank beyond the last sample comes from rounding a total of more than 2^53.
+        let (index, _) = self.buckets().find(at_rank).or_else(|| self.buckets().next_back())?;
+        Some(if quantile == 0.0 { start_of(index) } else { end_of(index) }.min(HIGHEST_US))
     }
 
-    /// The largest value in microseconds; `None` when empty.
+    /// The end of the largest value's bucket in microseconds, at most 60 s; `None` when empty.
     pub fn max_us(&self) -> Option<u64> {
-        (!self.is_empty()).then(|| self.counts.max())
+        (!self.is_empty()).then(|| end_of(self.highest).min(HIGHEST_US))
     }
 
-    /// The mean in microseconds; `None` when empty.
+    /// The mean in microseconds, each value taken as the middle of its bucket, at most 60 s; `None` when empty.
     pub fn mean_us(&self) -> Option<f64> {
-        (!self.is_empty()).then(|| self.counts.mean())
+        let part = |(index, count)| middle_of(index) as f64 * count as f64 / self.total as f64;
+        (!self.is_empty()).then(|| self.buckets().map(part).sum::<f64>().min(HIGHEST_US as f64))
     }
 
     /// Forgets everything, keeping the memory.
     pub fn clear(&mut self) {
-        self.counts.reset();
-        self.clipped = 0;
+        if !self.is_empty() {
+            self.counts[self.lowest..=self.highest].fill(0);
+        }
+        (self.total, self.lowest, self.highest, self.clipped) = (0, NO_LOWEST, 0, 0);
     }
 
-    /// Adds the counts of another histogram of the same bounds.
+    /// Adds the counts of another histogram.
     pub fn add(&mut self, other: &Self) {
-        if !other.counts.is_empty() {
-            self.counts.add(&other.counts).expect("all latency histograms have the same bounds");
-        }
         self.clipped += other.clipped;
+        if other.is_empty() {
+            return;
+        }
+        let touched = other.lowest..=other.highest;
+        let pairs = self.counts[touched.clone()].iter_mut().zip(&other.counts[touched]);
+        if let Some(total) = self.total.checked_add(other.total) {
+            // No count exceeds its total, so none overflows here: a loop without branches.
+            pairs.for_each(|(to, from)| *to = to.wrapping_add(*from));
+            self.total = total;
+        } else {
+            pairs.for_each(|(to, from)| *to = to.saturating_add(*from));
+            self.total = u64::MAX;
+        }
+        self.widen(other.lowest, other.highest);
+    }
+
+    /// Samples in the buckets up to and including the one that `value_us` lies in.
+    pub fn count_up_to_us(&self, value_us: u64) -> u64 {
+        let last = index_of(value_us.clamp(LOWEST_US, HIGHEST_US));
+        self.counts[..=last].iter().fold(0, |sum: u64, &count| sum.saturating_add(count))
     }
 
     /// The V2 encoding without `clipped`; empty bytes when nothing was recorded.
     pub fn to_v2(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        if !self.is_empty() {
-            V2Serializer::new().serialize(&self.counts, &mut bytes).expect("writing to memory does not fail");
+        if self.is_empty() {
+            return Vec::new();
         }
-        bytes
+        v2::encode(self.lowest, &self.counts[self.lowest..=self.highest])
     }
 
     /// Adds the counts of a V2 encoding, which is checked as it is read; empty bytes add nothing. Returns how many
     /// samples were added.
-    ///
-    /// Format: the HdrHistogram V2 encoding: cookie, payload length, normalizing offset, digits, lowest, highest,
-    /// ratio (all big-endian, 40 bytes), then one zigzag LEB128 number per bucket, negative for a run of empty ones.
     ///
     /// # Errors
     /// Other bounds, a wrong cookie or length, a bucket beyond the bounds, or counts that overflow: nothing was added.
@@ -112,16 +143,58 @@ impl LatencyHistogram {
         if bytes.is_empty() {
             return Ok(0);
         }
-        let payload = check_header(bytes)?;
-        // Two passes: the first proves that the payload is whole, so that a bad one adds nothing.
-        let added = for_each_bucket(payload, |_, _| {})?;
-        if self.counts.len().checked_add(added).is_none() {
-            return Err(HistogramError::Overflow);
+        let payload = v2::check(bytes)?;
+        let total = self.total.checked_add(payload.total()).ok_or(HistogramError::Overflow)?;
+        if let Some((lowest, highest)) = payload.add_to(&mut self.counts) {
+            self.widen(lowest, highest);
         }
-        for_each_bucket(payload, |index, count| {
-            self.counts.saturating_record_n(value_of(index).min(HIGHEST_US), count);
-        })?;
-        Ok(added)
+        self.total = total;
+        Ok(payload.total())
+    }
+
+    fn widen(&mut self, lowest: usize, highest: usize) {
+        self.lowest = self.lowest.min(lowest);
+        self.highest = self.highest.max(highest);
+    }
+
+    /// Index and count of the buckets that are not empty, in ascending order.
+    fn buckets(&self) -> impl DoubleEndedIterator<Item = (usize, u64)> {
+        let touched = if self.is_empty() { 0..0 } else { self.lowest..self.highest + 1 };
+        touched.map(|index| (index, self.counts[index])).filter(|&(_, count)| count > 0)
+    }
+}
+
+impl Default for LatencyHistogram {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// By hand, so that a copy touches no more pages than its original.
+impl Clone for LatencyHistogram {
+    fn clone(&self) -> Self {
+        let mut copy = Self::new();
+        copy.add(self);
+        copy
+    }
+}
+
+impl PartialEq for LatencyHistogram {
+    fn eq(&self, other: &Self) -> bool {
+        (self.total, self.clipped) == (other.total, other.clipped) && self.buckets().eq(other.buckets())
+    }
+}
+
+/// By hand: nobody reads 17,000 counts.
+impl fmt::Debug for LatencyHistogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LatencyHistogram")
+            .field("len", &self.total)
+            .field("clipped", &self.clipped)
+            .field("us_p50", &self.quantile_us(0.5))
+            .field("us_p99", &self.quantile_us(0.99))
+            .field("max_us", &self.max_us())
+            .finish_non_exhaustive()
     }
 }
 
@@ -165,155 +238,47 @@ pub enum HistogramError {
     Overflow,
 }
 
-const HEADER: usize = 40;
-const V2_COOKIE: u32 = 0x1c84_9303 | 0x10;
 /// Buckets per power of two at 3 digits: the smallest power of two at or above 2 × 10³.
-const SUB_BUCKETS: u64 = 2048;
-const SUB_BUCKET_HALF: u64 = SUB_BUCKETS / 2;
+const SUB_BUCKETS: usize = 2048;
+const SUB_BUCKET_HALF: usize = SUB_BUCKETS / 2;
 /// Powers of two to reach 60 s: 2048 µs doubled until it exceeds [`HIGHEST_US`], which takes 15 more.
-const BUCKETS: u64 = 16;
-const BUCKET_COUNT: u64 = (BUCKETS + 1) * SUB_BUCKET_HALF;
+const BUCKETS: usize = 16;
+/// Buckets of the layout; those behind the one of [`HIGHEST_US`] exist in an encoding only.
+const BUCKET_COUNT: usize = (BUCKETS + 1) * SUB_BUCKET_HALF;
+/// The bucket of [`HIGHEST_US`].
+const TOP: usize = index_of(HIGHEST_US);
+const COUNTS: usize = TOP + 1;
+/// An empty histogram's `lowest`: any bucket is below it.
+const NO_LOWEST: usize = COUNTS;
 
-/// The lowest value of a bucket, given the counts' index (HdrHistogram's layout, unit magnitude 0).
-fn value_of(index: u64) -> u64 {
-    if index < SUB_BUCKETS {
-        return index;
-    }
-    let bucket = index / SUB_BUCKET_HALF - 1;
-    let sub_bucket = index % SUB_BUCKET_HALF + SUB_BUCKET_HALF;
-    sub_bucket << bucket
+/// The bucket of a value (HdrHistogram's layout, unit magnitude 0): 2048 of width 1, then 1024 for every further power of
+/// two, each range with buckets twice as wide as the one before.
+#[inline]
+const fn index_of(value_us: u64) -> usize {
+    const LEADING_ZEROS: u32 = (SUB_BUCKETS as u64 - 1).leading_zeros();
+    let doublings = LEADING_ZEROS - (value_us | (SUB_BUCKETS as u64 - 1)).leading_zeros();
+    doublings as usize * SUB_BUCKET_HALF + (value_us >> doublings) as usize
 }
 
-fn check_header(bytes: &[u8]) -> Result<&[u8], HistogramError> {
-    let word = |at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
-    let long = |at: usize| bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes);
-    let header =
-        || Some((word(0)?, word(4)? as usize, word(8)?, word(12)?, long(16)?, long(24)?, f64::from_bits(long(32)?)));
-    let Some((cookie, length, offset, digits, lowest, highest, ratio)) = header() else {
-        return Err(HistogramError::Length { expected: HEADER, got: bytes.len() });
-    };
-    if cookie != V2_COOKIE {
-        return Err(HistogramError::Cookie { cookie });
-    }
-    if offset != 0 || digits != u32::from(DIGITS) || lowest != LOWEST_US || highest != HIGHEST_US || ratio != 1.0 {
-        return Err(HistogramError::Bounds { lowest, highest, digits });
-    }
-    if bytes.len() != HEADER + length {
-        return Err(HistogramError::Length { expected: HEADER + length, got: bytes.len() });
-    }
-    Ok(&bytes[HEADER..])
+fn doublings_of(index: usize) -> usize {
+    (index / SUB_BUCKET_HALF).saturating_sub(1)
 }
 
-/// Calls `visit(index, count)` for every bucket that is not empty; returns the sum of the counts.
-fn for_each_bucket(payload: &[u8], mut visit: impl FnMut(u64, u64)) -> Result<u64, HistogramError> {
-    let (mut at, mut index, mut total) = (0, 0_u64, 0_u64);
-    while at < payload.len() {
-        let broken = HistogramError::Payload { at };
-        let (number, read) = zigzag(&payload[at..]).ok_or(broken.clone())?;
-        at += read;
-        if number <= 0 {
-            // A single empty bucket is written as zero, a run of them as its negative length.
-            index = index.checked_add(number.unsigned_abs().max(1)).filter(|&i| i <= BUCKET_COUNT).ok_or(broken)?;
-            continue;
-        }
-        if index >= BUCKET_COUNT {
-            return Err(broken);
-        }
-        total = total.checked_add(number as u64).ok_or(HistogramError::Overflow)?;
-        visit(index, number as u64);
-        index += 1;
-    }
-    Ok(total)
+/// The lowest value of a bucket.
+fn start_of(index: usize) -> u64 {
+    let doublings = doublings_of(index);
+    ((index - doublings * SUB_BUCKET_HALF) as u64) << doublings
 }
 
-/// One zigzag LEB128 number of the V2 encoding: at most 9 bytes, the ninth whole. Returns it and its length.
-fn zigzag(bytes: &[u8]) -> Option<(i64, usize)> {
-    let mut value = 0_u64;
-    for (position, &byte) in bytes.iter().take(9).enumerate() {
-        let shift = 7 * position as u32;
-        if position == 8 {
-            value |= u64::from(byte) << shift;
-            return Some((unzigzag(value), 9));
-        }
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some((unzigzag(value), position + 1));
-        }
-    }
-    None
+/// The value half a width above the lowest one.
+fn middle_of(index: usize) -> u64 {
+    start_of(index) + (1 << doublings_of(index) >> 1)
 }
 
-fn unzigzag(value: u64) -> i64 {
-    (value >> 1) as i64 ^ -((value & 1) as i64)
+/// The highest value of a bucket.
+fn end_of(index: usize) -> u64 {
+    start_of(index) + (1 << doublings_of(index)) - 1
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn of(values: &[u64]) -> LatencyHistogram {
-        let mut histogram = LatencyHistogram::new();
-        values.iter().for_each(|&value| histogram.record(value));
-        histogram
-    }
-
-    #[test]
-    fn an_empty_histogram_has_no_percentiles() {
-        let empty = LatencyHistogram::new();
-        assert_eq!((empty.quantile_us(0.99), empty.max_us(), empty.to_v2()), (None, None, Vec::new()));
-    }
-
-    #[test]
-    fn what_lies_above_a_minute_is_clipped_and_counted() {
-        let histogram = of(&[70_000_000, 10]);
-        assert_eq!((histogram.clipped(), histogram.len()), (1, 2));
-        assert!(histogram.max_us() >= Some(HIGHEST_US));
-    }
-
-    #[test]
-    fn other_bounds_are_refused() {
-        let mut other = Histogram::<u64>::new_with_bounds(1, 60_000_000, 2).unwrap();
-        other.record(5).unwrap();
-        let mut bytes = Vec::new();
-        V2Serializer::new().serialize(&other, &mut bytes).unwrap();
-        assert!(matches!(LatencyHistogram::new().add_v2(&bytes), Err(HistogramError::Bounds { digits: 2, .. })));
-    }
-
-    proptest! {
-        #[test]
-        fn decoding_and_adding_equals_adding(
-            left in prop::collection::vec(1_u64..=HIGHEST_US, 0..300),
-            right in prop::collection::vec(1_u64..=HIGHEST_US, 0..300),
-        ) {
-            let mut decoded = of(&left);
-            let added = decoded.add_v2(&of(&right).to_v2());
-            prop_assert_eq!(added, Ok(right.len() as u64));
-            let all = of(&[left, right].concat());
-            prop_assert_eq!(decoded.len(), all.len());
-            for quantile in [0.0, 0.1, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0] {
-                prop_assert_eq!(decoded.quantile_us(quantile), all.quantile_us(quantile));
-            }
-        }
-
-        #[test]
-        fn any_bytes_are_refused_or_read(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = LatencyHistogram::new().add_v2(&bytes);
-        }
-
-        #[test]
-        fn a_broken_histogram_adds_nothing(
-            values in prop::collection::vec(1_u64..=HIGHEST_US, 1..100),
-            at in any::<prop::sample::Index>(),
-            byte in any::<u8>(),
-        ) {
-            let mut bytes = of(&values).to_v2();
-            let at = at.index(bytes.len());
-            bytes[at] = byte;
-            let mut histogram = LatencyHistogram::new();
-            if histogram.add_v2(&bytes).is_err() {
-                prop_assert!(histogram.is_empty());
-            }
-        }
-    }
-}
+mod tests;

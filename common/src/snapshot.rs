@@ -177,7 +177,7 @@ impl Default for Stall {
 }
 
 /// What the load box did during one block of wall time since the step's start.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Health {
     /// The largest stall of a worker.
     pub stall: Stall,
@@ -203,25 +203,6 @@ pub struct Health {
     pub lateness: LatencyHistogram,
     /// What the NATS client reported, at most 8.
     pub client_errors: Vec<String>,
-}
-
-impl Default for Health {
-    fn default() -> Self {
-        Self {
-            stall: Stall::default(),
-            process_cpu_milli: 0,
-            box_cpu_milli: 0,
-            steal_milli: 0,
-            throttled_us: 0,
-            timer_delay_us: 0,
-            write_blocked_us: 0,
-            in_flight_max: 0,
-            in_flight_sum: 0,
-            in_flight_samples: 0,
-            lateness: LatencyHistogram::new(),
-            client_errors: Vec::new(),
-        }
-    }
 }
 
 /// One agent's block of wall time.
