@@ -1,1 +1,38 @@
-fn main() {}
+//! Parses, starts tracing and the runtime, calls the library, and turns its outcome into an exit code.
+
+use std::process::ExitCode;
+
+use plimsoll::exit::Failure;
+use plimsoll::settings::{self, Invocation, InvocationError};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let invocation = match settings::read(std::env::args_os(), &|name| std::env::var(name).ok()) {
+        Ok(invocation) => invocation,
+        Err(InvocationError::CommandLine(error)) => error.exit(),
+        Err(InvocationError::Settings(error)) => return fail(&Failure::Usage(error.to_string())),
+    };
+    start_tracing();
+    let ended = match &invocation {
+        Invocation::DryRun(plan) => plimsoll::dry_run(plan),
+        Invocation::MaxRps(plan) => match tokio::runtime::Runtime::new() {
+            Ok(runtime) => runtime.block_on(plimsoll::max_rps(plan)),
+            Err(error) => Err(Failure::Incomplete(format!("no runtime: {error}"))),
+        },
+    };
+    match ended {
+        Ok(code) => code.into(),
+        Err(failure) => fail(&failure),
+    }
+}
+
+/// Warnings only, so that progress stays readable; `RUST_LOG` says otherwise.
+fn start_tracing() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+fn fail(failure: &Failure) -> ExitCode {
+    eprintln!("error: {failure}");
+    failure.exit_code().into()
+}

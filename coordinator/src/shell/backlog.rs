@@ -1,0 +1,170 @@
+//! Reads the watched durables: all through a trial, and before it until they have recovered.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use plimsoll_agent::clock::boottime_ns;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use super::monitor::Monitor;
+use crate::core::backlog::{BacklogRead, DurableName, DurableReads, DurableState, READ_DEADLINE, recovered};
+
+/// Between two reads while waiting for a recovery.
+const RECOVERY_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The newest total of each durable, where it was read.
+pub type Newest = Vec<(DurableName, Option<u64>)>;
+
+/// Reads every durable at an interval until it is finished.
+#[derive(Debug)]
+pub struct BacklogWatch {
+    durables: Vec<DurableName>,
+    reads: Arc<Mutex<Vec<Reads>>>,
+    newest: watch::Receiver<Newest>,
+    task: JoinHandle<()>,
+}
+
+/// One durable's answers with their instants on our clock. A day at two a second is some ten megabytes.
+type Reads = Vec<(u64, DurableState)>;
+
+impl BacklogWatch {
+    /// Starts to read.
+    pub fn start(monitor: Monitor, durables: Vec<DurableName>, every: Duration) -> Self {
+        let reads = Arc::new(Mutex::new(vec![Vec::new(); durables.len()]));
+        let (newest_found, newest) = watch::channel(durables.iter().map(|name| (name.clone(), None)).collect());
+        let task = tokio::spawn(read_on(monitor, durables.clone(), every, reads.clone(), newest_found));
+        Self { durables, reads, newest, task }
+    }
+
+    /// What was read last.
+    pub fn newest(&self) -> Newest {
+        self.newest.borrow().clone()
+    }
+
+    /// Stops reading. Instants count from the start of the hold; what was read before it belongs to the warmup.
+    pub fn finish(self, baselines: &[Option<DurableState>], hold_start_ns: u64) -> Vec<DurableReads> {
+        self.task.abort();
+        let reads = std::mem::take(&mut *self.reads.lock().unwrap_or_else(PoisonError::into_inner));
+        let of_hold = |reads: Reads| {
+            let since = |at_ns: u64| Some(Duration::from_nanos(at_ns.checked_sub(hold_start_ns)?));
+            reads.into_iter().filter_map(|(at_ns, state)| Some(BacklogRead { at: since(at_ns)?, state })).collect()
+        };
+        let durables = self.durables.iter().zip(baselines).zip(reads);
+        durables
+            .map(|((name, baseline), reads)| DurableReads {
+                name: name.clone(),
+                baseline: baseline.clone(),
+                reads: of_hold(reads),
+            })
+            .collect()
+    }
+}
+
+impl Drop for BacklogWatch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn read_on(
+    monitor: Monitor,
+    durables: Vec<DurableName>,
+    every: Duration,
+    reads: Arc<Mutex<Vec<Reads>>>,
+    newest: watch::Sender<Newest>,
+) {
+    if durables.is_empty() {
+        return;
+    }
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        let states = monitor.read(&durables, READ_DEADLINE).await;
+        let at_ns = boottime_ns();
+        let total = |state: &Option<DurableState>| state.as_ref()?.backlog().map(|backlog| backlog.total());
+        newest.send_replace(durables.iter().cloned().zip(states.iter().map(total)).collect());
+        let mut reads = reads.lock().unwrap_or_else(PoisonError::into_inner);
+        for (reads, state) in reads.iter_mut().zip(states) {
+            reads.extend(state.map(|state| (at_ns, state)));
+        }
+    }
+}
+
+/// The backlogs at rest, and how long they took to come there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// The newest reads.
+    pub states: Vec<Option<DurableState>>,
+    /// `None`: they were there.
+    pub took: Option<Duration>,
+}
+
+/// What a backlog must come back to.
+#[derive(Debug, Clone)]
+pub struct Rest {
+    /// Which durables.
+    pub durables: Vec<DurableName>,
+    /// Each one's total before the first trial; none before that is known.
+    pub baselines: Vec<Option<u64>>,
+    /// The most a backlog may grow in a hold.
+    pub growth_limit: u64,
+    /// How long it may take.
+    pub within: Duration,
+}
+
+/// Waits until every backlog is twice running at most its baseline and a tenth of the growth limit. Without a baseline
+/// any answer will do.
+///
+/// # Errors
+/// It did not within the limit; for people.
+pub async fn wait_for_recovery(monitor: &Monitor, rest: &Rest) -> Result<Recovery, String> {
+    let started = Instant::now();
+    let mut before: Option<Vec<Option<DurableState>>> = None;
+    let mut rounds = 0_u32;
+    loop {
+        let states = monitor.read(&rest.durables, READ_DEADLINE).await;
+        rounds += 1;
+        let waiting: Vec<usize> = (0..states.len())
+            .filter(|&i| {
+                !is_at_rest(rest, i, before.as_ref().and_then(|before| before[i].as_ref()), states[i].as_ref())
+            })
+            .collect();
+        if waiting.is_empty() {
+            return Ok(Recovery { states, took: (rounds > 2).then(|| started.elapsed()) });
+        }
+        if started.elapsed() + RECOVERY_INTERVAL > rest.within {
+            return Err(no_recovery(rest, &waiting, &states));
+        }
+        before = Some(states);
+        sleep(RECOVERY_INTERVAL).await;
+    }
+}
+
+fn is_at_rest(rest: &Rest, index: usize, before: Option<&DurableState>, now: Option<&DurableState>) -> bool {
+    let total = |state: Option<&DurableState>| state?.backlog().map(|backlog| backlog.total());
+    match (total(before), total(now)) {
+        (Some(before), Some(now)) => {
+            rest.baselines[index].is_none_or(|baseline| recovered(baseline, rest.growth_limit, [before, now]))
+        }
+        _ => false,
+    }
+}
+
+fn no_recovery(rest: &Rest, waiting: &[usize], states: &[Option<DurableState>]) -> String {
+    let words = |&i: &usize| {
+        let name = &rest.durables[i];
+        match (&states[i], rest.baselines[i]) {
+            (None, _) => format!("{name} gives no answer about its backlog"),
+            (Some(DurableState::Gone), _) => format!("{name} is gone"),
+            (Some(DurableState::Present { backlog, .. }), baseline) => {
+                let allowed = baseline.unwrap_or(0).saturating_add(rest.growth_limit / 10);
+                format!("{name} has a backlog of {} and should have at most {allowed}", backlog.total())
+            }
+        }
+    };
+    let all: Vec<String> = waiting.iter().map(words).collect();
+    format!("no recovery within {} (--recovery-limit): {}", humantime::format_duration(rest.within), all.join("; "))
+}

@@ -1,0 +1,136 @@
+//! What a monitoring URL says of streams and durables, for credentials that may not use the JetStream API.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::monitor::{ConsumerInfo, StreamInfo};
+use crate::core::backlog::DurableName;
+
+/// The answer of `/jsz?consumers=true&config=true`, as far as it is read.
+#[derive(Debug, Default, Deserialize)]
+pub struct Jsz {
+    #[serde(default)]
+    account_details: Vec<Account>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Account {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    stream_detail: Vec<Stream>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Stream {
+    name: String,
+    #[serde(flatten)]
+    info: StreamInfo,
+    #[serde(default)]
+    consumer_detail: Vec<ConsumerInfo>,
+}
+
+/// More than a server with ten thousand consumers answers.
+const MOST_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Asks the URL; blocks the thread.
+///
+/// # Errors
+/// No answer in time, or none that can be read; for people.
+pub fn fetch(url: &str, within: Duration) -> Result<Jsz, String> {
+    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(within)).build().into();
+    let separator = if url.contains('?') { '&' } else { '?' };
+    let answer = agent.get(format!("{url}{separator}consumers=true&config=true")).call();
+    let mut answer = answer.map_err(|error| error.to_string())?;
+    let body = answer.body_mut().with_config().limit(MOST_BYTES).read_to_vec().map_err(|error| error.to_string())?;
+    parse(&body)
+}
+
+/// Reads an answer.
+///
+/// # Errors
+/// It is none of /jsz; for people.
+pub fn parse(body: &[u8]) -> Result<Jsz, String> {
+    serde_json::from_slice(body).map_err(|error| format!("no answer of /jsz: {error}"))
+}
+
+impl Jsz {
+    /// A stream; `None` where the server has none of this name.
+    ///
+    /// # Errors
+    /// Several accounts have one; for people.
+    pub fn stream(&self, name: &str) -> Result<Option<StreamInfo>, String> {
+        Ok(self.find(name)?.map(|stream| stream.info.clone()))
+    }
+
+    /// A durable; `None` where the server has none of this name.
+    ///
+    /// # Errors
+    /// Several accounts have its stream; for people.
+    pub fn consumer(&self, durable: &DurableName) -> Result<Option<ConsumerInfo>, String> {
+        let Some(stream) = self.find(&durable.stream)? else { return Ok(None) };
+        Ok(stream.consumer_detail.iter().find(|consumer| consumer.name == durable.durable).cloned())
+    }
+
+    fn find(&self, name: &str) -> Result<Option<&Stream>, String> {
+        let of_account = |account: &'_ Account| account.stream_detail.iter().position(|stream| stream.name == name);
+        let found: Vec<(&Account, usize)> =
+            self.account_details.iter().filter_map(|account| Some((account, of_account(account)?))).collect();
+        match found.as_slice() {
+            [] => Ok(None),
+            [(account, index)] => Ok(Some(&account.stream_detail[*index])),
+            several => {
+                let names: Vec<&str> = several.iter().map(|(account, _)| account.name.as_str()).collect();
+                Err(format!(
+                    "the accounts {} all have a stream {name}: name one in the URL, as in /jsz?acc={}",
+                    names.join(", "),
+                    names[0]
+                ))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWER: &str = r#"{"server_id":"N","streams":2,"consumers":1,"account_details":[
+        {"name":"$G","id":"$G","stream_detail":[
+          {"name":"MESSAGES","created":"2026-01-01T00:00:00Z","state":{"messages":5,"bytes":500,"first_seq":1,"last_seq":7},
+           "config":{"name":"MESSAGES","storage":"file","num_replicas":1,"max_age":0,"max_bytes":-1},
+           "consumer_detail":[{"stream_name":"MESSAGES","name":"worker","created":"2026-01-01T00:00:01Z",
+             "num_ack_pending":3,"num_pending":4,"config":{"max_ack_pending":1000}}]},
+          {"name":"OTHER","state":{"last_seq":0}}]},
+        {"name":"B","stream_detail":[{"name":"OTHER","state":{"last_seq":1}}]}]}"#;
+
+    fn durable(stream: &str, durable: &str) -> DurableName {
+        DurableName { stream: stream.into(), durable: durable.into() }
+    }
+
+    #[test]
+    fn durables_and_streams_are_found_by_both_their_names() {
+        let jsz = parse(ANSWER.as_bytes()).unwrap();
+        let worker = jsz.consumer(&durable("MESSAGES", "worker")).unwrap().unwrap();
+        assert_eq!(
+            (worker.num_pending, worker.num_ack_pending, worker.created.as_str()),
+            (4, 3, "2026-01-01T00:00:01Z")
+        );
+        assert_eq!(jsz.stream("MESSAGES").unwrap().unwrap().state.last_seq, 7);
+        assert!(jsz.consumer(&durable("MESSAGES", "other")).unwrap().is_none());
+        assert!(jsz.consumer(&durable("NONE", "worker")).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_stream_of_several_accounts_is_refused_with_the_way_out() {
+        let words = parse(ANSWER.as_bytes()).unwrap().stream("OTHER").map(drop).unwrap_err();
+        assert_eq!(words, "the accounts $G, B all have a stream OTHER: name one in the URL, as in /jsz?acc=$G");
+    }
+
+    #[test]
+    fn another_page_is_no_answer_and_a_server_without_streams_is_an_empty_one() {
+        assert!(parse(b"<html>").unwrap_err().starts_with("no answer of /jsz: "));
+        assert!(parse(b"{\"disabled\":true}").unwrap().stream("MESSAGES").unwrap().is_none());
+    }
+}

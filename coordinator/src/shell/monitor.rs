@@ -1,0 +1,306 @@
+//! The coordinator's view of streams and durables: by the JetStream API or by a monitoring URL.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, RequestErrorKind};
+use futures::future::{join, join_all};
+use plimsoll_common::plan::redact_url;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use super::jsz::{self, Jsz};
+use crate::core::backlog::{Backlog, DurableName, DurableState};
+
+/// How long the target may take to accept a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// The client's default of a minute would show a dead server late.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// The server's newest complaints that are kept for an error's words.
+const COMPLAINTS: usize = 4;
+
+/// A connection of the coordinator to the target.
+#[derive(Debug, Clone)]
+pub struct Nats {
+    client: Client,
+    complaints: Arc<Mutex<VecDeque<String>>>,
+}
+
+impl Nats {
+    /// Connects as `plimsoll/<run>/coordinator`.
+    ///
+    /// # Errors
+    /// The target cannot be reached or refuses us; for people, with its words.
+    pub async fn connect(url: &str, credentials: Option<&str>, run_id: &str) -> Result<Self, String> {
+        let complaints = Arc::new(Mutex::new(VecDeque::new()));
+        let kept = complaints.clone();
+        let mut options = ConnectOptions::new()
+            .name(format!("plimsoll/{run_id}/coordinator"))
+            .ignore_discovered_servers()
+            .ping_interval(PING_INTERVAL)
+            .connection_timeout(CONNECT_LIMIT)
+            .event_callback(move |event| {
+                let kept = kept.clone();
+                async move { keep(&kept, &event) }
+            });
+        if let Some(credentials) = credentials {
+            let bad = |error| format!("--nats-creds: no credentials file of NATS: {error}");
+            options = options.credentials(credentials).map_err(bad)?;
+        }
+        let shown = redact_url(url);
+        let addresses: Vec<&str> = url.split(',').map(str::trim).collect();
+        let client = options.connect(addresses).await.map_err(|error| match error.kind() {
+            ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+                format!(
+                    "NATS at {shown} refuses the credentials: {error}; check --nats-creds, or the user in --nats-url"
+                )
+            }
+            _ => format!("NATS at {shown} cannot be reached: {error}; check --nats-url"),
+        })?;
+        Ok(Self { client, complaints })
+    }
+
+    /// The server's name and version, for the report.
+    pub fn server(&self) -> String {
+        let info = self.client.server_info();
+        let cluster = info.cluster.map_or(String::new(), |cluster| format!(", cluster {cluster}"));
+        format!("nats-server {} ({}{cluster})", info.version, info.server_name)
+    }
+
+    /// What the JetStream API knows of our account.
+    ///
+    /// # Errors
+    /// It does not answer; for people.
+    pub async fn account(&self, within: Duration) -> Result<AccountInfo, String> {
+        let account: Option<AccountInfo> = self.ask("$JS.API.INFO".to_owned(), within).await?;
+        account.ok_or_else(|| "the server knows no such account".to_owned())
+    }
+
+    /// Asks the JetStream API; `None` where it answers that there is no such thing.
+    async fn ask<T: DeserializeOwned>(&self, subject: String, within: Duration) -> Result<Option<T>, String> {
+        let answer = match timeout(within, self.client.request(subject.clone(), Default::default())).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => {
+                return Err("JetStream is not enabled for this account (nobody answers its API)".to_owned());
+            }
+            Ok(Err(error)) => return Err(format!("{subject}: {error}{}", self.newest_complaint())),
+            Err(_) => return Err(format!("{subject}: no answer within {within:?}{}", self.newest_complaint())),
+        };
+        let answer: ApiAnswer<T> = serde_json::from_slice(&answer.payload)
+            .map_err(|error| format!("{subject}: an answer that cannot be read: {error}"))?;
+        match answer {
+            ApiAnswer::Error { error } if error.is_not_found() => Ok(None),
+            ApiAnswer::Error { error } => Err(format!("{subject}: {} ({})", error.description, error.code)),
+            ApiAnswer::Found(found) => Ok(Some(found)),
+        }
+    }
+
+    /// Permission errors come apart from the request that they are about.
+    fn newest_complaint(&self) -> String {
+        let complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        complaints.back().map_or(String::new(), |words| format!("; the server says: {words}"))
+    }
+}
+
+fn keep(complaints: &Mutex<VecDeque<String>>, event: &Event) {
+    tracing::info!(%event, "connection to the target");
+    let Event::ServerError(error) = event else { return };
+    let mut complaints = complaints.lock().unwrap_or_else(PoisonError::into_inner);
+    if complaints.len() == COMPLAINTS {
+        complaints.pop_front();
+    }
+    complaints.push_back(error.to_string());
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ApiAnswer<T> {
+    Error { error: ApiError },
+    Found(T),
+}
+
+#[derive(Deserialize)]
+struct ApiError {
+    code: u32,
+    #[serde(default)]
+    description: String,
+}
+
+impl ApiError {
+    fn is_not_found(&self) -> bool {
+        self.code == 404
+    }
+}
+
+/// Of our account.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct AccountInfo {
+    /// Bytes of memory streams.
+    #[serde(default)]
+    pub memory: u64,
+    /// Bytes of file streams.
+    #[serde(default)]
+    pub storage: u64,
+    /// Negative: unlimited.
+    #[serde(default)]
+    pub limits: AccountLimits,
+}
+
+/// Bytes that an account's streams may take; negative: unlimited.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct AccountLimits {
+    /// In memory.
+    pub max_memory: i64,
+    /// In files.
+    pub max_storage: i64,
+}
+
+impl Default for AccountLimits {
+    fn default() -> Self {
+        Self { max_memory: -1, max_storage: -1 }
+    }
+}
+
+/// Of a stream.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct StreamInfo {
+    /// How it was set up.
+    pub config: StreamConfig,
+    /// What it holds.
+    pub state: StreamState,
+}
+
+/// How a stream was set up, as far as it changes an answer.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct StreamConfig {
+    /// "file" or "memory".
+    pub storage: String,
+    /// "limits", "interest", "workqueue".
+    pub retention: String,
+    /// Copies.
+    pub num_replicas: u32,
+    /// In nanoseconds; 0: for ever.
+    pub max_age: u64,
+    /// Negative or 0: unlimited.
+    pub max_bytes: i64,
+    /// Negative or 0: unlimited.
+    pub max_msgs: i64,
+}
+
+/// What a stream holds.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct StreamState {
+    /// The newest message's number.
+    pub last_seq: u64,
+    /// In all.
+    pub bytes: u64,
+}
+
+/// Of a durable.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ConsumerInfo {
+    /// Its name.
+    pub name: String,
+    /// In the server's words.
+    #[serde(default)]
+    pub created: String,
+    /// Not delivered yet.
+    #[serde(default)]
+    pub num_pending: u64,
+    /// Delivered and not acknowledged.
+    #[serde(default)]
+    pub num_ack_pending: u64,
+    /// How it was set up.
+    #[serde(default)]
+    pub config: ConsumerConfig,
+}
+
+/// How a durable was set up, as far as it changes an answer.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct ConsumerConfig {
+    /// Negative or 0: unlimited.
+    pub max_ack_pending: i64,
+    /// In nanoseconds.
+    pub ack_wait: u64,
+    /// Negative or 0: unlimited.
+    pub max_deliver: i64,
+}
+
+impl ConsumerInfo {
+    fn state(self) -> DurableState {
+        let backlog = Backlog { pending: self.num_pending, ack_pending: self.num_ack_pending };
+        DurableState::Present { backlog, created: self.created }
+    }
+}
+
+/// An answer about something that may not be there; an error in words where there was no answer.
+pub type Look<T> = Result<Option<T>, String>;
+
+/// Where streams and durables are looked at.
+#[derive(Debug, Clone)]
+pub enum Monitor {
+    /// By the JetStream API.
+    Api(Nats),
+    /// By a monitoring URL.
+    Jsz(Arc<str>),
+}
+
+impl Monitor {
+    /// Looks at streams and durables, all at once.
+    pub async fn look(
+        &self,
+        streams: &[String],
+        durables: &[DurableName],
+        within: Duration,
+    ) -> (Vec<Look<StreamInfo>>, Vec<Look<ConsumerInfo>>) {
+        match self {
+            Self::Api(nats) => {
+                let stream = |name: &String| nats.ask(format!("$JS.API.STREAM.INFO.{name}"), within);
+                let consumer = |DurableName { stream, durable }: &DurableName| {
+                    nats.ask(format!("$JS.API.CONSUMER.INFO.{stream}.{durable}"), within)
+                };
+                join(join_all(streams.iter().map(stream)), join_all(durables.iter().map(consumer))).await
+            }
+            Self::Jsz(url) => match fetch(url.clone(), within).await {
+                Ok(jsz) => (
+                    streams.iter().map(|name| jsz.stream(name)).collect(),
+                    durables.iter().map(|durable| jsz.consumer(durable)).collect(),
+                ),
+                Err(words) => (
+                    streams.iter().map(|_| Err(words.clone())).collect(),
+                    durables.iter().map(|_| Err(words.clone())).collect(),
+                ),
+            },
+        }
+    }
+
+    /// Reads durables; `None` for one whose answer did not come in time.
+    pub async fn read(&self, durables: &[DurableName], within: Duration) -> Vec<Option<DurableState>> {
+        let (_, consumers) = self.look(&[], durables, within).await;
+        let state = |look: Look<ConsumerInfo>| match look {
+            Ok(Some(info)) => Some(info.state()),
+            Ok(None) => Some(DurableState::Gone),
+            Err(words) => {
+                tracing::debug!(words, "a backlog was not read");
+                None
+            }
+        };
+        consumers.into_iter().map(state).collect()
+    }
+}
+
+async fn fetch(url: Arc<str>, within: Duration) -> Result<Jsz, String> {
+    let asked = tokio::task::spawn_blocking({
+        let url = url.clone();
+        move || jsz::fetch(&url, within)
+    });
+    let answer = asked.await.map_err(|error| error.to_string())?;
+    answer.map_err(|words| format!("{}: {words}", redact_url(&url)))
+}

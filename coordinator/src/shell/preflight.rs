@@ -1,0 +1,213 @@
+//! Looks at the target before anything is sent: whether what a run needs is there, and whether its messages fit.
+
+use std::time::Duration;
+
+use plimsoll_common::contract::subjects;
+use plimsoll_common::plan::{Inject, MessagesWorkload, Workload};
+
+use super::monitor::{AccountInfo, ConsumerInfo, Look, Monitor, Nats, StreamInfo};
+use crate::core::backlog::DurableName;
+use crate::report::Applied;
+use crate::settings::RunPlan;
+
+/// How long the JetStream API may take here, where nothing is measured yet.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// What a stored message takes beside its content: subject, headers, envelope, and the server's own record.
+const OVERHEAD_BYTES: u64 = 500;
+
+/// The streams that a run's messages enter, in their order.
+pub fn streams_entered(workload: &Workload) -> Vec<String> {
+    let Workload::Messages(MessagesWorkload { site_id, inject, .. }) = workload;
+    let canonical = subjects::canonical_stream(site_id);
+    match inject {
+        Inject::Frontdoor => vec![subjects::messages_stream(site_id), canonical],
+        Inject::Canonical => vec![canonical],
+    }
+}
+
+/// Checks streams, durables and storage. What it saw of their configuration, for the report.
+///
+/// # Errors
+/// Something is missing or does not fit; for people, with what to do.
+pub async fn check(plan: &RunPlan, nats: &Nats, monitor: &Monitor) -> Result<Vec<Applied>, String> {
+    let streams = streams_entered(&plan.workload);
+    let durables = &plan.target.durables;
+    let (found_streams, found_durables) = monitor.look(&streams, durables, ANSWER_LIMIT).await;
+    let streams: Vec<(String, StreamInfo)> = streams
+        .into_iter()
+        .zip(found_streams)
+        .map(|(name, found)| Ok((name.clone(), present_stream(&name, found)?)))
+        .collect::<Result<_, String>>()?;
+    let durables: Vec<(&DurableName, ConsumerInfo)> = durables
+        .iter()
+        .zip(found_durables)
+        .map(|(name, found)| Ok((name, present_durable(name, found)?)))
+        .collect::<Result<_, String>>()?;
+    if let Monitor::Api(_) = monitor {
+        let account = nats.account(ANSWER_LIMIT).await.map_err(|words| format!("preflight: {words}"))?;
+        fits(plan, &account, &streams)?;
+    }
+    let streams = streams.iter().map(|(name, info)| seen(format!("stream {name}"), stream_in_words(info)));
+    let durables = durables.iter().map(|(name, info)| seen(format!("durable {name}"), durable_in_words(info)));
+    Ok(streams.chain(durables).collect())
+}
+
+fn seen(setting: String, value: String) -> Applied {
+    Applied { setting, value, source: "target".to_owned() }
+}
+
+fn present_stream(name: &str, found: Look<StreamInfo>) -> Result<StreamInfo, String> {
+    found.map_err(no_answer)?.ok_or_else(|| {
+        format!(
+            "preflight: the target has no stream {name}: check --site-id, and start the service \
+             (with BOOTSTRAP_STREAMS=true it makes its streams), or pass --skip-preflight"
+        )
+    })
+}
+
+fn present_durable(name: &DurableName, found: Look<ConsumerInfo>) -> Result<ConsumerInfo, String> {
+    let DurableName { stream, durable } = name;
+    found.map_err(no_answer)?.ok_or_else(|| {
+        format!(
+            "preflight: the stream {stream} has no durable {durable}: start the service that owns it, \
+             or name the durables to watch with --durable"
+        )
+    })
+}
+
+fn no_answer(words: String) -> String {
+    format!(
+        "preflight: {words}; where the credentials do not allow the JetStream API, give --jsz-url or --skip-preflight"
+    )
+}
+
+/// Compares what the whole plan would store with what the account may still store. A full quota must not pose as the
+/// service's limit.
+fn fits(plan: &RunPlan, account: &AccountInfo, streams: &[(String, StreamInfo)]) -> Result<(), String> {
+    let per_stream = plan.operations().saturating_mul(bytes_per_message(&plan.workload));
+    let keeps_all =
+        |info: &StreamInfo| info.config.max_age == 0 && info.config.max_bytes <= 0 && info.config.max_msgs <= 0;
+    for (storage, used, limit) in
+        [("file", account.storage, account.limits.max_storage), ("memory", account.memory, account.limits.max_memory)]
+    {
+        let Ok(limit) = u64::try_from(limit) else { continue };
+        let copies = streams
+            .iter()
+            .filter(|(_, info)| info.config.storage == storage && keeps_all(info))
+            .map(|(_, info)| u64::from(info.config.num_replicas.max(1)))
+            .sum::<u64>();
+        let needed = per_stream.saturating_mul(copies);
+        let free = limit.saturating_sub(used);
+        if needed > free {
+            return Err(format!(
+                "preflight: the plan stores about {} in streams that keep every message, and the account has {} of \
+                 {storage} storage left ({} of {} are used): purge the streams, give them an age or size limit, lower \
+                 --steps or --hold, or pass --skip-preflight",
+                bytes_in_words(needed),
+                bytes_in_words(free),
+                bytes_in_words(used),
+                bytes_in_words(limit),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn bytes_per_message(workload: &Workload) -> u64 {
+    let Workload::Messages(messages) = workload;
+    let content = messages.preset.shape().content_bytes;
+    u64::from((content.start() + content.end()) / 2) + OVERHEAD_BYTES
+}
+
+fn bytes_in_words(bytes: u64) -> String {
+    match bytes as f64 {
+        bytes if bytes >= 1e9 => format!("{:.1} GB", bytes / 1e9),
+        bytes => format!("{:.1} MB", bytes / 1e6),
+    }
+}
+
+fn stream_in_words(info: &StreamInfo) -> String {
+    let config = &info.config;
+    let limit = |name: &str, value: i64| if value > 0 { format!(", {name} {value}") } else { String::new() };
+    let age = match config.max_age {
+        0 => "no max-age".to_owned(),
+        nanos => format!("max-age {}", humantime::format_duration(Duration::from_nanos(nanos))),
+    };
+    let (bytes, messages) = (limit("max-bytes", config.max_bytes), limit("max-msgs", config.max_msgs));
+    format!(
+        "{} storage, {} replicas, {} retention, {age}{bytes}{messages}",
+        config.storage, config.num_replicas, config.retention
+    )
+}
+
+fn durable_in_words(info: &ConsumerInfo) -> String {
+    let config = &info.config;
+    let wait = humantime::format_duration(Duration::from_nanos(config.ack_wait));
+    format!("max-ack-pending {}, ack-wait {wait}, max-deliver {}", config.max_ack_pending, config.max_deliver)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Invocation, read};
+
+    fn plan(flags: &str) -> RunPlan {
+        let arguments = format!("plimsoll max-rps --preset medium {flags}");
+        match read(arguments.split_whitespace().map(Into::into), &|_| None).unwrap() {
+            Invocation::MaxRps(plan) | Invocation::DryRun(plan) => *plan,
+        }
+    }
+
+    fn account(answer: &str) -> AccountInfo {
+        serde_json::from_str(answer).unwrap()
+    }
+
+    fn stream(config: &str) -> (String, StreamInfo) {
+        ("MESSAGES".to_owned(), serde_json::from_str(&format!("{{\"config\":{config}}}")).unwrap())
+    }
+
+    const KEEPS_ALL: &str = r#"{"storage":"file","num_replicas":1,"max_age":0,"max_bytes":-1,"max_msgs":-1}"#;
+    const KEEPS_A_GIGABYTE: &str = r#"{"storage":"file","num_replicas":1,"max_age":0,"max_bytes":1000000000}"#;
+
+    #[test]
+    fn a_plan_that_would_fill_the_account_is_refused_with_the_figures() {
+        // 1,000/s for 40 s at 700 bytes in two streams.
+        let plan = plan("--steps 1k");
+        let almost_full =
+            account(r#"{"storage":950000000,"memory":0,"limits":{"max_memory":-1,"max_storage":1000000000}}"#);
+        let error = fits(&plan, &almost_full, &[stream(KEEPS_ALL), stream(KEEPS_ALL)]).unwrap_err();
+        assert_eq!(
+            error,
+            "preflight: the plan stores about 56.0 MB in streams that keep every message, and the account has 50.0 MB of \
+             file storage left (950.0 MB of 1.0 GB are used): purge the streams, give them an age or size limit, lower \
+             --steps or --hold, or pass --skip-preflight"
+        );
+        assert_eq!(fits(&plan, &almost_full, &[stream(KEEPS_ALL), stream(KEEPS_A_GIGABYTE)]), Ok(()));
+        let unlimited = account(r#"{"storage":950000000,"limits":{"max_memory":-1,"max_storage":-1}}"#);
+        assert_eq!(fits(&plan, &unlimited, &[stream(KEEPS_ALL), stream(KEEPS_ALL)]), Ok(()));
+        assert_eq!(fits(&plan, &account("{}"), &[stream(KEEPS_ALL)]), Ok(()));
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_what_to_do() {
+        let name = DurableName { stream: "MESSAGES_CANONICAL_x".into(), durable: "message-worker".into() };
+        assert_eq!(
+            present_durable(&name, Ok(None)).unwrap_err(),
+            "preflight: the stream MESSAGES_CANONICAL_x has no durable message-worker: start the service that owns it, \
+             or name the durables to watch with --durable"
+        );
+        let words = present_stream("MESSAGES_x", Ok(None)).unwrap_err();
+        assert!(words.starts_with("preflight: the target has no stream MESSAGES_x: check --site-id"), "{words}");
+        let words = present_stream("MESSAGES_x", Err("no answer".into())).unwrap_err();
+        assert!(
+            words.contains("no answer; where the credentials do not allow the JetStream API, give --jsz-url"),
+            "{words}"
+        );
+    }
+
+    #[test]
+    fn a_run_enters_the_front_stream_only_through_the_front_door() {
+        assert_eq!(streams_entered(&plan("--site-id a").workload), ["MESSAGES_a", "MESSAGES_CANONICAL_a"]);
+        assert_eq!(streams_entered(&plan("--site-id a --inject canonical").workload), ["MESSAGES_CANONICAL_a"]);
+    }
+}

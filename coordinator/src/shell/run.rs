@@ -1,0 +1,309 @@
+//! A whole run: asks the core which level comes next, has the fleet hold it, has it judged, and writes it down.
+
+use std::fs::File;
+use std::time::SystemTime;
+
+use plimsoll_common::plan::Workload;
+use plimsoll_common::units::Rate;
+use tokio::time::sleep;
+
+use super::Stop;
+use super::backlog::{BacklogWatch, Recovery, Rest, wait_for_recovery};
+use super::fleet::{Fleet, FleetError};
+use super::identity::RunIdentity;
+use super::live::{Live, Now, Phase};
+use super::local_agents::LocalAgents;
+use super::metrics::MetricsPage;
+use super::monitor::Monitor;
+use super::preflight::streams_entered;
+use super::progress::Progress;
+use super::setup::{Dealt, Ready, set_up};
+use super::signals::Interrupt;
+use super::trial::{Held, TrialOrder, hold};
+use crate::core::answer::Ending;
+use crate::core::backlog::{READ_DEADLINE, StreamGrowth, read_interval};
+use crate::core::measurement::StepMeasurement;
+use crate::core::merge::ServiceReads;
+use crate::core::ramp::{NextTrial, Ramp};
+use crate::core::split::split;
+use crate::core::verdict::judge;
+use crate::exit::Failure;
+use crate::report::csv::CsvReport;
+use crate::report::{Applied, RunReport, TrialReport, words};
+use crate::settings::RunPlan;
+
+/// A deal stays while no agent's part of the whole moves by more than this; rounding alone moves it.
+const DEAL_TOLERANCE: f64 = 0.001;
+
+/// A room's rate that differs from its weight by more than this is worth a warning.
+const DEVIATION_WARNING_PPM: u64 = 50_000;
+
+/// Runs a plan to its end, whichever that is.
+///
+/// # Errors
+/// It could not be set up; no load was started.
+pub async fn max_rps(plan: &RunPlan, interrupt: Interrupt) -> Result<RunReport, Failure> {
+    let identity = RunIdentity::draw().map_err(Failure::Incomplete)?;
+    let live = Live::default();
+    let ready = tokio::select! {
+        biased;
+        () = interrupt.raised() => return Ok(report(plan, &identity, Vec::new(), Vec::new(), Ending::Aborted)),
+        ready = set_up(plan, &identity, &live) => ready?,
+    };
+    let mut run = Run::new(plan, ready, Progress::on_stderr(live), interrupt);
+    let ending = run.climb().await;
+    let (seen, trials) = run.close().await;
+    Ok(report(plan, &identity, seen, trials, ending))
+}
+
+fn report(
+    plan: &RunPlan,
+    identity: &RunIdentity,
+    seen: Vec<Applied>,
+    trials: Vec<TrialReport>,
+    ending: Ending,
+) -> RunReport {
+    let Workload::Messages(messages) = &plan.workload;
+    RunReport {
+        run_id: identity.run_id.clone(),
+        workload: plan.workload.name().to_owned(),
+        preset: messages.preset.to_string(),
+        applied: plan.applied.iter().cloned().chain(seen).collect(),
+        slo: plan.slo.clone(),
+        trials,
+        ending,
+    }
+}
+
+struct Run<'a> {
+    plan: &'a RunPlan,
+    ramp: Ramp,
+    fleet: Fleet,
+    local: Option<LocalAgents>,
+    monitor: Monitor,
+    csv: Option<CsvReport<File>>,
+    _metrics: Option<MetricsPage>,
+    dealt: Dealt,
+    /// The backlogs before the first trial; what every later one must come back to.
+    rest: Rest,
+    progress: Progress,
+    interrupt: Interrupt,
+    seen: Vec<Applied>,
+    trials: Vec<TrialReport>,
+}
+
+impl<'a> Run<'a> {
+    fn new(plan: &'a RunPlan, ready: Ready, progress: Progress, interrupt: Interrupt) -> Self {
+        let Ready { fleet, local, monitor, csv, metrics, dealt, seen } = ready;
+        let rest = Rest {
+            durables: plan.target.durables.clone(),
+            baselines: vec![None; plan.target.durables.len()],
+            growth_limit: plan.slo.pending_growth,
+            within: plan.target.recovery_limit,
+        };
+        let ramp = Ramp::new(&plan.steps, plan.on_trip, plan.trials);
+        let trials = Vec::new();
+        Self {
+            plan,
+            ramp,
+            fleet,
+            local,
+            monitor,
+            csv,
+            _metrics: metrics,
+            dealt,
+            rest,
+            progress,
+            interrupt,
+            seen,
+            trials,
+        }
+    }
+
+    /// Holds trial after trial until the ramp is over.
+    async fn climb(&mut self) -> Ending {
+        self.warn_of_deviation();
+        while let Some(next) = self.ramp.next_trial() {
+            match self.hold_and_judge(next).await {
+                Ok(()) => {}
+                Err(Stop::Interrupted) => return Ending::Aborted,
+                Err(Stop::Failed(why)) => return Ending::Failed(why),
+            }
+        }
+        Ending::Completed
+    }
+
+    async fn hold_and_judge(&mut self, next: NextTrial) -> Result<(), Stop> {
+        let shares = split(next.level, &self.fleet.capacities())?;
+        self.deal_for(&shares).await?;
+        let recovery = self.recover(next).await?;
+        let measured = self.hold(next, &shares, &recovery).await?;
+        self.ramp.record(judge(&measured.step, &self.plan.slo));
+        self.write_down(measured.step, measured.started_at, &recovery)?;
+        if let Some(lost) = measured.lost {
+            return Err(lost.into());
+        }
+        if self.ramp.next_trial().is_some() {
+            self.cool_down(next).await?;
+        }
+        Ok(())
+    }
+
+    /// Deals rooms and users again where an agent's part of the whole has changed.
+    async fn deal_for(&mut self, shares: &[Rate]) -> Result<(), Stop> {
+        if is_alike(&self.dealt.shares, shares) {
+            return Ok(());
+        }
+        let deal = self.dealt.deal + 1;
+        let summary = tokio::select! {
+            biased;
+            () = self.interrupt.raised() => return Err(Stop::Interrupted),
+            summary = self.fleet.deal(deal, shares) => summary?,
+        };
+        self.dealt = Dealt { deal, shares: shares.to_vec(), summary };
+        self.warn_of_deviation();
+        Ok(())
+    }
+
+    fn warn_of_deviation(&self) {
+        let deviation = self.dealt.summary.largest_deviation_ppm;
+        if deviation > DEVIATION_WARNING_PPM {
+            self.progress.say(&format!(
+                "warning: a room's rate differs from its weight by up to {:.1} %: fewer agents or a larger preset would \
+                 follow the service's mix",
+                deviation as f64 / 10_000.0
+            ));
+        }
+    }
+
+    /// Waits until the service's backlogs are back at what they were before the first trial.
+    async fn recover(&mut self, next: NextTrial) -> Result<Recovery, Stop> {
+        let steps = self.plan.steps.rates().len();
+        self.progress.update(Now::idle(next, steps, Phase::Recovery, self.plan.target.recovery_limit));
+        let recovery = tokio::select! {
+            biased;
+            () = self.interrupt.raised() => return Err(Stop::Interrupted),
+            lost = self.fleet.lost() => return Err(lost.into()),
+            recovery = wait_for_recovery(&self.monitor, &self.rest) => recovery.map_err(Stop::Failed)?,
+        };
+        for (baseline, state) in self.rest.baselines.iter_mut().zip(&recovery.states) {
+            let total = || state.as_ref()?.backlog().map(|backlog| backlog.total());
+            *baseline = baseline.or_else(total);
+        }
+        Ok(recovery)
+    }
+
+    async fn hold(&mut self, next: NextTrial, shares: &[Rate], recovery: &Recovery) -> Result<Measured, Stop> {
+        let streams = streams_entered(&self.plan.workload);
+        let before = self.last_sequences(&streams).await;
+        let durables = self.plan.target.durables.clone();
+        let watch = BacklogWatch::start(self.monitor.clone(), durables, read_interval(self.plan.phases.hold));
+        let order = TrialOrder { plan: self.plan, next, shares };
+        let Held { merge, started_at, hold_start_ns, lost } =
+            hold(&mut self.fleet, &order, &watch, &mut self.progress, &self.interrupt).await?;
+        let after = self.last_sequences(&streams).await;
+        let growth = |((stream, before), after): ((String, Option<u64>), Option<u64>)| {
+            Some(StreamGrowth { stream, messages: after?.saturating_sub(before?) })
+        };
+        let service = ServiceReads {
+            durables: watch.finish(&recovery.states, hold_start_ns),
+            streams: streams.into_iter().zip(before).zip(after).filter_map(growth).collect(),
+        };
+        Ok(Measured { step: merge.finish(&service), started_at, lost })
+    }
+
+    /// The number of each stream's newest message; `None` where it cannot be read, which only costs a note.
+    async fn last_sequences(&self, streams: &[String]) -> Vec<Option<u64>> {
+        let (streams, _) = self.monitor.look(streams, &[], READ_DEADLINE).await;
+        streams.into_iter().map(|stream| Some(stream.ok()??.state.last_seq)).collect()
+    }
+
+    /// At once, so that a later error loses nothing.
+    fn write_down(
+        &mut self,
+        measurement: StepMeasurement,
+        started_at: SystemTime,
+        recovery: &Recovery,
+    ) -> Result<(), Stop> {
+        let judged = self.ramp.trials().last().expect("a verdict was just recorded").clone();
+        let trial = TrialReport {
+            judged,
+            measurement,
+            started_at: humantime::format_rfc3339_millis(started_at).to_string(),
+            recovery: recovery.took,
+            deal: Some(self.dealt.summary),
+        };
+        self.progress.say(&verdict_line(&trial, self.plan.steps.rates().len()));
+        let row = self.csv.as_mut().map_or(Ok(()), |csv| csv.row(&trial));
+        self.trials.push(trial);
+        row.map_err(|error| Stop::Failed(format!("--csv: {error}")))
+    }
+
+    async fn cool_down(&mut self, next: NextTrial) -> Result<(), Stop> {
+        let cooldown = self.plan.phases.cooldown;
+        self.progress.update(Now::idle(next, self.plan.steps.rates().len(), Phase::Cooldown, cooldown));
+        tokio::select! {
+            biased;
+            () = self.interrupt.raised() => Err(Stop::Interrupted),
+            lost = self.fleet.lost() => Err(lost.into()),
+            () = sleep(cooldown) => Ok(()),
+        }
+    }
+
+    /// Lets the agents go. What the report needs is left.
+    async fn close(self) -> (Vec<Applied>, Vec<TrialReport>) {
+        self.progress.finish();
+        self.fleet.release().await;
+        if let Some(local) = self.local {
+            local.stop().await;
+        }
+        (self.seen, self.trials)
+    }
+}
+
+/// A trial of which everything is known but the verdict.
+struct Measured {
+    step: StepMeasurement,
+    started_at: SystemTime,
+    lost: Option<FleetError>,
+}
+
+fn is_alike(dealt: &[Rate], shares: &[Rate]) -> bool {
+    let sum = |shares: &[Rate]| shares.iter().map(|share| share.as_f64()).sum::<f64>();
+    let (dealt_sum, sum) = (sum(dealt), sum(shares));
+    let moved = |(dealt, share): (&Rate, &Rate)| {
+        let (dealt, share) = (dealt.as_f64() / dealt_sum, share.as_f64() / sum);
+        (share / dealt - 1.0).abs() > DEAL_TOLERANCE
+    };
+    dealt.len() == shares.len() && !dealt.iter().zip(shares).any(moved)
+}
+
+fn verdict_line(trial: &TrialReport, steps: usize) -> String {
+    let judged = &trial.judged;
+    let reasons = words::reasons(&judged.verdict);
+    let reasons = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) };
+    format!(
+        "step {}/{steps} {}/s {}, achieved {:.1}/s{reasons}",
+        judged.trial.step + 1,
+        judged.level,
+        judged.verdict.word(),
+        trial.measurement.achieved_rate(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rates(texts: &[&str]) -> Vec<Rate> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_deal_stands_while_the_parts_of_the_whole_do() {
+        let thirds = rates(&["166.667", "166.667", "166.666"]);
+        assert!(is_alike(&thirds, &rates(&["333.334", "333.333", "333.333"])));
+        assert!(!is_alike(&thirds, &rates(&["100", "200", "200"])));
+        assert!(!is_alike(&thirds, &rates(&["250", "250"])));
+    }
+}

@@ -1,0 +1,325 @@
+//! One agent's session: the stream that is the lease. A task of its own reads it, so that a ping never waits for anything
+//! but the stream before its echo.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use plimsoll_agent::clock::boottime_ns;
+use plimsoll_common::plan::TrialId;
+use plimsoll_common::snapshot::{Snapshot, StepTotals};
+use plimsoll_common::units::Rate;
+use plimsoll_common::wire::MAX_MESSAGE_BYTES;
+use plimsoll_proto::PROTOCOL_VERSION;
+use plimsoll_proto::v1::agent_client::AgentClient;
+use plimsoll_proto::v1::agent_message::Message as FromAgent;
+use plimsoll_proto::v1::coordinator_message::Message as ToAgent;
+use plimsoll_proto::v1::{self, CoordinatorMessage, RefusedKind};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Endpoint;
+use tonic::{Status, Streaming};
+
+use super::fleet::FleetError;
+use crate::core::clock_offset::{ClockEstimator, ClockOffset, RoundTrip};
+
+/// How long a connection may take to come up.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// How long an agent may take to answer the claim: it only looks at what it has.
+const HELLO_LIMIT: Duration = Duration::from_secs(5);
+/// Messages to an agent that may wait: a dozen orders at most besides echoes, and an agent with this many unread is gone.
+const OUTBOUND: usize = 64;
+
+/// Where an agent is and what reports call it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentAddress {
+    /// Its name.
+    pub name: String,
+    /// `host:port`.
+    pub address: String,
+}
+
+/// What every agent of a run is told first.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// Who we are, for people.
+    pub coordinator: String,
+    /// The run's name.
+    pub run_id: String,
+    /// How long the agent outlives the newest ping that was echoed.
+    pub lease_timeout: Duration,
+    /// Whether the run's orders carry a password or credentials.
+    pub secrets: Secrets,
+}
+
+/// Whether what an agent is told must not be read on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrets {
+    /// It may be read by anybody.
+    None,
+    /// It carries a password or credentials.
+    Carried,
+}
+
+/// What an agent said of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentHello {
+    /// Random per process.
+    pub instance: String,
+    /// Its box.
+    pub hostname: String,
+    /// Threads that make load.
+    pub workers: NonZeroU32,
+    /// Its share is never above this.
+    pub ceiling: Option<Rate>,
+    /// The workloads it knows.
+    pub workloads: Vec<String>,
+}
+
+/// What came from an agent, beside its pings.
+#[derive(Debug)]
+pub enum AgentEvent {
+    /// Connected to the target, which says so of itself.
+    Prepared(String),
+    /// Rooms and users are dealt.
+    Dealt(v1::Dealt),
+    /// The step is accepted.
+    Armed(TrialId),
+    /// A block of wall time.
+    Snapshot(Box<Snapshot>),
+    /// The step is over.
+    Totals(Box<StepTotals>),
+    /// What was asked cannot be done; its words.
+    Refused(String),
+    /// The session is over; why.
+    Lost(String),
+}
+
+/// An agent's session that is under way. Dropping it ends the stream and with it the agent's lease.
+#[derive(Debug)]
+pub struct Session {
+    /// The agent's name.
+    pub name: String,
+    /// What it said of itself.
+    pub hello: AgentHello,
+    outbound: mpsc::Sender<CoordinatorMessage>,
+    clock: watch::Receiver<Option<ClockOffset>>,
+    listener: JoinHandle<()>,
+}
+
+impl Session {
+    /// Dials an agent, claims it, and hands what it sends to `events` under its index.
+    ///
+    /// # Errors
+    /// It cannot be reached, refuses, or says of itself what does not fit.
+    pub async fn open(
+        agent: &AgentAddress,
+        index: usize,
+        claim: &Claim,
+        events: mpsc::Sender<(usize, AgentEvent)>,
+    ) -> Result<Self, FleetError> {
+        let unreachable = |why: String| FleetError::Unreachable { agent: agent.address.clone(), why };
+        let address = resolve(agent, claim.secrets).await?;
+        let endpoint =
+            Endpoint::from_shared(format!("http://{address}")).map_err(|error| unreachable(chain(&error)))?;
+        let channel = timeout(CONNECT_LIMIT, endpoint.tcp_nodelay(true).connect())
+            .await
+            .map_err(|_| unreachable(format!("no connection within {CONNECT_LIMIT:?}")))?
+            .map_err(|error| unreachable(chain(&error)))?;
+        let mut client = AgentClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let (outbound, orders) = mpsc::channel(OUTBOUND);
+        outbound.try_send(order(claim_message(claim))).expect("a new queue has room");
+        let greeting = async {
+            let mut inbound = client.session(ReceiverStream::new(orders)).await?.into_inner();
+            let first = inbound.message().await?;
+            Ok::<_, Status>((inbound, first))
+        };
+        let (inbound, first) = timeout(HELLO_LIMIT, greeting)
+            .await
+            .map_err(|_| unreachable(format!("no Hello within {HELLO_LIMIT:?}")))?
+            .map_err(|status| denied(agent, &status))?;
+        let hello = hello(agent, first.and_then(|message| message.message))?;
+        let (clock_found, clock) = watch::channel(None);
+        let listener = Listener {
+            index,
+            outbound: outbound.clone(),
+            clock: clock_found,
+            events,
+            round_trips: ClockEstimator::default(),
+        };
+        let listener = tokio::spawn(listener.listen(inbound, claim.lease_timeout));
+        Ok(Self { name: agent.name.clone(), hello, outbound, clock, listener })
+    }
+
+    /// Queues an order. One that cannot be queued is not lost sight of: the listener finds out why and says so.
+    pub fn send(&self, message: ToAgent) {
+        if self.outbound.try_send(order(message)).is_err() {
+            tracing::debug!(agent = self.name, "an order could not be queued");
+        }
+    }
+
+    /// The agent's clock against ours, once a round trip has shown it; waits for the first.
+    pub async fn clock(&self) -> Option<ClockOffset> {
+        self.clock.clone().wait_for(Option::is_some).await.ok().and_then(|clock| *clock)
+    }
+
+    /// Ends the session: waits until the agent has read what was queued and closed the stream, or for `limit`.
+    pub async fn close(mut self, limit: Duration) {
+        self.send(ToAgent::Release(v1::Release {}));
+        if timeout(limit, &mut self.listener).await.is_err() {
+            tracing::debug!(agent = self.name, "did not close its session in time");
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.listener.abort();
+    }
+}
+
+fn order(message: ToAgent) -> CoordinatorMessage {
+    CoordinatorMessage { message: Some(message) }
+}
+
+fn claim_message(claim: &Claim) -> ToAgent {
+    ToAgent::Claim(v1::Claim {
+        protocol_version: PROTOCOL_VERSION,
+        build: env!("CARGO_PKG_VERSION").to_owned(),
+        coordinator: claim.coordinator.clone(),
+        run_id: claim.run_id.clone(),
+        lease_timeout_ms: u32::try_from(claim.lease_timeout.as_millis()).unwrap_or(u32::MAX),
+    })
+}
+
+/// The address to dial. Secrets go to loopback addresses only, since nothing else is encrypted.
+async fn resolve(agent: &AgentAddress, secrets: Secrets) -> Result<SocketAddr, FleetError> {
+    let unreachable = |why: String| FleetError::Unreachable { agent: agent.address.clone(), why };
+    let found = tokio::net::lookup_host(&agent.address).await.map_err(|error| unreachable(error.to_string()))?;
+    let addresses: Vec<SocketAddr> = found.collect();
+    // A name may stand for both families while the agent listens on one; the older one is what agents default to.
+    let address = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first()).copied();
+    let address = address.ok_or_else(|| unreachable("its name has no address".to_owned()))?;
+    if secrets == Secrets::Carried && !address.ip().is_loopback() {
+        return Err(FleetError::Secrets { agent: agent.address.clone() });
+    }
+    Ok(address)
+}
+
+fn hello(agent: &AgentAddress, first: Option<FromAgent>) -> Result<AgentHello, FleetError> {
+    let nonsense = |why: &str| FleetError::Denied { agent: agent.address.clone(), words: why.to_owned() };
+    let Some(FromAgent::Hello(hello)) = first else { return Err(nonsense("it did not answer the claim with a Hello")) };
+    if hello.protocol_version != PROTOCOL_VERSION {
+        return Err(FleetError::Version {
+            agent: agent.address.clone(),
+            theirs: hello.protocol_version,
+            their_build: hello.build.chars().take(64).collect(),
+        });
+    }
+    let ceiling = match hello.max_rate_milli_per_s {
+        None => None,
+        Some(milli) => Some(Rate::from_milli(milli).ok_or_else(|| nonsense("its ceiling is no rate"))?),
+    };
+    let workers = NonZeroU32::new(hello.workers).ok_or_else(|| nonsense("it has no workers"))?;
+    let v1::Hello { instance, hostname, workloads, .. } = hello;
+    Ok(AgentHello { instance, hostname, workers, ceiling, workloads })
+}
+
+fn denied(agent: &AgentAddress, status: &Status) -> FleetError {
+    match status.code() {
+        tonic::Code::FailedPrecondition | tonic::Code::InvalidArgument | tonic::Code::PermissionDenied => {
+            FleetError::Denied { agent: agent.address.clone(), words: status.message().to_owned() }
+        }
+        _ => FleetError::Unreachable { agent: agent.address.clone(), why: words(status) },
+    }
+}
+
+fn words(status: &Status) -> String {
+    match status.message() {
+        "" => format!("{:?}", status.code()),
+        message => message.to_owned(),
+    }
+}
+
+/// An error with its causes: tonic's own texts alone say "transport error".
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Reads one agent's stream to its end.
+struct Listener {
+    index: usize,
+    outbound: mpsc::Sender<CoordinatorMessage>,
+    clock: watch::Sender<Option<ClockOffset>>,
+    events: mpsc::Sender<(usize, AgentEvent)>,
+    round_trips: ClockEstimator,
+}
+
+impl Listener {
+    async fn listen(mut self, mut inbound: Streaming<v1::AgentMessage>, silence: Duration) {
+        let why = loop {
+            let next = match timeout(silence, inbound.message()).await {
+                Err(_) => break format!("silent for {silence:?}"),
+                Ok(Err(status)) => break words(&status),
+                Ok(Ok(None)) => break "ended its session".to_owned(),
+                Ok(Ok(Some(message))) => self.take(message),
+            };
+            if let Err(why) = next {
+                break why;
+            }
+        };
+        // The receiver is gone only when the run is over.
+        let _ = self.events.send((self.index, AgentEvent::Lost(why))).await;
+    }
+
+    fn take(&mut self, message: v1::AgentMessage) -> Result<(), String> {
+        let event = match message.message.ok_or("sent an empty message")? {
+            FromAgent::Ping(ping) => return self.echo(&ping),
+            FromAgent::Prepared(prepared) => AgentEvent::Prepared(prepared.server),
+            FromAgent::Dealt(dealt) => AgentEvent::Dealt(dealt),
+            FromAgent::Armed(armed) => AgentEvent::Armed(TrialId { step: armed.step, trial: armed.trial }),
+            FromAgent::Snapshot(snapshot) => {
+                let snapshot = snapshot.try_into().map_err(|error| format!("sent a bad snapshot: {error}"))?;
+                AgentEvent::Snapshot(Box::new(snapshot))
+            }
+            FromAgent::StepTotals(totals) => {
+                let totals = totals.try_into().map_err(|error| format!("sent bad totals: {error}"))?;
+                AgentEvent::Totals(Box::new(totals))
+            }
+            FromAgent::Refused(refused) if refused.kind() == RefusedKind::Unspecified => {
+                return Err("refused without saying which kind of refusal".to_owned());
+            }
+            FromAgent::Refused(refused) => AgentEvent::Refused(refused.message),
+            FromAgent::Hello(_) => return Err("said Hello twice".to_owned()),
+        };
+        // Waiting here would let the next ping wait too.
+        self.events.try_send((self.index, event)).map_err(|_| "sends more than the coordinator can take".to_owned())
+    }
+
+    fn echo(&mut self, ping: &v1::Ping) -> Result<(), String> {
+        let echo = v1::Echo { ping_sent_boottime_ns: ping.sent_boottime_ns, coordinator_ns: boottime_ns() };
+        self.outbound.try_send(order(ToAgent::Echo(echo))).map_err(|_| "does not read what it is sent".to_owned())?;
+        if let Some(receipt) = ping.last_echo {
+            self.round_trips.add(RoundTrip {
+                sent_ns: receipt.ping_sent_boottime_ns,
+                coordinator_ns: receipt.coordinator_ns,
+                received_ns: receipt.received_boottime_ns,
+            });
+            self.clock.send_replace(self.round_trips.estimate());
+        }
+        Ok(())
+    }
+}

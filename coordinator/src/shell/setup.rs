@@ -1,0 +1,168 @@
+//! Everything that is checked, connected and prepared before the first load: what fails here started nothing.
+
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+
+use plimsoll_common::plan::{AgentPlan, Target, Workload};
+use plimsoll_common::units::Rate;
+
+use super::fleet::{Fleet, FleetError};
+use super::identity::RunIdentity;
+use super::live::Live;
+use super::local_agents::LocalAgents;
+use super::metrics::MetricsPage;
+use super::monitor::{Monitor, Nats};
+use super::preflight;
+use super::session::{AgentAddress, Claim, Secrets};
+use crate::core::split::split;
+use crate::exit::Failure;
+use crate::report::csv::CsvReport;
+use crate::report::{Applied, DealSummary};
+use crate::settings::{FleetChoice, Preflight, RunPlan};
+
+/// What a run works with once everything is ready.
+pub struct Ready {
+    /// Prepared, and dealt for the first step.
+    pub fleet: Fleet,
+    /// The agents of this process, where the fleet is one.
+    pub local: Option<LocalAgents>,
+    /// Where backlogs are read.
+    pub monitor: Monitor,
+    /// One row per trial goes here.
+    pub csv: Option<CsvReport<File>>,
+    /// Serves as long as it lives.
+    pub metrics: Option<MetricsPage>,
+    /// What rooms and users are dealt for, and how.
+    pub dealt: Dealt,
+    /// What was seen of target and boxes, for the report.
+    pub seen: Vec<Applied>,
+}
+
+/// A deal that stands.
+#[derive(Debug, Clone)]
+pub struct Dealt {
+    /// Its number, from 0.
+    pub deal: u32,
+    /// What it was dealt for.
+    pub shares: Vec<Rate>,
+    /// What came of it.
+    pub summary: DealSummary,
+}
+
+/// Checks, connects and prepares everything.
+///
+/// # Errors
+/// The first thing that does not work, in words; no load was started.
+pub async fn set_up(plan: &RunPlan, identity: &RunIdentity, live: &Live) -> Result<Ready, Failure> {
+    let csv = plan.csv.as_deref().map(open_csv).transpose()?;
+    let metrics = match plan.metrics_listen {
+        Some(address) => Some(MetricsPage::serve(address, live.clone()).await.map_err(Failure::Usage)?),
+        None => None,
+    };
+    let target = target(plan)?;
+    let (monitor, mut seen) = look_at_target(plan, &target, identity).await.map_err(Failure::Usage)?;
+    let local = match plan.fleet {
+        FleetChoice::Local(agents) => Some(LocalAgents::start(agents).await.map_err(Failure::Incomplete)?),
+        FleetChoice::Remote(_) => None,
+    };
+    let (fleet, dealt) = assemble(plan, target, identity, local.as_ref()).await?;
+    for (agent, words) in fleet.boxes() {
+        seen.push(Applied { setting: format!("agent {agent}"), value: words, source: "agent".to_owned() });
+    }
+    let csv = csv.map(|file| start_csv(file, &plan.workload)).transpose()?;
+    Ok(Ready { fleet, local, monitor, csv, metrics, dealt, seen })
+}
+
+/// Opens without emptying: a run that never starts leaves the last one's rows alone.
+fn open_csv(path: &Path) -> Result<File, Failure> {
+    let opened = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+    opened.map_err(|error| {
+        Failure::Usage(format!(
+            "--csv: got '{}', takes the path of a file that can be written: {error}",
+            path.display()
+        ))
+    })
+}
+
+fn start_csv(file: File, workload: &Workload) -> Result<CsvReport<File>, Failure> {
+    let started = file.set_len(0).map_err(Into::into).and_then(|()| CsvReport::start(file, workload.series()));
+    started.map_err(|error| Failure::Incomplete(format!("--csv: {error}")))
+}
+
+fn target(plan: &RunPlan) -> Result<Target, Failure> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).map_err(|error| {
+            let path = path.display();
+            Failure::Usage(format!("--nats-creds: got '{path}', takes the path of a credentials file: {error}"))
+        })
+    };
+    let credentials = plan.target.nats_creds.as_deref().map(read).transpose()?;
+    Ok(Target { url: plan.target.nats_url.clone(), credentials })
+}
+
+async fn look_at_target(
+    plan: &RunPlan,
+    target: &Target,
+    identity: &RunIdentity,
+) -> Result<(Monitor, Vec<Applied>), String> {
+    let nats = Nats::connect(&target.url, target.credentials.as_deref(), &identity.run_id).await?;
+    let monitor = match &plan.target.jsz_url {
+        Some(url) => Monitor::Jsz(url.as_str().into()),
+        None => Monitor::Api(nats.clone()),
+    };
+    let server = Applied { setting: "server".to_owned(), value: nats.server(), source: "target".to_owned() };
+    let mut seen = vec![server];
+    if plan.target.preflight == Preflight::Check {
+        seen.extend(preflight::check(plan, &nats, &monitor).await?);
+    }
+    Ok((monitor, seen))
+}
+
+/// The fleet, claimed, able to carry every step, prepared, and dealt for the first one.
+async fn assemble(
+    plan: &RunPlan,
+    target: Target,
+    identity: &RunIdentity,
+    local: Option<&LocalAgents>,
+) -> Result<(Fleet, Dealt), Failure> {
+    let addresses: Vec<AgentAddress> = match (&plan.fleet, local) {
+        (FleetChoice::Remote(addresses), _) => {
+            addresses.iter().map(|address| AgentAddress { name: address.clone(), address: address.clone() }).collect()
+        }
+        (FleetChoice::Local(_), agents) => agents.map(|agents| agents.addresses.clone()).unwrap_or_default(),
+    };
+    let carries = target.credentials.is_some() || target.url.contains('@');
+    let claim = Claim {
+        coordinator: identity.coordinator.clone(),
+        run_id: identity.run_id.clone(),
+        lease_timeout: plan.lease_timeout,
+        secrets: if carries { Secrets::Carried } else { Secrets::None },
+    };
+    let mut fleet = Fleet::connect(&addresses, &claim, plan.workload.name()).await.map_err(failure)?;
+    let capacities = fleet.capacities();
+    let shares: Vec<Vec<Rate>> = (plan.steps.rates().iter())
+        .map(|&level| split(level, &capacities))
+        .collect::<Result<_, _>>()
+        .map_err(|error| Failure::Usage(format!("--steps: {error}")))?;
+    let first = shares.into_iter().next().expect("a list of steps is never empty");
+    fleet.prepare(&agent_plan(plan, target, identity)).await.map_err(failure)?;
+    let summary = fleet.deal(0, &first).await.map_err(failure)?;
+    Ok((fleet, Dealt { deal: 0, shares: first, summary }))
+}
+
+fn failure(error: FleetError) -> Failure {
+    if error.is_usage() { Failure::Usage(error.to_string()) } else { Failure::Incomplete(error.to_string()) }
+}
+
+fn agent_plan(plan: &RunPlan, target: Target, identity: &RunIdentity) -> AgentPlan {
+    AgentPlan {
+        agent_index: 0,
+        run_nonce: identity.nonce,
+        seed: plan.seed,
+        target,
+        workload: plan.workload.clone(),
+        request_timeout: plan.request_timeout,
+        series: plan.slo.limits(),
+        max_lateness: plan.max_lateness,
+    }
+}

@@ -1,0 +1,243 @@
+//! One trial over the whole fleet: armed, held, drained, and stopped everywhere at once when anything goes wrong.
+
+use std::time::{Duration, SystemTime};
+
+use plimsoll_agent::clock::boottime_ns;
+use plimsoll_common::plan::StepOrder;
+use plimsoll_common::units::Rate;
+use plimsoll_proto::v1::coordinator_message::Message as ToAgent;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+use super::Stop;
+use super::backlog::BacklogWatch;
+use super::fleet::{Fleet, FleetError};
+use super::live::{Now, Phase};
+use super::progress::Progress;
+use super::session::AgentEvent;
+use super::signals::Interrupt;
+use crate::core::clock_offset::ClockOffset;
+use crate::core::merge::{AgentPart, TrialMerge, TrialPlan};
+use crate::core::ramp::NextTrial;
+use crate::settings::{Phases, RunPlan};
+
+/// Between the order and the start: time for the order to arrive and for every agent to say that it is armed.
+const LEAD: Duration = Duration::from_millis(300);
+/// And so many round trips of the slowest agent.
+const LEAD_ROUND_TRIPS: u32 = 4;
+/// What an agent may take beyond warmup, hold and request timeout to send its totals.
+const TOTALS_GRACE: Duration = Duration::from_secs(5);
+/// How long the totals of a stopped step are waited for.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+/// Between two updates of what is shown; snapshots come as often.
+const TICK: Duration = Duration::from_millis(500);
+
+/// What a trial is to do.
+#[derive(Debug)]
+pub struct TrialOrder<'a> {
+    /// The run's plan.
+    pub plan: &'a RunPlan,
+    /// Which trial, at which level.
+    pub next: NextTrial,
+    /// By agent index.
+    pub shares: &'a [Rate],
+}
+
+/// A trial that is over.
+#[derive(Debug)]
+pub struct Held {
+    /// What the agents sent.
+    pub merge: TrialMerge,
+    /// When the warmup started.
+    pub started_at: SystemTime,
+    /// The start of the hold on our clock.
+    pub hold_start_ns: u64,
+    /// The first agent that was lost in it, and why; everybody was stopped then.
+    pub lost: Option<FleetError>,
+}
+
+/// Holds a trial.
+///
+/// # Errors
+/// Somebody interrupted it, or it could not start. Every agent is silent then.
+pub async fn hold(
+    fleet: &mut Fleet,
+    order: &TrialOrder<'_>,
+    watch: &BacklogWatch,
+    progress: &mut Progress,
+    interrupt: &Interrupt,
+) -> Result<Held, Stop> {
+    let clocks = fleet.clocks(order.plan.lease_timeout).await?;
+    let slowest = clocks.iter().map(|clock| clock.error * 2).max().unwrap_or_default();
+    let lead = LEAD + slowest * LEAD_ROUND_TRIPS;
+    let start_ns = boottime_ns() + nanos(lead);
+    let started_at = SystemTime::now() + lead;
+    let merge = TrialMerge::new(trial_plan(fleet, order, &clocks, start_ns));
+    if let Err(error) = arm(fleet, order, &clocks, start_ns, lead).await {
+        fleet.stop(order.next.trial);
+        return Err(error.into());
+    }
+    let totals_came = vec![false; fleet.len()];
+    let mut under_way = UnderWay { order, start_ns, merge, totals_came, lost: None };
+    let ended = under_way.follow(fleet, watch, progress, interrupt).await;
+    let UnderWay { merge, lost, .. } = under_way;
+    ended?;
+    Ok(Held { merge, started_at, hold_start_ns: start_ns + nanos(order.plan.phases.warmup), lost })
+}
+
+fn nanos(length: Duration) -> u64 {
+    u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn trial_plan(fleet: &Fleet, order: &TrialOrder, clocks: &[ClockOffset], start_boottime_ns: u64) -> TrialPlan {
+    let part = |(index, (&share, &clock)): (usize, (&Rate, &ClockOffset))| AgentPart {
+        agent: fleet.name(index).to_owned(),
+        share,
+        clock: Some(clock),
+    };
+    TrialPlan {
+        trial: order.next.trial,
+        target: order.next.level,
+        warmup: order.plan.phases.warmup,
+        hold: order.plan.phases.hold,
+        start_boottime_ns,
+        limits: order.plan.slo.limits(),
+        agents: order.shares.iter().zip(clocks).enumerate().map(part).collect(),
+    }
+}
+
+/// Gives every agent its share and the same start, each in its own clock.
+async fn arm(
+    fleet: &mut Fleet,
+    order: &TrialOrder<'_>,
+    clocks: &[ClockOffset],
+    start_ns: u64,
+    lead: Duration,
+) -> Result<(), FleetError> {
+    let (plan, trial) = (order.plan, order.next.trial);
+    for (index, (&share, clock)) in order.shares.iter().zip(clocks).enumerate() {
+        let unbooted = || FleetError::Lost {
+            agent: fleet.name(index).to_owned(),
+            why: "its clock lies before its own start".to_owned(),
+        };
+        let start = StepOrder {
+            trial,
+            share,
+            start_boottime_ns: clock.to_agent(start_ns).ok_or_else(unbooted)?,
+            warmup: plan.phases.warmup,
+            hold: plan.phases.hold,
+            arrivals: plan.arrivals(index, order.shares.len()),
+            max_in_flight: plan.in_flight_cap(share),
+        };
+        fleet.send(index, ToAgent::StartStep((&start).into()));
+    }
+    let armed = |event| matches!(event, AgentEvent::Armed(armed) if armed == trial).then_some(());
+    fleet.answers("start the step", lead, armed).await.map(drop)
+}
+
+struct UnderWay<'a> {
+    order: &'a TrialOrder<'a>,
+    start_ns: u64,
+    merge: TrialMerge,
+    /// By agent index.
+    totals_came: Vec<bool>,
+    lost: Option<FleetError>,
+}
+
+impl UnderWay<'_> {
+    /// Merges what comes until every agent has ended.
+    async fn follow(
+        &mut self,
+        fleet: &mut Fleet,
+        watch: &BacklogWatch,
+        progress: &mut Progress,
+        interrupt: &Interrupt,
+    ) -> Result<(), Stop> {
+        let Phases { warmup, hold, .. } = self.order.plan.phases;
+        let left = Duration::from_nanos(self.start_ns.saturating_sub(boottime_ns()));
+        let mut deadline = Instant::now() + left + warmup + hold + self.order.plan.request_timeout + TOTALS_GRACE;
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        while !self.merge.is_complete() {
+            tokio::select! {
+                biased;
+                () = interrupt.raised() => {
+                    self.stop_all(fleet).await;
+                    return Err(Stop::Interrupted);
+                }
+                (agent, event) = fleet.next_event() => {
+                    let whole_before = self.lost.is_none();
+                    self.take(fleet, agent, event);
+                    if whole_before && self.lost.is_some() {
+                        fleet.stop(self.order.next.trial);
+                        deadline = deadline.min(Instant::now() + STOP_LIMIT);
+                    }
+                }
+                _ = ticks.tick() => progress.update(self.now(watch)),
+                () = sleep_until(deadline) => {
+                    fleet.stop(self.order.next.trial);
+                    self.give_up(fleet);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, fleet: &Fleet, agent: usize, event: AgentEvent) {
+        match event {
+            AgentEvent::Snapshot(snapshot) => self.merge.add_snapshot(agent, &snapshot),
+            AgentEvent::Totals(totals) => {
+                self.totals_came[agent] = true;
+                self.merge.add_totals(agent, *totals);
+            }
+            AgentEvent::Refused(why) | AgentEvent::Lost(why) => self.lose(fleet, agent, why),
+            AgentEvent::Prepared(_) | AgentEvent::Dealt(_) | AgentEvent::Armed(_) => {
+                self.lose(fleet, agent, "answered what it was not asked".to_owned());
+            }
+        }
+    }
+
+    fn lose(&mut self, fleet: &Fleet, agent: usize, why: String) {
+        self.merge.agent_lost(agent, self.elapsed(), why.clone());
+        let after = humantime::format_duration(Duration::from_secs(self.elapsed().as_secs()));
+        let why = format!("{why}, {after} after the start of step {}", self.order.next.trial.step + 1);
+        self.lost.get_or_insert(FleetError::Lost { agent: fleet.name(agent).to_owned(), why });
+    }
+
+    /// Whoever has not sent its totals by now is lost.
+    fn give_up(&mut self, fleet: &Fleet) {
+        let missing: Vec<usize> = (0..fleet.len()).filter(|&agent| !self.totals_came[agent]).collect();
+        missing.into_iter().for_each(|agent| self.lose(fleet, agent, "its totals did not come in time".to_owned()));
+    }
+
+    /// Every agent is silent when this returns, or has been told so and is out of reach.
+    async fn stop_all(&mut self, fleet: &mut Fleet) {
+        fleet.stop(self.order.next.trial);
+        let ended = async {
+            while !self.merge.is_complete() {
+                let (agent, event) = fleet.next_event().await;
+                self.take(fleet, agent, event);
+            }
+        };
+        if timeout(STOP_LIMIT, ended).await.is_err() {
+            tracing::warn!("not every agent confirmed that it stopped; their leases end with this process");
+        }
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_nanos(boottime_ns().saturating_sub(self.start_ns))
+    }
+
+    fn now(&self, watch: &BacklogWatch) -> Now {
+        let Phases { warmup, hold, .. } = self.order.plan.phases;
+        let elapsed = self.elapsed();
+        let (phase, since, length) = if elapsed < warmup {
+            (Phase::Warmup, Duration::ZERO, warmup)
+        } else if elapsed < warmup + hold {
+            (Phase::Hold, warmup, hold)
+        } else {
+            (Phase::Drain, warmup + hold, self.order.plan.request_timeout)
+        };
+        let idle = Now::idle(self.order.next, self.order.plan.steps.rates().len(), phase, length);
+        Now { elapsed: elapsed - since, ..idle }.measured(&self.merge.progress(), watch.newest())
+    }
+}
