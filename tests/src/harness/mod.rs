@@ -1,3 +1,4 @@
 //! What the suite runs against: real servers and processes, ended with the test that started them.
 
+pub mod driver;
 pub mod nats;
