@@ -3,9 +3,10 @@
 
 mod v2;
 
+use std::borrow::Cow;
 use std::fmt;
 
-use v2::V2_COOKIE;
+use v2::{Payload, V2_COOKIE};
 
 /// Smallest value told apart, in microseconds.
 pub const LOWEST_US: u64 = 1;
@@ -16,36 +17,43 @@ pub const DIGITS: u8 = 3;
 
 /// A histogram of integer microseconds, 1 µs to 60 s at 3 significant digits.
 ///
-/// Invariants: `total` is the sum of the counts (both saturate), and `lowest..=highest` is exactly the range from the
-/// first to the last bucket that is not empty.
+/// One that came over the wire stays as small as it came until something is recorded in it or added to it: a coordinator
+/// holds thousands for a moment, and at 134 KiB each it would spend most of its time on getting zeroed pages.
+#[derive(Clone)]
 pub struct LatencyHistogram {
-    // Zeroed by the allocator: pages that no sample touched are not resident.
-    counts: Box<Counts>,
+    buckets: Buckets,
+    // The sum of the counts; both saturate.
     total: u64,
-    lowest: usize,
-    highest: usize,
     clipped: u64,
 }
 
-type Counts = [u64; COUNTS];
+#[derive(Clone)]
+enum Buckets {
+    Counted(Counted),
+    Received(Payload<Vec<u8>>),
+}
 
 impl LatencyHistogram {
     /// An empty histogram.
     pub fn new() -> Self {
-        let counts = vec![0_u64; COUNTS].into_boxed_slice().try_into().expect("as long as its type says");
-        Self { counts, total: 0, lowest: NO_LOWEST, highest: 0, clipped: 0 }
+        Self { buckets: Buckets::Counted(Counted::new()), total: 0, clipped: 0 }
+    }
+
+    /// Takes a V2 encoding, which is checked; empty bytes are an empty histogram.
+    ///
+    /// # Errors
+    /// Other bounds, a wrong cookie or length, a bucket beyond the bounds, or counts that overflow.
+    pub fn from_v2(bytes: Vec<u8>) -> Result<Self, HistogramError> {
+        let payload = Payload::check(bytes)?;
+        Ok(Self { total: payload.total(), buckets: Buckets::Received(payload), clipped: 0 })
     }
 
     /// Records one value in microseconds; zero counts as 1 µs, and what lies above 60 s is clipped and counted.
     #[inline]
     pub fn record(&mut self, value_us: u64) {
         self.clipped += u64::from(value_us > HIGHEST_US);
-        let index = index_of(value_us.clamp(LOWEST_US, HIGHEST_US));
-        let count = &mut self.counts[index];
-        *count = count.saturating_add(1);
         self.total = self.total.saturating_add(1);
-        self.lowest = self.lowest.min(index);
-        self.highest = self.highest.max(index);
+        self.counted_mut().record(index_of(value_us.clamp(LOWEST_US, HIGHEST_US)));
     }
 
     /// Samples recorded.
@@ -77,61 +85,56 @@ impl LatencyHistogram {
             seen = seen.saturating_add(count);
             seen >= rank
         };
+        let counted = self.counted();
         // A rank beyond the last sample comes from rounding a total of more than 2^53.
-        let (index, _) = self.buckets().find(at_rank).or_else(|| self.buckets().next_back())?;
+        let (index, _) = counted.filled().find(at_rank).or_else(|| counted.filled().next_back())?;
         Some(if quantile == 0.0 { start_of(index) } else { end_of(index) }.min(HIGHEST_US))
     }
 
     /// The end of the largest value's bucket in microseconds, at most 60 s; `None` when empty.
     pub fn max_us(&self) -> Option<u64> {
-        (!self.is_empty()).then(|| end_of(self.highest).min(HIGHEST_US))
+        self.counted().filled().next_back().map(|(index, _)| end_of(index).min(HIGHEST_US))
     }
 
     /// The mean in microseconds, each value taken as the middle of its bucket, at most 60 s; `None` when empty.
     pub fn mean_us(&self) -> Option<f64> {
         let part = |(index, count)| middle_of(index) as f64 * count as f64 / self.total as f64;
-        (!self.is_empty()).then(|| self.buckets().map(part).sum::<f64>().min(HIGHEST_US as f64))
+        (!self.is_empty()).then(|| self.counted().filled().map(part).sum::<f64>().min(HIGHEST_US as f64))
     }
 
     /// Forgets everything, keeping the memory.
     pub fn clear(&mut self) {
-        if !self.is_empty() {
-            self.counts[self.lowest..=self.highest].fill(0);
+        match &mut self.buckets {
+            Buckets::Counted(counted) => counted.clear(),
+            received @ Buckets::Received(_) => *received = Buckets::Counted(Counted::new()),
         }
-        (self.total, self.lowest, self.highest, self.clipped) = (0, NO_LOWEST, 0, 0);
+        (self.total, self.clipped) = (0, 0);
     }
 
     /// Adds the counts of another histogram.
     pub fn add(&mut self, other: &Self) {
+        let total = self.total.checked_add(other.total);
+        match &other.buckets {
+            // No count exceeds its total: where the totals do not overflow, no count does.
+            Buckets::Counted(counts) if total.is_some() => self.counted_mut().add(counts, u64::wrapping_add),
+            Buckets::Counted(counts) => self.counted_mut().add(counts, u64::saturating_add),
+            Buckets::Received(payload) => self.counted_mut().add_payload(payload),
+        }
+        self.total = total.unwrap_or(u64::MAX);
         self.clipped += other.clipped;
-        if other.is_empty() {
-            return;
-        }
-        let touched = other.lowest..=other.highest;
-        let pairs = self.counts[touched.clone()].iter_mut().zip(&other.counts[touched]);
-        if let Some(total) = self.total.checked_add(other.total) {
-            // No count exceeds its total, so none overflows here: a loop without branches.
-            pairs.for_each(|(to, from)| *to = to.wrapping_add(*from));
-            self.total = total;
-        } else {
-            pairs.for_each(|(to, from)| *to = to.saturating_add(*from));
-            self.total = u64::MAX;
-        }
-        self.widen(other.lowest, other.highest);
     }
 
     /// Samples in the buckets up to and including the one that `value_us` lies in.
     pub fn count_up_to_us(&self, value_us: u64) -> u64 {
         let last = index_of(value_us.clamp(LOWEST_US, HIGHEST_US));
-        self.counts[..=last].iter().fold(0, |sum: u64, &count| sum.saturating_add(count))
+        let up_to = |&(index, _): &(usize, u64)| index <= last;
+        self.counted().filled().take_while(up_to).fold(0, |sum, (_, count)| sum.saturating_add(count))
     }
 
     /// The V2 encoding without `clipped`; empty bytes when nothing was recorded.
     pub fn to_v2(&self) -> Vec<u8> {
-        if self.is_empty() {
-            return Vec::new();
-        }
-        v2::encode(self.lowest, &self.counts[self.lowest..=self.highest])
+        let counted = self.counted();
+        if counted.is_empty() { Vec::new() } else { v2::encode(counted.lowest, counted.touched()) }
     }
 
     /// Adds the counts of a V2 encoding, which is checked as it is read; empty bytes add nothing. Returns how many
@@ -140,27 +143,28 @@ impl LatencyHistogram {
     /// # Errors
     /// Other bounds, a wrong cookie or length, a bucket beyond the bounds, or counts that overflow: nothing was added.
     pub fn add_v2(&mut self, bytes: &[u8]) -> Result<u64, HistogramError> {
-        if bytes.is_empty() {
-            return Ok(0);
-        }
-        let payload = v2::check(bytes)?;
-        let total = self.total.checked_add(payload.total()).ok_or(HistogramError::Overflow)?;
-        if let Some((lowest, highest)) = payload.add_to(&mut self.counts) {
-            self.widen(lowest, highest);
-        }
-        self.total = total;
+        let payload = Payload::check(bytes)?;
+        self.total = self.total.checked_add(payload.total()).ok_or(HistogramError::Overflow)?;
+        self.counted_mut().add_payload(&payload);
         Ok(payload.total())
     }
 
-    fn widen(&mut self, lowest: usize, highest: usize) {
-        self.lowest = self.lowest.min(lowest);
-        self.highest = self.highest.max(highest);
+    fn counted(&self) -> Cow<'_, Counted> {
+        match &self.buckets {
+            Buckets::Counted(counted) => Cow::Borrowed(counted),
+            Buckets::Received(payload) => Cow::Owned(Counted::of(payload)),
+        }
     }
 
-    /// Index and count of the buckets that are not empty, in ascending order.
-    fn buckets(&self) -> impl DoubleEndedIterator<Item = (usize, u64)> {
-        let touched = if self.is_empty() { 0..0 } else { self.lowest..self.highest + 1 };
-        touched.map(|index| (index, self.counts[index])).filter(|&(_, count)| count > 0)
+    #[inline]
+    fn counted_mut(&mut self) -> &mut Counted {
+        if let Buckets::Received(payload) = &self.buckets {
+            self.buckets = Buckets::Counted(Counted::of(payload));
+        }
+        match &mut self.buckets {
+            Buckets::Counted(counted) => counted,
+            Buckets::Received(_) => unreachable!("replaced above"),
+        }
     }
 }
 
@@ -170,18 +174,10 @@ impl Default for LatencyHistogram {
     }
 }
 
-/// By hand, so that a copy touches no more pages than its original.
-impl Clone for LatencyHistogram {
-    fn clone(&self) -> Self {
-        let mut copy = Self::new();
-        copy.add(self);
-        copy
-    }
-}
-
 impl PartialEq for LatencyHistogram {
     fn eq(&self, other: &Self) -> bool {
-        (self.total, self.clipped) == (other.total, other.clipped) && self.buckets().eq(other.buckets())
+        (self.total, self.clipped) == (other.total, other.clipped)
+            && self.counted().filled().eq(other.counted().filled())
     }
 }
 
@@ -195,6 +191,86 @@ impl fmt::Debug for LatencyHistogram {
             .field("us_p99", &self.quantile_us(0.99))
             .field("max_us", &self.max_us())
             .finish_non_exhaustive()
+    }
+}
+
+type Counts = [u64; COUNTS];
+
+/// A count per bucket. `lowest..=highest` is exactly the range from the first to the last bucket that is not empty;
+/// without any, `lowest` is above `highest`.
+struct Counted {
+    // Zeroed by the allocator: pages that no sample touched are not resident.
+    counts: Box<Counts>,
+    lowest: usize,
+    highest: usize,
+}
+
+impl Counted {
+    fn new() -> Self {
+        let counts = vec![0_u64; COUNTS].into_boxed_slice().try_into().expect("as long as its type says");
+        Self { counts, lowest: COUNTS, highest: 0 }
+    }
+
+    #[cold]
+    fn of(payload: &Payload<Vec<u8>>) -> Self {
+        let mut counted = Self::new();
+        counted.add_payload(payload);
+        counted
+    }
+
+    #[inline]
+    fn record(&mut self, index: usize) {
+        self.counts[index] = self.counts[index].saturating_add(1);
+        self.widen(index, index);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lowest > self.highest
+    }
+
+    /// The counts from the first to the last bucket that is not empty.
+    fn touched(&self) -> &[u64] {
+        if self.is_empty() { &[] } else { &self.counts[self.lowest..=self.highest] }
+    }
+
+    /// Index and count of the buckets that are not empty, in ascending order.
+    fn filled(&self) -> impl DoubleEndedIterator<Item = (usize, u64)> {
+        let counts = self.touched().iter().enumerate();
+        counts.map(|(offset, &count)| (self.lowest + offset, count)).filter(|&(_, count)| count > 0)
+    }
+
+    fn add(&mut self, other: &Self, sum: impl Fn(u64, u64) -> u64) {
+        let counts = self.counts.iter_mut().skip(other.lowest);
+        counts.zip(other.touched()).for_each(|(to, &from)| *to = sum(*to, from));
+        self.widen(other.lowest, other.highest);
+    }
+
+    fn add_payload(&mut self, payload: &Payload<impl AsRef<[u8]>>) {
+        if let Some((lowest, highest)) = payload.add_to(&mut self.counts) {
+            self.widen(lowest, highest);
+        }
+    }
+
+    #[inline]
+    fn widen(&mut self, lowest: usize, highest: usize) {
+        self.lowest = self.lowest.min(lowest);
+        self.highest = self.highest.max(highest);
+    }
+
+    fn clear(&mut self) {
+        if !self.is_empty() {
+            self.counts[self.lowest..=self.highest].fill(0);
+        }
+        (self.lowest, self.highest) = (COUNTS, 0);
+    }
+}
+
+/// By hand, so that a copy touches no more pages than its original.
+impl Clone for Counted {
+    fn clone(&self) -> Self {
+        let mut copy = Self::new();
+        copy.add(self, u64::wrapping_add);
+        copy
     }
 }
 
@@ -248,8 +324,6 @@ const BUCKET_COUNT: usize = (BUCKETS + 1) * SUB_BUCKET_HALF;
 /// The bucket of [`HIGHEST_US`].
 const TOP: usize = index_of(HIGHEST_US);
 const COUNTS: usize = TOP + 1;
-/// An empty histogram's `lowest`: any bucket is below it.
-const NO_LOWEST: usize = COUNTS;
 
 /// The bucket of a value (HdrHistogram's layout, unit magnitude 0): 2048 of width 1, then 1024 for every further power of
 /// two, each range with buckets twice as wide as the one before.

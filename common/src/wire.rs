@@ -422,16 +422,14 @@ impl TryFrom<v1::SeriesHistograms> for SeriesHistograms {
 
     fn try_from(m: v1::SeriesHistograms) -> Result<Self, WireError> {
         const M: &str = "SeriesHistograms";
-        let mut latency = histogram(M, "latency_hdr_v2", &m.latency_hdr_v2)?;
+        let mut latency = histogram(M, "latency_hdr_v2", m.latency_hdr_v2)?;
         latency.add_clipped(count(M, "clipped", m.clipped)?);
-        Ok(Self { latency, service_time: histogram(M, "service_time_hdr_v2", &m.service_time_hdr_v2)? })
+        Ok(Self { latency, service_time: histogram(M, "service_time_hdr_v2", m.service_time_hdr_v2)? })
     }
 }
 
-fn histogram(message: &'static str, field: &'static str, bytes: &[u8]) -> Result<LatencyHistogram, WireError> {
-    let mut histogram = LatencyHistogram::new();
-    histogram.add_v2(bytes).map_err(|error| WireError::Histogram { message, field, error })?;
-    Ok(histogram)
+fn histogram(message: &'static str, field: &'static str, bytes: Vec<u8>) -> Result<LatencyHistogram, WireError> {
+    LatencyHistogram::from_v2(bytes).map_err(|error| WireError::Histogram { message, field, error })
 }
 
 impl From<&Health> for v1::Health {
@@ -476,7 +474,7 @@ impl TryFrom<v1::Health> for Health {
             in_flight_max: count(M, "in_flight_max", m.in_flight_max)?,
             in_flight_sum: count(M, "in_flight_sum", m.in_flight_sum)?,
             in_flight_samples: count(M, "in_flight_samples", m.in_flight_samples)?,
-            lateness: histogram(M, "lateness_hdr_v2", &m.lateness_hdr_v2)?,
+            lateness: histogram(M, "lateness_hdr_v2", m.lateness_hdr_v2)?,
             client_errors: m.client_errors.into_iter().take(MAX_CLIENT_ERRORS).map(cut).collect(),
         })
     }

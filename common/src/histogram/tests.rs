@@ -78,6 +78,22 @@ fn other_bounds_are_refused() {
 }
 
 #[test]
+fn samples_are_counted_up_to_the_end_of_a_bucket() {
+    let histogram = of(&[10, 10, 5_000, 5_001, 70_000_000]);
+    let received = LatencyHistogram::from_v2(histogram.to_v2()).unwrap();
+    for (bound_us, count) in
+        [(0, 0), (9, 0), (10, 2), (4_999, 2), (5_000, 4), (5_004, 4), (59_000_000, 4), (u64::MAX, 5)]
+    {
+        assert_eq!(
+            (histogram.count_up_to_us(bound_us), received.count_up_to_us(bound_us)),
+            (count, count),
+            "{bound_us}"
+        );
+    }
+    assert_eq!(LatencyHistogram::new().count_up_to_us(HIGHEST_US), 0);
+}
+
+#[test]
 fn buckets_behind_a_minute_count_as_a_minute() {
     let mut other = reference(&[(5, 1)]);
     other.record_n(60_100_000, 2).unwrap();
@@ -134,6 +150,8 @@ proptest! {
         let ours = of(&values);
         let reference = reference(&values.iter().map(|&value| (value, 1)).collect::<Vec<_>>());
         check_against(&reference, &ours);
+        let received = LatencyHistogram::from_v2(ours.to_v2()).unwrap();
+        check_against(&reference, &received);
         prop_assert_eq!(ours.mean_us(), (!values.is_empty()).then(|| reference.mean().min(HIGHEST_US as f64)));
         prop_assert_eq!(ours.clipped(), values.iter().filter(|&&value| value > HIGHEST_US).count() as u64);
         if !values.is_empty() {
@@ -173,6 +191,27 @@ proptest! {
     }
 
     #[test]
+    fn a_received_histogram_is_as_one_that_was_recorded(left in values(), right in values()) {
+        let clamped = |values: &[u64]| of(&values.iter().map(|&value| value.min(HIGHEST_US)).collect::<Vec<_>>());
+        let (left, right) = (clamped(&left), clamped(&right));
+        let received = LatencyHistogram::from_v2(left.to_v2()).unwrap();
+        prop_assert_eq!(&received, &left);
+        prop_assert_eq!((received.to_v2(), received.mean_us()), (left.to_v2(), left.mean_us()));
+
+        let check = |change: &dyn Fn(&mut LatencyHistogram)| {
+            let (mut received, mut recorded) = (received.clone(), left.clone());
+            change(&mut received);
+            change(&mut recorded);
+            assert_eq!(received, recorded);
+        };
+        check(&|histogram| histogram.record(77));
+        check(&|histogram| histogram.add(&right));
+        check(&|histogram| histogram.add(&LatencyHistogram::from_v2(right.to_v2()).unwrap()));
+        check(&|histogram| assert_eq!(histogram.add_v2(&right.to_v2()), Ok(right.len())));
+        check(&|histogram| histogram.clear());
+    }
+
+    #[test]
     fn a_cleared_histogram_is_as_new(before in values(), after in values()) {
         let mut histogram = of(&before);
         histogram.clear();
@@ -190,8 +229,10 @@ proptest! {
         let mut ours = LatencyHistogram::new();
         if ours.add_v2(&bytes).is_ok() {
             check_against(&read_by_reference(&bytes), &ours);
+            prop_assert_eq!(LatencyHistogram::from_v2(bytes), Ok(ours));
         } else {
             prop_assert_eq!(ours, LatencyHistogram::new());
+            prop_assert!(LatencyHistogram::from_v2(bytes).is_err());
         }
     }
 

@@ -49,15 +49,47 @@ fn push_number(bytes: &mut Vec<u8>, mut zigzag: u64) {
     bytes.push(zigzag as u8);
 }
 
-/// A payload that was read once and found whole: no number broken, no bucket beyond the layout, no overflow.
-pub(super) struct Payload<'a> {
-    bytes: &'a [u8],
+/// An encoding that was read once and found whole: no number broken, no bucket beyond the layout, no overflow.
+#[derive(Clone)]
+pub(super) struct Payload<B> {
+    bytes: B,
     total: u64,
 }
 
-/// Reads all of an encoding, adding nothing.
-pub(super) fn check(bytes: &[u8]) -> Result<Payload<'_>, HistogramError> {
-    let bytes = check_header(bytes)?;
+impl<B: AsRef<[u8]>> Payload<B> {
+    /// Reads all of an encoding, adding nothing; no bytes are one without samples.
+    pub(super) fn check(bytes: B) -> Result<Self, HistogramError> {
+        let total = if bytes.as_ref().is_empty() { 0 } else { check_numbers(check_header(bytes.as_ref())?)? };
+        Ok(Self { bytes, total })
+    }
+
+    /// The sum of the counts.
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Adds the counts, those of buckets behind the one of 60 s to that one; returns the lowest and the highest index
+    /// that got any.
+    pub(super) fn add_to(&self, counts: &mut Counts) -> Option<(usize, usize)> {
+        let bytes = self.bytes.as_ref().get(HEADER..)?;
+        let (mut at, mut index) = (0, 0);
+        let (mut lowest, mut highest) = (usize::MAX, 0);
+        while at < bytes.len() {
+            let (zigzag, read) = number(&bytes[at..]).expect("checked before");
+            let (buckets, count) = meaning(zigzag);
+            // Runs of empty buckets and counts come in no predictable order: adding zero is cheaper than to branch.
+            let bucket = index.min(TOP);
+            counts[bucket] = counts[bucket].saturating_add(count);
+            lowest = lowest.min(if count == 0 { usize::MAX } else { bucket });
+            highest = if count == 0 { highest } else { bucket };
+            (at, index) = (at + read, index + buckets as usize);
+        }
+        (self.total > 0).then_some((lowest, highest))
+    }
+}
+
+/// The sum of a payload's counts.
+fn check_numbers(bytes: &[u8]) -> Result<u64, HistogramError> {
     let (mut at, mut index, mut total) = (0, 0, 0_u64);
     while at < bytes.len() {
         if let Some((buckets, samples)) = eight_short_numbers(&bytes[at..])
@@ -76,32 +108,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<Payload<'_>, HistogramError> {
         total = total.checked_add(count).ok_or(HistogramError::Overflow)?;
         at += read;
     }
-    Ok(Payload { bytes, total })
-}
-
-impl Payload<'_> {
-    /// The sum of the counts.
-    pub(super) fn total(&self) -> u64 {
-        self.total
-    }
-
-    /// Adds the counts, those of buckets behind the one of 60 s to that one; returns the lowest and the highest index
-    /// that got any.
-    pub(super) fn add_to(&self, counts: &mut Counts) -> Option<(usize, usize)> {
-        let (mut at, mut index) = (0, 0);
-        let (mut lowest, mut highest) = (usize::MAX, 0);
-        while at < self.bytes.len() {
-            let (zigzag, read) = number(&self.bytes[at..]).expect("checked before");
-            let (buckets, count) = meaning(zigzag);
-            // Runs of empty buckets and counts come in no predictable order: adding zero is cheaper than to branch.
-            let bucket = index.min(TOP);
-            counts[bucket] = counts[bucket].wrapping_add(count);
-            lowest = lowest.min(if count == 0 { usize::MAX } else { bucket });
-            highest = if count == 0 { highest } else { bucket };
-            (at, index) = (at + read, index + buckets as usize);
-        }
-        (self.total > 0).then_some((lowest, highest))
-    }
+    Ok(total)
 }
 
 fn check_header(bytes: &[u8]) -> Result<&[u8], HistogramError> {
