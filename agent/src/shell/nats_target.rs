@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use plimsoll_common::plan::{Target, redact_url};
 
 /// A server that does not answer within this time is unreachable.
@@ -82,13 +82,8 @@ pub async fn connect(target: &Target, name: &str) -> Result<(Client, ClientEvent
     let url = redact_url(&target.url);
     let events = ClientEvents::default();
     let reported = events.clone();
-    let mut options = ConnectOptions::new();
-    if let Some(credentials) = &target.credentials {
-        options = options
-            .credentials(credentials)
-            .map_err(|error| ConnectError::Unauthorized { url: url.clone(), words: error.to_string() })?;
-    }
-    let options = options
+    let options = authenticated(target)
+        .map_err(|words| ConnectError::Unauthorized { url: url.clone(), words })?
         .name(name)
         .ping_interval(PING_INTERVAL)
         .connection_timeout(CONNECT_TIMEOUT)
@@ -113,6 +108,25 @@ pub async fn connect(target: &Target, name: &str) -> Result<(Client, ClientEvent
         }
         Err(_) => Err(ConnectError::Unreachable { url, words: "no answer in time".into() }),
     }
+}
+
+/// Options that carry the target's credentials: a credentials file's text, or what the URL has before its `@` (user and
+/// password, or a token), which the client itself does not read.
+///
+/// # Errors
+/// When the credentials make no sense; without repeating them.
+pub fn authenticated(target: &Target) -> Result<ConnectOptions, String> {
+    let options = ConnectOptions::new();
+    if let Some(credentials) = &target.credentials {
+        return options.credentials(credentials).map_err(|error| format!("no credentials file of NATS: {error}"));
+    }
+    let addresses = target.url.split(',').filter_map(|url| url.trim().parse::<ServerAddr>().ok());
+    let named = addresses.into_iter().find(ServerAddr::has_user_pass);
+    Ok(match named.as_ref().map(|address| (address.username().unwrap_or_default(), address.password())) {
+        Some((user, Some(password))) => options.user_and_password(user.to_owned(), password.to_owned()),
+        Some((token, None)) => options.token(token.to_owned()),
+        None => options,
+    })
 }
 
 /// An error with its causes, on one line.

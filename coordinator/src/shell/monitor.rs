@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, RequestErrorKind};
+use async_nats::{Client, ConnectErrorKind, Event, RequestErrorKind};
 use futures::future::{join, join_all};
-use plimsoll_common::plan::redact_url;
+use plimsoll_agent::shell::nats_target::authenticated;
+use plimsoll_common::plan::{Target, redact_url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -36,7 +37,9 @@ impl Nats {
     pub async fn connect(url: &str, credentials: Option<&str>, run_id: &str) -> Result<Self, String> {
         let complaints = Arc::new(Mutex::new(VecDeque::new()));
         let kept = complaints.clone();
-        let mut options = ConnectOptions::new()
+        let target = Target { url: url.to_owned(), credentials: credentials.map(str::to_owned) };
+        let options = authenticated(&target)
+            .map_err(|words| format!("--nats-creds: {words}"))?
             .name(format!("plimsoll/{run_id}/coordinator"))
             .ignore_discovered_servers()
             .ping_interval(PING_INTERVAL)
@@ -45,10 +48,6 @@ impl Nats {
                 let kept = kept.clone();
                 async move { keep(&kept, &event) }
             });
-        if let Some(credentials) = credentials {
-            let bad = |error| format!("--nats-creds: no credentials file of NATS: {error}");
-            options = options.credentials(credentials).map_err(bad)?;
-        }
         let shown = redact_url(url);
         let addresses: Vec<&str> = url.split(',').map(str::trim).collect();
         let client = options.connect(addresses).await.map_err(|error| match error.kind() {
