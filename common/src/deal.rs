@@ -161,7 +161,8 @@ fn deviation_of_owners(parts: &[Vec<WeightedRoom>], shares: &[u64]) -> f64 {
         .filter(|(_, share)| **share > 0)
         .map(|(part, &share)| {
             let dealt: f64 = part.iter().map(|room| room.weight).sum();
-            (dealt / total / (share as f64 / sum) - 1.0).abs()
+            // Of the owner's rooms: their rate is the share spread over what was dealt.
+            ((share as f64 / sum) / (dealt / total) - 1.0).abs()
         })
         .fold(0.0, f64::max)
 }
@@ -361,7 +362,7 @@ mod tests {
         ) {
             let (fixtures, deal) = dealt(preset, &shares).unwrap();
             check(&fixtures, &deal.hands, fixtures.subscriptions() as f64);
-            prop_assert!(deal.largest_deviation <= 0.0201, "{}", deal.largest_deviation);
+            prop_assert!(deal.largest_deviation <= WHOLE_ROOM_TOLERANCE + 1e-9, "{}", deal.largest_deviation);
             let members: Vec<&[u32]> = fixtures.rooms.iter().map(|room| room.members.as_slice()).collect();
             for hand in &deal.hands {
                 let workers = deal_to_workers(hand, &members, fixtures.users, workers);
@@ -369,6 +370,13 @@ mod tests {
                 prop_assert_eq!(workers.iter().map(Hand::sender_count).sum::<u32>(), hand.sender_count());
             }
         }
+    }
+
+    #[test]
+    fn a_share_two_per_cent_above_its_rooms_is_above_the_tolerance() {
+        // Measured the other way round, by rooms over share, this deal was within 2 %, and its rooms' rates were not.
+        let (_, deal) = dealt(MessagesPreset::Large, &[760, 708, 235, 91, 704, 983, 366, 31]).unwrap();
+        assert!(deal.largest_deviation <= WHOLE_ROOM_TOLERANCE, "{}", deal.largest_deviation);
     }
 
     #[test]

@@ -103,7 +103,7 @@ fn clipped(step: &StepMeasurement) -> Option<String> {
 fn little(step: &StepMeasurement) -> Option<String> {
     let check = step.little.filter(|check| !check.holds())?;
     Some(format!(
-        "Little's law is off: {:.1} operations in flight where rate and time make {:.1}; something here is not what it says",
+        "Little's law is off: {:.1} operations in flight where rate and time make {:.1}: a queue that grows, or something is not what it says",
         check.in_flight, check.expected
     ))
 }

@@ -206,7 +206,7 @@ fn notes_say_what_is_odd() {
         1000: 1 of 20 blocks are void, a load box stalled in them for over a tenth of the tightest limit; worst: box-b, unbounded (its client dropped replies)
         1000: 1 foreign, 2 duplicate and 3 late messages, which changed nothing else
         1000: 1 samples above 60s are shown as 60s
-        1000: Little's law is off: 31.2 operations in flight where rate and time make 28.0; something here is not what it says
+        1000: Little's law is off: 31.2 operations in flight where rate and time make 28.0: a queue that grows, or something is not what it says
         1000: 500 rooms, 800 senders and 4000 pairs of them in use; a room's rate is off its weight by at most 1.30%
         1000: stream MESSAGES took 12000 messages and we sent 10000: somebody else drives this target
         1000: box-a was held back by a CPU quota for 1.2s
