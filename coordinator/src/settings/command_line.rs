@@ -47,7 +47,7 @@ Exit codes: 0 an answer, 1 no step passed, 2 usage or configuration, 3 the run c
 
 Examples:
   plimsoll max-rps --preset medium
-  plimsoll max-rps --preset medium --agents box-1:7401,box-2:7401 --nats-url nats://chat:4222
+  plimsoll max-rps --preset medium --agents box-1:7700,box-2:7700 --nats-url nats://chat:4222
   plimsoll max-rps --preset realistic --steps 200,400,800 --slo E2:p99=400ms --csv steps.csv
   plimsoll max-rps --plan nightly.toml --dry-run";
 

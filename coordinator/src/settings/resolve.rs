@@ -222,7 +222,7 @@ fn fleet(values: &Values) -> Result<FleetChoice, SettingsError> {
 }
 
 fn remote(value: &super::values::Named) -> Result<Vec<String>, SettingsError> {
-    const TAKES: &str = "addresses such as box-1:7401,box-2:7401";
+    const TAKES: &str = "addresses such as box-1:7700,box-2:7700";
     let mut seen = HashSet::new();
     let mut addresses = Vec::new();
     for address in list(value, TAKES)? {

@@ -1,4 +1,7 @@
 //! What the suite runs against: real servers and processes, ended with the test that started them.
 
 pub mod driver;
+pub mod exclusive;
 pub mod nats;
+pub mod processes;
+pub mod run;

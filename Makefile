@@ -1,0 +1,41 @@
+# Plimsoll: everything a newcomer needs. `make demo` and `make test` install what is missing and say so.
+
+CARGO ?= cargo
+export PATH := $(CURDIR)/.tools/bin:$(PATH)
+
+.PHONY: help tools build demo test prove bench fmt lint clean
+
+help:  ## Show the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+tools:  ## Put nats-server into .tools/bin if it is not there
+	@deploy/setup/install-tools.sh
+
+build:  ## Build the binaries
+	$(CARGO) build --release --workspace --bins
+
+demo: tools build  ## Find the capacity of a stand-in backend with two agents
+	@deploy/demo.sh
+
+test: tools build  ## Run all tests
+	$(CARGO) test --release --workspace
+
+prove: tools build  ## Run the long versions of the proofs
+	PLIMSOLL_PROVE=1 $(CARGO) test --release -p plimsoll-tests
+
+bench: tools  ## Run every benchmark
+	$(CARGO) bench -p plimsoll-common --bench histogram
+	$(CARGO) bench -p plimsoll-agent --bench record
+	$(CARGO) bench -p plimsoll --bench merge
+	$(CARGO) bench -p plimsoll-tests --bench standin
+	$(CARGO) bench -p plimsoll-tests --bench agent -- all 3
+
+fmt:  ## Format the code
+	$(CARGO) fmt --all
+
+lint:  ## What CI checks of the code's form
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+
+clean:  ## Remove what was built
+	$(CARGO) clean

@@ -1,0 +1,271 @@
+//! A run of the whole system: `plimsoll max-rps` with a test's arguments, and what it said as values.
+
+use super::processes::{Agent, Ended, Process, Program};
+use anyhow::{Context as _, ensure};
+use serde::Deserialize;
+use std::ffi::OsStr;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// What a run may take beyond the time that its phases add up to.
+const GRACE: Duration = Duration::from_secs(90);
+
+/// A run to be started. Phases are short and limits generous by default: a shared box must not decide a test.
+#[derive(Debug, Clone)]
+pub struct Run {
+    arguments: Vec<String>,
+    steps: u32,
+    warmup: Duration,
+    hold: Duration,
+    cooldown: Duration,
+    trials: u32,
+}
+
+/// A verdict as the CSV says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Verdict {
+    Pass,
+    Trip,
+    Inconclusive,
+}
+
+/// A row of the CSV: one trial.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Trial {
+    pub step: u32,
+    pub trial: u32,
+    pub target_rate: f64,
+    pub achieved_rate: f64,
+    pub completion_rate: f64,
+    pub due: u64,
+    pub attempted: u64,
+    pub sent: u64,
+    pub completed: u64,
+    pub saturated: u64,
+    pub underrun: u64,
+    pub failed_timeout: u64,
+    pub failed_refused: u64,
+    pub failed_bad_reply: u64,
+    pub failed_publish: u64,
+    pub lost: u64,
+    pub failed_anyway: u64,
+    /// None where nothing was attempted.
+    pub error_rate: Option<f64>,
+    #[serde(rename = "E1_n")]
+    pub e1_n: u64,
+    #[serde(rename = "E1_p95_ms")]
+    pub e1_p95_ms: Option<f64>,
+    #[serde(rename = "E1_p99_ms")]
+    pub e1_p99_ms: Option<f64>,
+    #[serde(rename = "E1_max_ms")]
+    pub e1_max_ms: Option<f64>,
+    #[serde(rename = "E2_n")]
+    pub e2_n: u64,
+    #[serde(rename = "E2_p95_ms")]
+    pub e2_p95_ms: Option<f64>,
+    #[serde(rename = "E2_p99_ms")]
+    pub e2_p99_ms: Option<f64>,
+    #[serde(rename = "E2_max_ms")]
+    pub e2_max_ms: Option<f64>,
+    pub worst_durable: String,
+    pub worst_growth: Option<i64>,
+    pub foreign: u64,
+    pub duplicate: u64,
+    pub late: u64,
+    pub void_blocks: u64,
+    pub verdict: Verdict,
+    pub reasons: String,
+}
+
+/// What a run ended with.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    pub ended: Ended,
+    /// In the order in which they were held; empty where the run never came so far.
+    pub trials: Vec<Trial>,
+}
+
+/// A run under way.
+#[derive(Debug)]
+pub struct Running {
+    pub process: Process,
+    limit: Duration,
+    dir: TempDir,
+}
+
+impl Run {
+    /// Against this server with this preset: 2 s of warmup, 6 s of hold, limits of 400 and 800 ms. The fleet is the
+    /// program's own until one is named.
+    pub fn new(nats_url: &str, preset: &str) -> Self {
+        let run = Self {
+            arguments: vec!["max-rps".into()],
+            steps: 5,
+            warmup: Duration::from_secs(2),
+            hold: Duration::from_secs(6),
+            cooldown: Duration::from_millis(200),
+            trials: 3,
+        };
+        run.flag("--nats-url", nats_url)
+            .flag("--preset", preset)
+            .flag("--request-timeout", "3s")
+            .flag("--slo-p95", "400ms")
+            .flag("--slo-p99", "800ms")
+    }
+
+    /// A flag with its value, in the words of the command line; a later one of the same name wins.
+    #[must_use]
+    pub fn flag(mut self, name: &str, value: impl ToString) -> Self {
+        if let Some(at) = self.arguments.iter().position(|argument| argument == name) {
+            self.arguments.drain(at..=at + 1);
+        }
+        self.arguments.extend([name.to_owned(), value.to_string()]);
+        self
+    }
+
+    /// An argument that stands alone.
+    #[must_use]
+    pub fn switch(mut self, name: &str) -> Self {
+        self.arguments.push(name.to_owned());
+        self
+    }
+
+    /// Rates to hold, ascending.
+    #[must_use]
+    pub fn steps(mut self, rates: &[f64]) -> Self {
+        self.steps = rates.len().try_into().unwrap_or(u32::MAX);
+        let texts: Vec<String> = rates.iter().map(f64::to_string).collect();
+        self.flag("--steps", texts.join(","))
+    }
+
+    #[must_use]
+    pub fn warmup(mut self, length: Duration) -> Self {
+        self.warmup = length;
+        self
+    }
+
+    #[must_use]
+    pub fn hold(mut self, length: Duration) -> Self {
+        self.hold = length;
+        self
+    }
+
+    #[must_use]
+    pub fn cooldown(mut self, length: Duration) -> Self {
+        self.cooldown = length;
+        self
+    }
+
+    #[must_use]
+    pub fn trials(mut self, count: u32) -> Self {
+        self.trials = count;
+        self
+    }
+
+    /// Over these daemons.
+    #[must_use]
+    pub fn agents(self, agents: &[Agent]) -> Self {
+        let addresses: Vec<String> = agents.iter().map(|agent| agent.address.to_string()).collect();
+        self.flag("--agents", addresses.join(","))
+    }
+
+    /// Over so many agents in the program itself.
+    #[must_use]
+    pub fn local(self, count: usize) -> Self {
+        self.flag("--local", count)
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// If the program is not to be had.
+    pub fn start(&self) -> anyhow::Result<Running> {
+        let dir = tempfile::Builder::new().prefix("plimsoll-run-").tempdir().context("making a directory")?;
+        let length = |length: Duration| format!("{}ms", length.as_millis());
+        let mut command = Program::Cli.command()?;
+        command
+            .args(&self.arguments)
+            .args(["--warmup", &length(self.warmup), "--hold", &length(self.hold)])
+            .args(["--cooldown", &length(self.cooldown), "--trials", &self.trials.to_string()])
+            .args([OsStr::new("--csv"), dir.path().join("trials.csv").as_os_str()]);
+        // Of each trial: its phases, the drain, and a recovery that takes about as long.
+        let trial = self.warmup + self.hold * 2 + self.cooldown + Duration::from_secs(10);
+        Ok(Running { process: Process::spawn(command)?, limit: trial * self.steps * self.trials + GRACE, dir })
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// If it does not end in time, or its CSV cannot be read.
+    pub fn finish(&self) -> anyhow::Result<Outcome> {
+        self.start()?.finish()
+    }
+}
+
+impl Running {
+    /// Waits until the first hold is under way.
+    ///
+    /// # Errors
+    /// If the program ends first or does not come so far.
+    pub fn wait_for_hold(&mut self) -> anyhow::Result<()> {
+        self.process.wait_for_stderr("/s hold ", Duration::from_secs(60))
+    }
+
+    /// Waits until it ends.
+    ///
+    /// # Errors
+    /// If it does not in time, or its CSV cannot be read.
+    pub fn finish(mut self) -> anyhow::Result<Outcome> {
+        let ended = self.process.wait(self.limit)?;
+        let path = self.dir.path().join("trials.csv");
+        let trials = if path.exists() { read_trials(&path)? } else { Vec::new() };
+        Ok(Outcome { ended, trials })
+    }
+}
+
+fn read_trials(path: &std::path::Path) -> anyhow::Result<Vec<Trial>> {
+    let mut reader = csv::Reader::from_path(path).with_context(|| format!("reading {}", path.display()))?;
+    let trials: Result<Vec<Trial>, csv::Error> = reader.deserialize().collect();
+    trials.with_context(|| format!("reading {}", path.display()))
+}
+
+impl Outcome {
+    /// What the program exited with.
+    pub fn code(&self) -> Option<i32> {
+        self.ended.code
+    }
+
+    /// The line that begins with ANSWER.
+    ///
+    /// # Errors
+    /// If there is not exactly one.
+    pub fn answer(&self) -> anyhow::Result<&str> {
+        let mut lines = self.ended.stdout.lines().filter(|line| line.starts_with("ANSWER"));
+        let line = lines.next().context("no ANSWER")?;
+        ensure!(lines.next().is_none(), "two ANSWERs:\n{self}");
+        Ok(line)
+    }
+
+    /// The largest rate that passed, from the ANSWER line, whether or not it is a lower bound.
+    pub fn max_rps(&self) -> Option<f64> {
+        let rest = self.answer().ok()?.split_once("max RPS ")?.1;
+        rest.split_whitespace().nth(1)?.parse().ok()
+    }
+
+    /// The trial that decided a rate: the first conclusive one, or the last.
+    ///
+    /// # Errors
+    /// If the rate was not held.
+    pub fn trial_at(&self, rate: f64) -> anyhow::Result<&Trial> {
+        let mut at_rate = self.trials.iter().filter(|trial| (trial.target_rate - rate).abs() < 0.001);
+        let conclusive = at_rate.clone().find(|trial| trial.verdict != Verdict::Inconclusive);
+        conclusive.or(at_rate.next_back()).with_context(|| format!("{rate}/s was not held:\n{self}"))
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Ended { code, signal, stdout, stderr } = &self.ended;
+        write!(f, "exit {code:?}, signal {signal:?}\n--- stdout\n{stdout}\n--- stderr\n{stderr}")
+    }
+}
