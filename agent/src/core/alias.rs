@@ -36,7 +36,7 @@ impl AliasTable {
     #[inline]
     pub fn draw(&self, chance: &mut ChaCha8Rng) -> u32 {
         let bits: u64 = chance.random();
-        let column = ((bits >> 32) * self.columns.len() as u64 >> 32) as u32;
+        let column = (((bits >> 32) * self.columns.len() as u64) >> 32) as u32;
         let (own, other) = self.columns[column as usize];
         if bits as u32 <= own { column } else { other }
     }

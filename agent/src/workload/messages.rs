@@ -281,7 +281,7 @@ impl Workload for Messages {
     fn choose(&self, chance: &mut ChaCha8Rng) -> Choice {
         let place = self.rooms.draw(chance);
         let bits: u64 = chance.random();
-        let below = |bits: u64, n: u64| (u128::from(bits) * u128::from(n) >> 64) as u64;
+        let below = |bits: u64, n: u64| ((u128::from(bits) * u128::from(n)) >> 64) as u64;
         let actor = below(bits, self.places[place as usize].senders.len() as u64) as u32;
         let bits: u64 = chance.random();
         let (shortest, longest) = (*self.shape.content_bytes.start(), *self.shape.content_bytes.end());

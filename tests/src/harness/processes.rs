@@ -46,7 +46,9 @@ impl Program {
                 command.env_remove(name);
             }
         }
-        SETTINGS.iter().for_each(|name| drop(command.env_remove(name)));
+        for name in SETTINGS {
+            command.env_remove(name);
+        }
         Ok(command)
     }
 }

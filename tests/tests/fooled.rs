@@ -1,0 +1,118 @@
+//! It cannot be fooled: a service that flatters itself is found out, one test for each way.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
+use plimsoll_tests::harness::processes::{Agent, AgentOptions, CpuQuota};
+use plimsoll_tests::harness::run::{Outcome, Run, Trial, Verdict};
+use plimsoll_tests::standin::config::{Incident, Refusal, Trigger};
+use plimsoll_tests::standin::{Standin, StandinConfig};
+
+const RATE: f64 = 300.0;
+
+/// Holds 300/s against a stand-in with a fault.
+async fn hold(fault: impl FnOnce(&mut StandinConfig), change: impl FnOnce(Run) -> Run) -> anyhow::Result<Outcome> {
+    let _exclusive = Exclusive::acquire()?;
+    let server = NatsServer::start(NatsOptions::default())?;
+    let mut config = StandinConfig::new(server.url());
+    fault(&mut config);
+    let standin = Standin::start(config).await?;
+    let run = change(Run::new(&server.url(), "small").steps(&[RATE]).hold(Duration::from_secs(4)));
+    let outcome = tokio::task::spawn_blocking(move || run.finish()).await??;
+    standin.shutdown().await?;
+    Ok(outcome)
+}
+
+async fn trial(fault: impl FnOnce(&mut StandinConfig)) -> anyhow::Result<Trial> {
+    let outcome = hold(fault, |run| run).await?;
+    Ok(outcome.trial_at(RATE)?.clone())
+}
+
+fn every(n: u64) -> Option<NonZeroU64> {
+    NonZeroU64::new(n)
+}
+
+#[tokio::test]
+async fn replies_that_never_come_trip_and_enter_the_percentiles() -> anyhow::Result<()> {
+    let trial = trial(|config| config.gate_faults.skip_reply_every = every(1)).await?;
+    assert_eq!(trial.verdict, Verdict::Trip, "{trial:?}");
+    assert_eq!((trial.completed, trial.failed_timeout, trial.e1_n), (0, trial.attempted, trial.attempted), "{trial:?}");
+    assert!(trial.e1_p95_ms >= Some(2_900.0), "{trial:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_tenth_of_the_broadcasts_dropped_is_lost_operations() -> anyhow::Result<()> {
+    let trial = trial(|config| config.broadcast_faults.drop_every = every(10)).await?;
+    assert_eq!(trial.verdict, Verdict::Trip, "{trial:?}");
+    let lost = trial.lost as f64 / trial.attempted as f64;
+    assert!((0.09..0.11).contains(&lost), "{trial:?}");
+    assert!(trial.e2_p95_ms >= Some(2_900.0) && trial.e2_n == trial.attempted, "{trial:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn all_broadcasts_dropped_is_every_operation_lost() -> anyhow::Result<()> {
+    let trial = trial(|config| config.broadcast_faults.drop_every = every(1)).await?;
+    assert_eq!((trial.verdict, trial.lost, trial.completed), (Verdict::Trip, trial.attempted, 0), "{trial:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn error_replies_are_failures_and_no_samples() -> anyhow::Result<()> {
+    let trial = trial(|config| config.gate_faults.reject = every(1).map(|n| (n, Refusal::Unavailable))).await?;
+    assert_eq!(trial.verdict, Verdict::Trip, "{trial:?}");
+    assert_eq!((trial.failed_refused, trial.e1_n, trial.e2_n), (trial.attempted, 0, 0), "{trial:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn garbage_replies_are_failures() -> anyhow::Result<()> {
+    let trial = trial(|config| config.gate_faults.garbage_reply_every = every(2)).await?;
+    assert_eq!(trial.verdict, Verdict::Trip, "{trial:?}");
+    assert!(trial.failed_bad_reply > trial.attempted / 3, "{trial:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn duplicates_and_foreign_messages_change_nothing() -> anyhow::Result<()> {
+    let trial = trial(|config| {
+        config.gate_faults.duplicate_reply_every = every(3);
+        config.gate_faults.foreign_reply_every = every(3);
+        config.broadcast_faults.duplicate_every = every(3);
+        config.broadcast_faults.foreign_every = every(3);
+    })
+    .await?;
+    assert_eq!((trial.verdict, trial.completed), (Verdict::Pass, trial.attempted), "{trial:?}");
+    assert_eq!((trial.e1_n, trial.e2_n), (trial.attempted, trial.attempted), "{trial:?}");
+    assert!(trial.duplicate > trial.attempted / 4 && trial.foreign > trial.attempted / 4, "{trial:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stall_of_one_second_shows_in_the_percentiles() -> anyhow::Result<()> {
+    let stall = |config: &mut StandinConfig| {
+        config.incidents = Incident::parse_stall("broadcast-worker:1s@5s").into_iter().collect();
+        config.incidents_from = Trigger::FirstMessage;
+    };
+    let outcome =
+        hold(stall, |run| run.hold(Duration::from_secs(10)).flag("--slo-p99", "2s").flag("--slo-p95", "1s")).await?;
+    let trial = outcome.trial_at(RATE)?;
+    // A second of waiting, evenly from 1 s to nothing, in ten: p95 is half a second, p99 nine tenths.
+    assert!(trial.e2_p95_ms >= Some(350.0) && trial.e2_p99_ms >= Some(750.0), "{outcome}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_box_slowed_by_a_quota_is_named_and_never_trips_the_service() -> anyhow::Result<()> {
+    let agents = [Agent::start(&AgentOptions::default())?];
+    let quota = CpuQuota::new(30)?;
+    quota.take(&agents[0].process)?;
+    let outcome = hold(|_| {}, |run| run.agents(&agents).steps(&[5000.0]).trials(1)).await?;
+    let trial = outcome.trial_at(5000.0)?;
+    assert_eq!(trial.verdict, Verdict::Inconclusive, "{outcome}");
+    assert!(trial.reasons.contains(&agents[0].address.to_string()), "{outcome}");
+    Ok(())
+}
