@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use plimsoll_tests::harness::exclusive::Exclusive;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
-use plimsoll_tests::harness::processes::{Agent, AgentOptions, CpuQuota};
 use plimsoll_tests::harness::run::{Outcome, Run, Trial, Verdict};
 use plimsoll_tests::standin::config::{Incident, Refusal, Trigger};
 use plimsoll_tests::standin::{Standin, StandinConfig};
@@ -102,17 +101,5 @@ async fn a_stall_of_one_second_shows_in_the_percentiles() -> anyhow::Result<()> 
     let trial = outcome.trial_at(RATE)?;
     // A second of waiting, evenly from 1 s to nothing, in ten: p95 is half a second, p99 nine tenths.
     assert!(trial.e2_p95_ms >= Some(350.0) && trial.e2_p99_ms >= Some(750.0), "{outcome}");
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_box_slowed_by_a_quota_is_named_and_never_trips_the_service() -> anyhow::Result<()> {
-    let agents = [Agent::start(&AgentOptions::default())?];
-    let quota = CpuQuota::new(30)?;
-    quota.take(&agents[0].process)?;
-    let outcome = hold(|_| {}, |run| run.agents(&agents).steps(&[5000.0]).trials(1)).await?;
-    let trial = outcome.trial_at(5000.0)?;
-    assert_eq!(trial.verdict, Verdict::Inconclusive, "{outcome}");
-    assert!(trial.reasons.contains(&agents[0].address.to_string()), "{outcome}");
     Ok(())
 }
