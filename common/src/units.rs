@@ -158,6 +158,13 @@ impl Steps {
     }
 }
 
+/// A single step.
+impl From<Rate> for Steps {
+    fn from(rate: Rate) -> Self {
+        Self(vec![rate])
+    }
+}
+
 impl fmt::Display for Steps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, rate) in self.0.iter().enumerate() {

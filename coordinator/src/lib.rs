@@ -14,13 +14,13 @@ use exit::{ExitCode, Failure};
 use settings::RunPlan;
 use shell::signals::Interrupt;
 
-/// Finds the largest rate and writes the report to stdout.
+/// Makes the load of a plan, judges it, and writes the report to stdout.
 ///
 /// # Errors
 /// The run could not be set up; no load was started.
-pub async fn max_rps(plan: &RunPlan) -> Result<ExitCode, Failure> {
+pub async fn run(plan: &RunPlan) -> Result<ExitCode, Failure> {
     let interrupt = Interrupt::listen().map_err(|error| Failure::Incomplete(format!("no signals: {error}")))?;
-    let report = shell::run::max_rps(plan, interrupt).await?;
+    let report = shell::run::run(plan, interrupt).await?;
     to_stdout(&report::render(&report));
     let trials: Vec<_> = report.trials.iter().map(|trial| trial.judged.clone()).collect();
     Ok(core::answer::answer(&trials).exit_code(&report.ending))

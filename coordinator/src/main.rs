@@ -15,8 +15,8 @@ fn main() -> ExitCode {
     start_tracing();
     let ended = match &invocation {
         Invocation::DryRun(plan) => plimsoll::dry_run(plan),
-        Invocation::MaxRps(plan) => match tokio::runtime::Runtime::new() {
-            Ok(runtime) => runtime.block_on(plimsoll::max_rps(plan)),
+        Invocation::Load(plan) => match tokio::runtime::Runtime::new() {
+            Ok(runtime) => runtime.block_on(plimsoll::run(plan)),
             Err(error) => Err(Failure::Incomplete(format!("no runtime: {error}"))),
         },
     };

@@ -5,17 +5,23 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::table::{DefaultValue, Kind, SETTINGS, Setting};
+use super::commands::LoadCommand;
+use super::table::{DefaultValue, Kind, Setting};
 
-/// Reads the flags that were given, by the names of their settings.
+/// Reads which command is asked for, and the flags that were given, by the names of their settings.
 ///
 /// # Errors
 /// An argument that there is not; or help or version, which clap prints in place of an error.
-pub fn flags(arguments: impl IntoIterator<Item = OsString>) -> Result<HashMap<&'static str, String>, clap::Error> {
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(LoadCommand, Flags), clap::Error> {
     let matches = command().try_get_matches_from(arguments)?;
-    let Some(("max-rps", flags)) = matches.subcommand() else { return Ok(HashMap::new()) };
-    Ok(SETTINGS.iter().filter_map(|setting| Some((setting.name, given(setting, flags)?))).collect())
+    let (name, flags) = matches.subcommand().expect("clap asks for a command");
+    let command = LoadCommand::find(name).expect("clap knows no other command");
+    let given = command.settings().filter_map(|setting| Some((setting.name, given(setting, flags)?)));
+    Ok((command, given.collect()))
 }
+
+/// Flags that were given, by the names of their settings.
+pub type Flags = HashMap<&'static str, String>;
 
 fn given(setting: &Setting, flags: &ArgMatches) -> Option<String> {
     let values: Vec<&str> = flags.get_many::<String>(setting.name)?.map(String::as_str).collect();
@@ -29,27 +35,19 @@ pub fn command() -> Command {
         .about("Finds the largest load a NATS-based service carries while every service-level objective holds")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(max_rps())
+        .subcommands(LoadCommand::ALL.map(load_command))
 }
 
-fn max_rps() -> Command {
-    Command::new("max-rps")
-        .about("Ramps a request rate over a fleet of agents and prints the largest that holds every objective")
-        .args(SETTINGS.iter().map(flag))
-        .after_help(EXAMPLES)
+fn load_command(command: LoadCommand) -> Command {
+    let examples: Vec<String> = command.examples().iter().map(|example| format!("  {example}")).collect();
+    let after = format!(
+        "Each flag wins over its PLIMSOLL_ variable, that over variables such as NATS_URL, those over the plan file.\n\n\
+         {}\n\nExamples:\n{}",
+        command.exit_codes(),
+        examples.join("\n")
+    );
+    Command::new(command.name()).about(command.about()).args(command.settings().map(flag)).after_help(after)
 }
-
-const EXAMPLES: &str = "\
-Each flag wins over its PLIMSOLL_ variable, that over variables such as NATS_URL, those over the plan file.
-
-Exit codes: 0 an answer, 1 no step passed, 2 usage or configuration, 3 the run could not be completed,
-4 measured but INCONCLUSIVE, 130 interrupted.
-
-Examples:
-  plimsoll max-rps --preset medium
-  plimsoll max-rps --preset medium --agents box-1:7700,box-2:7700 --nats-url nats://chat:4222
-  plimsoll max-rps --preset realistic --steps 200,400,800 --slo E2:p99=400ms --csv steps.csv
-  plimsoll max-rps --plan nightly.toml --dry-run";
 
 fn flag(setting: &'static Setting) -> Arg {
     let arg = Arg::new(setting.name).long(setting.name).help(help(setting)).help_heading(setting.heading);

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use super::command_line::Flags;
+use super::commands::LoadCommand;
 use super::error::SettingsError;
 use super::plan_file::{self, PlanFile};
-use super::table::{DefaultValue, Kind, SETTINGS, Setting};
+use super::table::{self, DefaultValue, Kind, Setting};
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,15 +76,15 @@ impl Layers {
     ///
     /// # Errors
     /// The plan file cannot be read, or holds what no plan file can.
-    pub fn gather(flags: HashMap<&'static str, String>, environment: Environment) -> Result<Self, SettingsError> {
+    pub fn gather(command: LoadCommand, flags: Flags, environment: Environment) -> Result<Self, SettingsError> {
         let from_above = |setting: &Setting| strongest_above_file(setting, &flags, environment);
-        let plan = SETTINGS.iter().find(|setting| setting.name == "plan").and_then(from_above);
-        let file = plan.map(|plan| plan_file::read(&plan.value)).transpose()?.unwrap_or_default();
+        let plan = table::find("plan").and_then(from_above);
+        let file = plan.map(|plan| plan_file::read(&plan.value, command)).transpose()?.unwrap_or_default();
         let applying = |setting: &'static Setting| {
             let given = from_above(setting).or_else(|| from_file(setting, &file)).or_else(|| default_of(setting))?;
             Some((setting.name, given))
         };
-        Ok(Self { given: SETTINGS.iter().filter_map(applying).collect() })
+        Ok(Self { given: command.settings().filter_map(applying).collect() })
     }
 
     /// The applying value; `None` where nothing was given and there is no default.
@@ -91,11 +93,7 @@ impl Layers {
     }
 }
 
-fn strongest_above_file(
-    setting: &Setting,
-    flags: &HashMap<&'static str, String>,
-    environment: Environment,
-) -> Option<Given> {
+fn strongest_above_file(setting: &Setting, flags: &Flags, environment: Environment) -> Option<Given> {
     let flag = || flags.get(setting.name).map(|value| Given { value: value.clone(), source: Source::Flag });
     let variable = |name: &'static str, source: fn(&'static str) -> Source| {
         // An empty variable is the usual way to unset one in scripts and Compose files.

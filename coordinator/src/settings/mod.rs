@@ -1,9 +1,10 @@
 //! What the user asked for: flags over variables over a plan file over defaults, checked into a [`RunPlan`].
 //!
-//! [`table`] declares every setting once, [`command_line`] makes flags of it, [`layers`] picks the value that applies,
+//! [`table`] declares every setting once, [`commands`] says which command takes it, [`command_line`] makes flags of it, [`layers`] picks the value that applies,
 //! [`resolve`] checks it, and [`dry_run`] says what would be done.
 
 pub mod command_line;
+pub mod commands;
 pub mod dry_run;
 mod error;
 mod layers;
@@ -15,7 +16,7 @@ mod values;
 
 pub use error::SettingsError;
 pub use layers::Environment;
-pub use plan::{FleetChoice, Phases, Preflight, RunPlan, Spread, TargetChoice};
+pub use plan::{FleetChoice, Goal, Phases, Preflight, RunPlan, Spread, TargetChoice};
 
 use layers::Layers;
 use values::Values;
@@ -23,8 +24,8 @@ use values::Values;
 /// What one invocation asks for.
 #[derive(Debug)]
 pub enum Invocation {
-    /// Find the largest rate.
-    MaxRps(Box<RunPlan>),
+    /// Make load, and judge it.
+    Load(Box<RunPlan>),
     /// Say what that would do.
     DryRun(Box<RunPlan>),
 }
@@ -48,11 +49,11 @@ pub fn read(
     arguments: impl IntoIterator<Item = std::ffi::OsString>,
     environment: Environment,
 ) -> Result<Invocation, InvocationError> {
-    let flags = command_line::flags(arguments)?;
-    let layers = Layers::gather(flags, environment)?;
-    let plan = Box::new(resolve::resolve(&layers)?);
+    let (command, flags) = command_line::parse(arguments)?;
+    let layers = Layers::gather(command, flags, environment)?;
+    let plan = Box::new(resolve::resolve(command, &layers)?);
     let dry = Values::new(&layers).switch("dry-run")?;
-    Ok(if dry { Invocation::DryRun(plan) } else { Invocation::MaxRps(plan) })
+    Ok(if dry { Invocation::DryRun(plan) } else { Invocation::Load(plan) })
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ use crate::report::Applied;
 /// What a run does.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunPlan {
+    /// What it is to find out.
+    pub goal: Goal,
     /// What is driven.
     pub workload: Workload,
     /// The levels, in order.
@@ -50,6 +52,15 @@ pub struct RunPlan {
     pub metrics_listen: Option<SocketAddr>,
     /// Every setting as it applied, secrets hidden.
     pub applied: Vec<Applied>,
+}
+
+/// What a run is to find out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// The largest level that holds every objective.
+    MaxRps,
+    /// Whether one level holds them for as long as asked: a soak. Its plan has one step.
+    Soak,
 }
 
 /// The parts of a step; its drain takes what it takes, up to the request timeout.

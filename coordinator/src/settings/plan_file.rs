@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::commands::LoadCommand;
 use super::error::SettingsError;
-use super::table::{self, Kind, SETTINGS, Setting};
+use super::table::{self, Kind, Setting};
 
 /// What a plan file says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,25 +30,25 @@ pub struct Entry {
 /// A plan file larger than this is another file.
 const MOST_BYTES: u64 = 1024 * 1024;
 
-/// Reads a plan file.
+/// Reads a plan file for this command.
 ///
 /// # Errors
-/// It cannot be read, is no TOML, or holds a key or a value that no setting has.
-pub fn read(path: &str) -> Result<PlanFile, SettingsError> {
+/// It cannot be read, is no TOML, or holds a key or a value that no setting of the command has.
+pub fn read(path: &str, command: LoadCommand) -> Result<PlanFile, SettingsError> {
     let error = |problem: String| SettingsError::PlanFile { path: path.to_owned(), problem };
     let bytes = std::fs::metadata(path).map_err(|cause| error(cause.to_string()))?.len();
     if bytes > MOST_BYTES {
         return Err(error(format!("{bytes} bytes are too many for a plan: takes a TOML file of settings")));
     }
     let text = std::fs::read_to_string(path).map_err(|cause| error(cause.to_string()))?;
-    parse(path, &text)
+    parse(path, &text, command)
 }
 
 /// Reads the text of a plan file.
 ///
 /// # Errors
-/// It is no TOML, or holds a key or a value that no setting has.
-pub fn parse(path: &str, text: &str) -> Result<PlanFile, SettingsError> {
+/// It is no TOML, or holds a key or a value that no setting of the command has.
+pub fn parse(path: &str, text: &str, command: LoadCommand) -> Result<PlanFile, SettingsError> {
     let error = |problem: String| SettingsError::PlanFile { path: path.to_owned(), problem };
     let line_at = |offset: usize| text.bytes().take(offset).filter(|&byte| byte == b'\n').count() + 1;
     let table: Spanned<DeTable> = DeTable::parse(text).map_err(|cause| {
@@ -61,7 +62,10 @@ pub fn parse(path: &str, text: &str) -> Result<PlanFile, SettingsError> {
         let problem = |words: String| error(format!("line {line}: {words}"));
         let setting = table::find(name)
             .filter(|setting| setting.in_plan_file())
-            .ok_or_else(|| problem(format!("unknown key '{name}': takes {}", known_keys())))?;
+            .ok_or_else(|| problem(format!("unknown key '{name}': takes {}", known_keys(command))))?;
+        if !command.takes(setting) {
+            return Err(problem(format!("'{name}' is no key of {}: takes {}", command.name(), known_keys(command))));
+        }
         let value = as_flag(setting, value.get_ref()).ok_or_else(|| {
             problem(format!("key '{name}' is {}, takes {}", describe(value.get_ref()), takes(setting)))
         })?;
@@ -70,9 +74,9 @@ pub fn parse(path: &str, text: &str) -> Result<PlanFile, SettingsError> {
     Ok(PlanFile { path: path.to_owned(), entries })
 }
 
-fn known_keys() -> String {
+fn known_keys(command: LoadCommand) -> String {
     let names: Vec<&str> =
-        SETTINGS.iter().filter(|setting| setting.in_plan_file()).map(|setting| setting.name).collect();
+        command.settings().filter(|setting| setting.in_plan_file()).map(|setting| setting.name).collect();
     names.join(", ")
 }
 
@@ -121,7 +125,7 @@ mod tests {
     use super::*;
 
     fn check(text: &str) -> String {
-        parse("plan.toml", text).map(drop).unwrap_err().to_string()
+        parse("plan.toml", text, LoadCommand::MaxRps).map(drop).unwrap_err().to_string()
     }
 
     #[test]
@@ -129,6 +133,7 @@ mod tests {
         let file = parse(
             "plan.toml",
             "# a plan\npreset = \"medium\"\nsteps = [500, \"1k\"]\nseed = 7\nslo-error-rate = 0.01\nno-stop-on-trip = true\n",
+            LoadCommand::MaxRps,
         )
         .unwrap();
         let value = |name: &str| file.entries[name].value.clone();
@@ -157,12 +162,17 @@ mod tests {
         );
         assert_eq!(
             check("[load]\nhold = \"30s\""),
-            format!("--plan: plan.toml: line 1: unknown key 'load': takes {}", known_keys())
+            format!("--plan: plan.toml: line 1: unknown key 'load': takes {}", known_keys(LoadCommand::MaxRps))
+        );
+        let of_run = parse("plan.toml", "rate = 500\nsteps = [1, 2]", LoadCommand::Run).unwrap_err().to_string();
+        assert!(
+            of_run.starts_with("--plan: plan.toml: line 2: 'steps' is no key of run: takes workload, "),
+            "{of_run}"
         );
         assert!(check("plan = \"other.toml\"").contains("unknown key 'plan'"));
         assert!(check("preset = \"medium\"\npreset = \"small\"").contains("line 2: duplicate key"));
         assert!(check("preset = ").starts_with("--plan: plan.toml: line 1: "));
-        let absent = read("/nonexistent/plan.toml").unwrap_err().to_string();
+        let absent = read("/nonexistent/plan.toml", LoadCommand::MaxRps).unwrap_err().to_string();
         assert!(absent.starts_with("--plan: /nonexistent/plan.toml: No such file"), "{absent}");
     }
 }

@@ -9,12 +9,14 @@ use std::time::Duration;
 use plimsoll_common::contract::subjects;
 use plimsoll_common::histogram::HIGHEST_US;
 use plimsoll_common::plan::{MAX_AGENTS, MessagesWorkload, Workload, redact_url};
+use plimsoll_common::units::{Rate, Steps};
 use plimsoll_common::wire::is_subject_token;
 
+use super::commands::LoadCommand;
 use super::error::SettingsError;
 use super::layers::Layers;
-use super::plan::{FleetChoice, Phases, Preflight, RunPlan, Spread, TargetChoice};
-use super::table::{DefaultValue, SETTINGS};
+use super::plan::{FleetChoice, Goal, Phases, Preflight, RunPlan, Spread, TargetChoice};
+use super::table::DefaultValue;
 use super::values::{Values, duration, list, number};
 use crate::core::backlog::DurableName;
 use crate::core::ramp::OnTrip;
@@ -23,6 +25,8 @@ use crate::report::Applied;
 
 /// Steps longer than this are a mistake of units.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// A soak longer than this is no phase that agents take.
+const LONGEST_SOAK: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Latencies are told apart up to this.
 const HIGHEST_LIMIT: Duration = Duration::from_micros(HIGHEST_US);
 /// One backlog read each hold ÷ 30 would be more than the service should have to answer below this.
@@ -34,35 +38,75 @@ const MOST_LOCAL: u64 = 64;
 ///
 /// # Errors
 /// The first value that its setting does not take, or two that do not fit together.
-pub fn resolve(layers: &Layers) -> Result<RunPlan, SettingsError> {
+pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, SettingsError> {
     let values = Values::new(layers);
     let workload = workload(&values)?;
     let slo = slo(&values, &workload)?;
     let Workload::Messages(messages) = &workload;
-    let trials = values.number("trials", 1, 3)?;
+    let levels = match command {
+        LoadCommand::MaxRps => ramp(&values)?,
+        LoadCommand::Run => soak(&values)?,
+    };
     let fleet = fleet(&values)?;
     Ok(RunPlan {
+        goal: levels.goal,
+        steps: levels.steps,
+        phases: levels.phases,
+        spread: spread(&values)?,
+        request_timeout: request_timeout(&values, &slo)?,
+        max_lateness: values.duration("max-lateness", Duration::from_millis(1), HIGHEST_LIMIT)?,
+        max_in_flight: max_in_flight(&values)?,
+        seed: values.number("seed", 0, u64::MAX)?,
+        on_trip: levels.on_trip,
+        trials: levels.trials,
+        target: target(&values, &messages.site_id)?,
+        lease_timeout: values.duration("lease-timeout", Duration::from_millis(500), Duration::from_secs(60))?,
+        csv: values.optional("csv").map(|path| PathBuf::from(path.text())),
+        metrics_listen: metrics_listen(&values)?,
+        applied: applied(command, layers, &fleet),
+        fleet,
+        workload,
+        slo,
+    })
+}
+
+/// What a command makes of the levels and their phases.
+struct Levels {
+    goal: Goal,
+    steps: Steps,
+    phases: Phases,
+    on_trip: OnTrip,
+    trials: NonZeroU32,
+}
+
+fn ramp(values: &Values) -> Result<Levels, SettingsError> {
+    let trials = values.number("trials", 1, 3)?;
+    Ok(Levels {
+        goal: Goal::MaxRps,
         steps: values.parsed("steps", "rates such as 500,1k,2k")?,
         phases: Phases {
             warmup: values.duration("warmup", Duration::ZERO, LONGEST)?,
             hold: values.duration("hold", SHORTEST_HOLD, LONGEST)?,
             cooldown: values.duration("cooldown", Duration::ZERO, LONGEST)?,
         },
-        spread: spread(&values)?,
-        request_timeout: request_timeout(&values, &slo)?,
-        max_lateness: values.duration("max-lateness", Duration::from_millis(1), HIGHEST_LIMIT)?,
-        max_in_flight: max_in_flight(&values)?,
-        seed: values.number("seed", 0, u64::MAX)?,
         on_trip: if values.switch("no-stop-on-trip")? { OnTrip::GoOn } else { OnTrip::Stop },
         trials: u32::try_from(trials).ok().and_then(NonZeroU32::new).expect("from 1 to 3"),
-        target: target(&values, &messages.site_id)?,
-        lease_timeout: values.duration("lease-timeout", Duration::from_millis(500), Duration::from_secs(60))?,
-        csv: values.optional("csv").map(|path| PathBuf::from(path.text())),
-        metrics_listen: metrics_listen(&values)?,
-        applied: applied(layers, &fleet),
-        fleet,
-        workload,
-        slo,
+    })
+}
+
+/// One step that is held once: whoever asked for hours does not want them again unasked.
+fn soak(values: &Values) -> Result<Levels, SettingsError> {
+    let rate: Rate = values.parsed("rate", "a rate such as 500 or 2k")?;
+    Ok(Levels {
+        goal: Goal::Soak,
+        steps: Steps::from(rate),
+        phases: Phases {
+            warmup: values.duration("warmup", Duration::ZERO, LONGEST)?,
+            hold: values.duration("duration", SHORTEST_HOLD, LONGEST_SOAK)?,
+            cooldown: Duration::ZERO,
+        },
+        on_trip: OnTrip::Stop,
+        trials: NonZeroU32::MIN,
     })
 }
 
@@ -254,12 +298,12 @@ fn metrics_listen(values: &Values) -> Result<Option<SocketAddr>, SettingsError> 
 }
 
 /// Every setting that says something, in the table's order, secrets hidden.
-fn applied(layers: &Layers, fleet: &FleetChoice) -> Vec<Applied> {
+fn applied(command: LoadCommand, layers: &Layers, fleet: &FleetChoice) -> Vec<Applied> {
     let other_fleet = match fleet {
         FleetChoice::Remote(_) => "local",
         FleetChoice::Local(_) => "agents",
     };
-    let in_report = SETTINGS.iter().filter(|setting| setting.in_plan_file() && setting.name != other_fleet);
+    let in_report = command.settings().filter(|setting| setting.in_plan_file() && setting.name != other_fleet);
     let row = |setting: &super::table::Setting| {
         let (value, source) = match (layers.get(setting.name), setting.default) {
             (Some(given), _) => (redact_url(&given.value), given.source.to_string()),

@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 
+use super::commands::LoadCommand;
 use super::*;
 
 fn read_with(flags: &str, variables: &[(&str, &str)]) -> Result<Invocation, InvocationError> {
@@ -14,7 +15,7 @@ fn plan(flags: &str) -> RunPlan {
 
 fn plan_with(flags: &str, variables: &[(&str, &str)]) -> RunPlan {
     match read_with(flags, variables).unwrap() {
-        Invocation::MaxRps(plan) | Invocation::DryRun(plan) => *plan,
+        Invocation::Load(plan) | Invocation::DryRun(plan) => *plan,
     }
 }
 
@@ -232,34 +233,66 @@ fn a_dry_run_shows_the_plan_its_sources_and_every_agents_part() {
         "max-rps --preset medium --steps 500,1k --agents a:1,b:2,c:3 --hold 20s --nats-creds /no/such.creds --dry-run";
     let plan = match read_with(flags, &[("NATS_URL", "nats://u:p@chat:4222")]).unwrap() {
         Invocation::DryRun(plan) => plan,
-        Invocation::MaxRps(_) => panic!("asked for a dry run"),
+        Invocation::Load(_) => panic!("asked for a dry run"),
     };
     insta::assert_snapshot!(dry_run::describe(&plan).unwrap());
 }
 
+fn help(command: LoadCommand) -> String {
+    let mut all = command_line::command();
+    all.find_subcommand_mut(command.name()).unwrap().render_help().to_string()
+}
+
 #[test]
-fn the_help_shows_every_flag_with_its_variable_and_default() {
-    let mut command = command_line::command();
-    let max_rps = command.find_subcommand_mut("max-rps").unwrap();
-    let help = max_rps.render_help().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-    for setting in table::SETTINGS {
-        assert!(help.contains(&format!("--{}", setting.name)), "{}", setting.name);
-        assert!(help.contains(&format!("[env: {}", setting.variable)), "{}", setting.variable);
+fn the_help_shows_every_flag_of_the_command_with_its_variable_and_default() {
+    for command in LoadCommand::ALL {
+        let help = help(command).split_whitespace().collect::<Vec<_>>().join(" ");
+        for setting in table::SETTINGS {
+            let flag = help.contains(&format!("--{} ", setting.name)) || help.contains(&format!("--{}[", setting.name));
+            assert_eq!(flag, command.takes(setting), "{} {}", command.name(), setting.name);
+            let variable = [format!("[env: {}]", setting.variable), format!("[env: {},", setting.variable)];
+            assert_eq!(variable.iter().any(|variable| help.contains(variable)), command.takes(setting), "{variable:?}");
+        }
+        assert!(help.contains("[default: 100ms]"), "{help}");
+        assert!(help.contains("Examples:"));
     }
-    assert!(help.contains("[default: 500,1k,2k,5k,10k]"), "{help}");
-    assert!(help.contains("Examples:"));
 }
 
 #[test]
 fn the_examples_of_the_help_are_read_without_an_error() {
-    let mut command = command_line::command();
-    let help = command.find_subcommand_mut("max-rps").unwrap().render_help().to_string();
     let file = plan_file("preset = \"small\"\n");
-    let examples: Vec<String> = help
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("plimsoll "))
-        .map(|line| line.replace("nightly.toml", &file.path().display().to_string()))
-        .collect();
-    assert!(examples.len() >= 4);
-    examples.iter().for_each(|example| drop(plan(example)));
+    for command in LoadCommand::ALL {
+        let examples: Vec<String> = help(command)
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("plimsoll "))
+            .map(|line| line.replace("nightly.toml", &file.path().display().to_string()))
+            .collect();
+        assert_eq!(examples.len(), command.examples().len());
+        examples.iter().for_each(|example| drop(plan(example)));
+    }
+}
+
+#[test]
+fn a_soak_is_one_step_that_is_held_once() {
+    let RunPlan { goal, steps, phases, trials, .. } = plan("run --preset small --rate 1.5k --duration 3days");
+    assert_eq!((goal, steps.to_string(), trials.get()), (Goal::Soak, "1500".into(), 1));
+    assert_eq!((phases.hold.as_secs(), phases.cooldown), (3 * 24 * 3600, std::time::Duration::ZERO));
+    assert_eq!(plan("max-rps --preset small").goal, Goal::MaxRps);
+    for (flags, expected) in [
+        (
+            "--duration 1m",
+            "--rate is missing: it takes a rate such as 500 or 2k (or set PLIMSOLL_RATE, or `rate` in a plan file)",
+        ),
+        (
+            "--rate 1",
+            "--duration is missing: it takes a time with its unit, such as 30s (or set PLIMSOLL_DURATION, or `duration` in a plan file)",
+        ),
+        (
+            "--rate 1 --duration 8days",
+            "--duration: got '8days', takes a time with its unit from 1s to 7days, such as 30s",
+        ),
+    ] {
+        assert_eq!(error(&format!("run --preset small {flags}")), expected);
+    }
+    assert!(error("run --preset small --rate 1 --duration 1m --steps 1").contains("unexpected argument '--steps'"));
 }

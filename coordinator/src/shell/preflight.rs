@@ -154,7 +154,7 @@ mod tests {
     fn plan(flags: &str) -> RunPlan {
         let arguments = format!("plimsoll max-rps --preset medium {flags}");
         match read(arguments.split_whitespace().map(Into::into), &|_| None).unwrap() {
-            Invocation::MaxRps(plan) | Invocation::DryRun(plan) => *plan,
+            Invocation::Load(plan) | Invocation::DryRun(plan) => *plan,
         }
     }
 

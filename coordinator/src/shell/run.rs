@@ -42,7 +42,7 @@ const DEVIATION_WARNING_PPM: u64 = 50_000;
 ///
 /// # Errors
 /// It could not be set up; no load was started.
-pub async fn max_rps(plan: &RunPlan, interrupt: Interrupt) -> Result<RunReport, Failure> {
+pub async fn run(plan: &RunPlan, interrupt: Interrupt) -> Result<RunReport, Failure> {
     let identity = RunIdentity::draw().map_err(Failure::Incomplete)?;
     let live = Live::default();
     let ready = tokio::select! {
