@@ -131,6 +131,18 @@ impl LatencyHistogram {
         self.counted().filled().take_while(up_to).fold(0, |sum, (_, count)| sum.saturating_add(count))
     }
 
+    /// The end of each bucket that is not empty, in microseconds and at most 60 s, with its count, ascending.
+    pub fn filled_us(&self) -> Vec<(u64, u64)> {
+        self.counted().filled().map(|(index, count)| (end_of(index).min(HIGHEST_US), count)).collect()
+    }
+
+    /// The same in as little memory as it takes, until something is added again.
+    #[must_use]
+    pub fn packed(&self) -> Self {
+        let packed = Self::from_v2(self.to_v2()).expect("our own encoding is one of ours");
+        Self { clipped: self.clipped, ..packed }
+    }
+
     /// The V2 encoding without `clipped`; empty bytes when nothing was recorded.
     pub fn to_v2(&self) -> Vec<u8> {
         let counted = self.counted();

@@ -171,7 +171,7 @@ pub struct StepOrder {
 }
 
 /// A step of a run and a trial of that step, both from 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct TrialId {
     /// Position in the run.
     pub step: u32,

@@ -1,11 +1,13 @@
 //! What an agent measured: counters, series, blocks, and the health of its box.
 
+use serde::{Deserialize, Serialize};
+
 use crate::histogram::LatencyHistogram;
 use crate::plan::TrialId;
 
 /// Operations by what became of them. `due = attempted + saturated + underrun` always; after the drain
 /// `attempted = completed + failed + lost`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// By the pure schedule.
     pub due: u64,
@@ -28,7 +30,7 @@ pub struct Counters {
 }
 
 /// Failed operations by kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failed {
     /// No reply within the request timeout.
     pub timeout: u64,
@@ -86,7 +88,7 @@ impl Counters {
 }
 
 /// Of one series: operations that completed or were given up, and how many of them lie above each limit.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeriesCounts {
     /// Operations that completed or were given up.
     pub n: u64,
@@ -141,7 +143,7 @@ pub struct SeriesHistograms {
 }
 
 /// Messages that changed nothing else.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Strays {
     /// Not ours.
     pub foreign: u64,
@@ -162,7 +164,8 @@ impl Strays {
 }
 
 /// How long the box held a worker up in a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Stall {
     /// In microseconds.
     Bounded(u64),
@@ -252,7 +255,8 @@ pub struct StepTotals {
 }
 
 /// Why a trial ended on an agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StepEnd {
     /// Warmup, hold and drain ran to their end.
     Finished,

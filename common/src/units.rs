@@ -5,8 +5,10 @@ use std::num::NonZeroU64;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Thousandths of a request per second, at least one: a share of nothing is no share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Thousandths of a request per second, at least one: a share of nothing is no share. In JSON it is a number of requests per
+/// second, which a double holds exactly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
 pub struct Rate(NonZeroU64);
 
 /// Above this, a thousandth of a request per second times the longest run would not fit in 64 bits.
@@ -51,6 +53,25 @@ impl fmt::Display for Rate {
             return write!(f, "{whole}");
         }
         write!(f, "{whole}.{}", format!("{milli:03}").trim_end_matches('0'))
+    }
+}
+
+impl From<Rate> for f64 {
+    fn from(rate: Rate) -> Self {
+        rate.as_f64()
+    }
+}
+
+impl TryFrom<f64> for Rate {
+    type Error = RateError;
+
+    fn try_from(requests: f64) -> Result<Self, RateError> {
+        let milli = (requests * 1000.0).round();
+        let in_range = (1.0..=MAX_MILLI as f64).contains(&milli);
+        Some(milli as u64)
+            .filter(|_| in_range)
+            .and_then(Self::from_milli)
+            .ok_or_else(|| RateError { got: requests.to_string() })
     }
 }
 
@@ -262,6 +283,18 @@ mod tests {
     fn a_rate_prints_as_it_is_read() {
         for text in ["500", "2.5", "0.001", "10000"] {
             assert_eq!(text.parse::<Rate>().map(|rate| rate.to_string()), Ok(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_rate_survives_json_exactly_and_nonsense_does_not() {
+        for text in ["500", "2.5", "0.001", "12345.678", "1000000000"] {
+            let rate: Rate = text.parse().unwrap();
+            let json = serde_json::to_string(&rate).unwrap();
+            assert_eq!(serde_json::from_str::<Rate>(&json).unwrap(), rate, "{json}");
+        }
+        for json in ["0", "-1", "0.0001", "1e10", "\"500\"", "null"] {
+            assert!(serde_json::from_str::<Rate>(json).is_err(), "{json}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The answer of a run: the largest level that passed below the first that tripped, and what limits the next one.
 
 use plimsoll_common::units::Rate;
+use serde::{Deserialize, Serialize};
 
 use super::ramp::JudgedTrial;
 use super::verdict::Verdict;
@@ -19,7 +20,8 @@ pub struct Answer {
 }
 
 /// How a run came to its end.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Ending {
     /// By its plan.
     Completed,

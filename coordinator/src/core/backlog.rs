@@ -3,8 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// A durable consumer; its name says little without its stream.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DurableName {
     /// The stream it reads.
     pub stream: String,
@@ -19,7 +21,7 @@ impl fmt::Display for DurableName {
 }
 
 /// What a durable still has to do, in messages.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backlog {
     /// Not delivered yet (`num_pending`).
     pub pending: u64,
@@ -35,7 +37,8 @@ impl Backlog {
 }
 
 /// One answer to a read of a durable.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DurableState {
     /// It is there.
     Present {
@@ -49,9 +52,10 @@ pub enum DurableState {
 }
 
 /// A read that was answered in time.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BacklogRead {
     /// The instant of the answer, since the start of the hold.
+    #[serde(rename = "at_ns", with = "crate::core::encoding::nanos")]
     pub at: Duration,
     /// What it said.
     pub state: DurableState,
@@ -66,7 +70,7 @@ pub fn read_interval(hold: Duration) -> Duration {
 }
 
 /// The reads of one durable over a trial.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DurableReads {
     /// Which durable.
     pub name: DurableName,
@@ -77,7 +81,7 @@ pub struct DurableReads {
 }
 
 /// What a hold's reads say of one durable.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DurableBacklog {
     /// Which durable.
     pub name: DurableName,
@@ -94,7 +98,8 @@ pub struct DurableBacklog {
 }
 
 /// What became of a durable by the end of the hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fate {
     /// It is the one that was there before.
     Kept,
@@ -107,7 +112,7 @@ pub enum Fate {
 }
 
 /// How a backlog moved over the hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Growth {
     /// 6/5 × (median of the last sixth − median of the first), rounded up.
     pub messages: i64,
@@ -220,7 +225,7 @@ pub fn foreign_load(growth: &StreamGrowth, sent: u64) -> Option<ForeignLoad> {
 }
 
 /// Messages in a stream that our sends do not explain.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForeignLoad {
     /// The stream.
     pub stream: String,
@@ -231,7 +236,7 @@ pub struct ForeignLoad {
 }
 
 /// A stream's growth over the trial, as the coordinator read it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamGrowth {
     /// The stream.
     pub stream: String,

@@ -9,7 +9,7 @@ use plimsoll_common::units::Rate;
 
 use super::backlog::{Backlog, DurableBacklog, DurableName, Fate, Growth};
 use super::measurement::{
-    AgentMeasurement, FleetBlock, HealthDigest, Lateness, MeanMax, SeriesMeasurement, StartLag, StepMeasurement,
+    AgentMeasurement, Batch, FleetBlock, HealthDigest, Lateness, MeanMax, SeriesMeasurement, StartLag, StepMeasurement,
 };
 use super::slo::Slo;
 
@@ -50,12 +50,24 @@ pub fn measurement() -> StepMeasurement {
         strays: Strays::default(),
         series: vec![series("E1", 4_000), series("E2", 19_000)],
         blocks: vec![FleetBlock { counters: self::counters(DUE / 20), ..FleetBlock::default() }; 20],
+        batches: batches(),
         agents: vec![agent("box-a"), agent("box-b")],
         faults: vec![],
         little: None,
         backlog: vec![durable("message-worker", 2), durable("broadcast-worker", -5)],
         foreign_load: vec![],
     }
+}
+
+/// The latencies of [`measurement`], spread evenly over its blocks.
+fn batches() -> Vec<Batch> {
+    let latency = |each_us: u64| {
+        let mut latency = LatencyHistogram::new();
+        (0..DUE / 20).for_each(|i| latency.record(each_us + i % 100 * 10));
+        latency.packed()
+    };
+    let batch = Batch { blocks: 1, void: false, latency: vec![latency(4_000), latency(19_000)] };
+    vec![batch; 20]
 }
 
 fn counters(due: u64) -> Counters {

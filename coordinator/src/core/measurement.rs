@@ -6,18 +6,20 @@ use plimsoll_common::histogram::LatencyHistogram;
 use plimsoll_common::plan::TrialId;
 use plimsoll_common::snapshot::{Counters, SeriesCounts, Stall, StepEnd, Strays};
 use plimsoll_common::units::Rate;
+use serde::{Deserialize, Serialize};
 
 use super::backlog::{DurableBacklog, ForeignLoad};
 use super::slo::Quantile;
 
 /// One trial of one step, merged over the fleet. Every figure covers every operation of the hold.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepMeasurement {
     /// Which trial of which step.
     pub trial: TrialId,
     /// What the step asked of the fleet.
     pub target: Rate,
     /// The window whose operations count.
+    #[serde(rename = "hold_ns", with = "crate::core::encoding::nanos")]
     pub hold: Duration,
     /// Of the hold.
     pub counters: Counters,
@@ -29,6 +31,8 @@ pub struct StepMeasurement {
     pub series: Vec<SeriesMeasurement>,
     /// One per block of the hold, in order.
     pub blocks: Vec<FleetBlock>,
+    /// What ended in the hold, in order, its drain with the last: how much the latencies vary over time.
+    pub batches: Vec<Batch>,
     /// One per agent, by agent index.
     pub agents: Vec<AgentMeasurement>,
     /// Why the measurement cannot be trusted; empty: it can.
@@ -72,7 +76,7 @@ fn per_second(operations: u64, window: Duration) -> f64 {
 }
 
 /// One series of the hold.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SeriesMeasurement {
     /// The series' name.
     pub series: String,
@@ -81,8 +85,10 @@ pub struct SeriesMeasurement {
     /// Exact: what the verdict judges.
     pub counts: SeriesCounts,
     /// From the intended time to the end; for display.
+    #[serde(with = "crate::core::encoding::histogram")]
     pub latency: LatencyHistogram,
     /// From the release to the end; for diagnosis.
+    #[serde(with = "crate::core::encoding::histogram")]
     pub service_time: LatencyHistogram,
 }
 
@@ -100,7 +106,7 @@ impl SeriesMeasurement {
 }
 
 /// One block of the hold over the whole fleet.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FleetBlock {
     /// What was due in it, and what became of that.
     pub counters: Counters,
@@ -112,8 +118,23 @@ pub struct FleetBlock {
     pub void: bool,
 }
 
+/// More than this many batches say no more about how latencies vary, and would make a long hold's record large.
+pub const MOST_BATCHES: u32 = 240;
+
+/// Consecutive blocks of wall time over the whole fleet: what ended in them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Batch {
+    /// How many blocks.
+    pub blocks: u32,
+    /// Whether one of them is void.
+    pub void: bool,
+    /// One per series.
+    #[serde(with = "crate::core::encoding::histogram::list")]
+    pub latency: Vec<LatencyHistogram>,
+}
+
 /// One agent's part of a trial.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AgentMeasurement {
     /// Its name.
     pub agent: String,
@@ -139,7 +160,7 @@ impl AgentMeasurement {
 }
 
 /// A load box over the blocks of the hold; what is marked so covers the drain too.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthDigest {
     /// Of every release; `None` when nothing was released.
     pub lateness: Option<Lateness>,
@@ -150,12 +171,15 @@ pub struct HealthDigest {
     /// What the hypervisor took, in thousandths of the whole box.
     pub steal_milli: MeanMax,
     /// How long a cgroup quota held the process back, in sum.
+    #[serde(rename = "throttled_ns", with = "crate::core::encoding::nanos")]
     pub throttled: Duration,
     /// Most operations open at once.
     pub in_flight_max: u64,
     /// Longest time that a connection's writer was blocked.
+    #[serde(rename = "write_blocked_ns", with = "crate::core::encoding::nanos")]
     pub write_blocked: Duration,
     /// Largest delay of the reading runtimes' timer.
+    #[serde(rename = "timer_delay_ns", with = "crate::core::encoding::nanos")]
     pub timer_delay: Duration,
     /// The largest stall of hold and drain.
     pub worst_stall: Stall,
@@ -166,18 +190,21 @@ pub struct HealthDigest {
 }
 
 /// How late a box released its operations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lateness {
     /// Median.
+    #[serde(rename = "p50_ns", with = "crate::core::encoding::nanos")]
     pub p50: Duration,
     /// 99 of 100.
+    #[serde(rename = "p99_ns", with = "crate::core::encoding::nanos")]
     pub p99: Duration,
     /// Largest.
+    #[serde(rename = "max_ns", with = "crate::core::encoding::nanos")]
     pub max: Duration,
 }
 
 /// Mean and largest of the blocks' values.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MeanMax {
     /// Rounded down.
     pub mean: u32,
@@ -186,16 +213,17 @@ pub struct MeanMax {
 }
 
 /// When an agent began, on the coordinator's clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartLag {
     /// After the instant asked for; negative: before it.
     pub lag_ns: i64,
     /// Half the round trip by which the clock offset was found.
+    #[serde(rename = "error_ns", with = "crate::core::encoding::nanos")]
     pub error: Duration,
 }
 
 /// Little's law: mean in flight ≈ attempted rate × mean time from release to end.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LittleCheck {
     /// Sampled in the hold, the agents' means added up.
     pub in_flight: f64,
@@ -214,13 +242,15 @@ impl LittleCheck {
 }
 
 /// Why a trial's figures cannot be trusted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fault {
     /// Its session ended before its totals came.
     AgentLost {
         /// Which.
         agent: String,
         /// Since the start of the warmup.
+        #[serde(rename = "after_ns", with = "crate::core::encoding::nanos")]
         after: Duration,
         /// For people.
         why: String,
@@ -242,7 +272,8 @@ pub enum Fault {
 }
 
 /// What does not fit together in what an agent sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Mismatch {
     /// A snapshot or totals of another trial.
     Trial {
@@ -306,7 +337,8 @@ pub enum Mismatch {
 }
 
 /// A part of the totals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SumOf {
     /// The hold's counters.
     Counters,

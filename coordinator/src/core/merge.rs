@@ -10,12 +10,13 @@ use plimsoll_common::histogram::LatencyHistogram;
 use plimsoll_common::plan::{SeriesLimits, TrialId};
 use plimsoll_common::snapshot::{Counters, SeriesCounts, Snapshot, StepTotals, Strays};
 use plimsoll_common::units::Rate;
+use serde::{Deserialize, Serialize};
 
 use self::agent::AgentMerge;
 use self::health::Window;
 use super::backlog::{self, DurableReads, StreamGrowth};
 use super::clock_offset::ClockOffset;
-use super::measurement::{FleetBlock, LittleCheck, SeriesMeasurement, StepMeasurement};
+use super::measurement::{Batch, FleetBlock, LittleCheck, SeriesMeasurement, StepMeasurement};
 
 /// What the coordinator knows of a trial before its first snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +49,7 @@ pub struct AgentPart {
 }
 
 /// What the coordinator itself saw of the service during a trial.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceReads {
     /// One per watched durable.
     pub durables: Vec<DurableReads>,
@@ -63,7 +64,8 @@ pub struct TrialMerge {
     window: Window,
     agents: Vec<AgentMerge>,
     blocks: Vec<FleetBlock>,
-    latency: Vec<LatencyHistogram>,
+    /// Of all series, batch by batch.
+    latency: Vec<Vec<LatencyHistogram>>,
     service_time: Vec<LatencyHistogram>,
 }
 
@@ -100,7 +102,7 @@ impl TrialMerge {
         Self {
             agents: plan.agents.iter().map(|part| AgentMerge::new(part, &plan, &limits)).collect(),
             blocks: vec![empty; window.blocks() as usize],
-            latency: vec![LatencyHistogram::new(); limits.len()],
+            latency: vec![vec![LatencyHistogram::new(); limits.len()]; window.batches()],
             service_time: vec![LatencyHistogram::new(); limits.len()],
             window,
             plan,
@@ -121,8 +123,9 @@ impl TrialMerge {
             block.counters.add(&delta.counters);
             block.series.iter_mut().zip(&delta.series).for_each(|(sum, counts)| sum.add(counts));
         }
+        let batch = &mut self.latency[self.window.batch_of(snapshot.number)];
         for (index, series) in snapshot.series.iter().enumerate() {
-            self.latency[index].add(&series.latency);
+            batch[index].add(&series.latency);
             self.service_time[index].add(&series.service_time);
         }
         let stall = snapshot.health.stall;
@@ -156,13 +159,19 @@ impl TrialMerge {
 
     /// What is known so far.
     pub fn progress(&self) -> Progress {
-        let series = self.plan.limits.iter().zip(&self.latency).enumerate();
-        let series = series.map(|(index, (limits, latency))| SeriesProgress {
+        let series = self.plan.limits.iter().enumerate().map(|(index, limits)| SeriesProgress {
             series: limits.series.clone(),
-            p99: latency.quantile_us(0.99).map(Duration::from_micros),
+            p99: self.latency(index).quantile_us(0.99).map(Duration::from_micros),
             overdue: (0..limits.limits_us.len()).map(|limit| self.overdue(index, limit)).collect(),
         });
         Progress { counters: self.counters(), warmup: self.warmup(), series: series.collect() }
+    }
+
+    /// Of the whole hold so far.
+    fn latency(&self, series: usize) -> LatencyHistogram {
+        let mut sum = LatencyHistogram::new();
+        self.latency.iter().for_each(|batch| sum.add(&batch[series]));
+        sum
     }
 
     fn overdue(&self, series: usize, limit: usize) -> u64 {
@@ -207,23 +216,36 @@ impl TrialMerge {
                 .collect(),
             backlog: service.durables.iter().map(|reads| backlog::measure(reads, hold)).collect(),
             foreign_load: service.streams.iter().filter_map(|stream| backlog::foreign_load(stream, sent)).collect(),
+            batches: self.batches(),
             blocks: self.blocks,
         }
     }
 
+    /// Packed: a run keeps those of every trial.
+    fn batches(&self) -> Vec<Batch> {
+        let per_batch = self.window.blocks_per_batch() as usize;
+        let blocks = self.blocks.chunks(per_batch);
+        let batch = |(blocks, latency): (&[FleetBlock], &Vec<LatencyHistogram>)| Batch {
+            blocks: blocks.len() as u32,
+            void: blocks.iter().any(|block| block.void),
+            latency: latency.iter().map(LatencyHistogram::packed).collect(),
+        };
+        blocks.zip(&self.latency).map(batch).collect()
+    }
+
     fn series(&mut self) -> Vec<SeriesMeasurement> {
-        let histograms = std::mem::take(&mut self.latency).into_iter().zip(std::mem::take(&mut self.service_time));
+        let service_time = std::mem::take(&mut self.service_time);
         let limits = self.plan.limits.iter().enumerate();
         limits
-            .zip(histograms)
-            .map(|((index, limits), (latency, service_time))| {
+            .zip(service_time)
+            .map(|((index, limits), service_time)| {
                 let mut counts = SeriesCounts::zero(limits.limits_us.len());
                 self.agents.iter().for_each(|agent| counts.add(&agent.series[index]));
                 SeriesMeasurement {
                     series: limits.series.clone(),
                     limits_us: limits.limits_us.clone(),
                     counts,
-                    latency,
+                    latency: self.latency(index),
                     service_time,
                 }
             })

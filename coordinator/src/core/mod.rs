@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod backlog;
 pub mod clock_offset;
+pub mod encoding;
 #[cfg(test)]
 pub mod fixture;
 pub mod measurement;

@@ -1,7 +1,10 @@
 //! A list with at least one item: a verdict that gives reasons has one.
 
+use serde::{Deserialize, Serialize};
+
 /// At least one item, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<T>", into = "Vec<T>", bound(serialize = "T: Serialize + Clone"))]
 pub struct NonEmpty<T> {
     first: T,
     rest: Vec<T>,
@@ -28,5 +31,24 @@ impl<T> NonEmpty<T> {
     /// All items in order.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         std::iter::once(&self.first).chain(&self.rest)
+    }
+}
+
+/// Nothing where something was needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an empty list where at least one item is needed")]
+pub struct Empty;
+
+impl<T> TryFrom<Vec<T>> for NonEmpty<T> {
+    type Error = Empty;
+
+    fn try_from(items: Vec<T>) -> Result<Self, Empty> {
+        Self::new(items).ok_or(Empty)
+    }
+}
+
+impl<T> From<NonEmpty<T>> for Vec<T> {
+    fn from(items: NonEmpty<T>) -> Self {
+        std::iter::once(items.first).chain(items.rest).collect()
     }
 }

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 
 use plimsoll_common::plan::TrialId;
 use plimsoll_common::units::{Rate, Steps};
+use serde::{Deserialize, Serialize};
 
 use super::verdict::Verdict;
 
@@ -17,7 +18,7 @@ pub enum OnTrip {
 }
 
 /// One trial that was judged.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JudgedTrial {
     /// Which trial of which step.
     pub trial: TrialId,

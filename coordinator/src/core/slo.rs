@@ -5,9 +5,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use plimsoll_common::plan::SeriesLimits;
+use serde::{Deserialize, Serialize};
 
 /// What a step must hold to pass.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slo {
     /// One per series of the workload, in its order.
     pub series: Vec<SeriesSlo>,
@@ -20,18 +21,21 @@ pub struct Slo {
 }
 
 /// The limits of one series, in whole microseconds; without any it is measured and not judged.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeriesSlo {
     /// The series' name.
     pub series: String,
     /// 95 of 100 operations are not slower than this.
+    #[serde(rename = "p95_ns", with = "crate::core::encoding::nanos::optional")]
     pub p95: Option<Duration>,
     /// 99 of 100 operations are not slower than this.
+    #[serde(rename = "p99_ns", with = "crate::core::encoding::nanos::optional")]
     pub p99: Option<Duration>,
 }
 
 /// A percentile that can be gated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Quantile {
     /// 95 of 100.
     P95,
@@ -168,12 +172,33 @@ impl FromStr for Quantile {
 }
 
 /// A number from 0 to 1 in parts per billion, so that comparing with it is exact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
 pub struct Fraction {
     parts_per_billion: u64,
 }
 
 const BILLION: u64 = 1_000_000_000;
+
+/// As JSON holds it: a billion parts survive a double exactly.
+impl From<Fraction> for f64 {
+    fn from(fraction: Fraction) -> Self {
+        fraction.as_f64()
+    }
+}
+
+impl TryFrom<f64> for Fraction {
+    type Error = FractionError;
+
+    fn try_from(number: f64) -> Result<Self, FractionError> {
+        let parts = (number * BILLION as f64).round();
+        let in_range = (0.0..=BILLION as f64).contains(&parts);
+        Some(parts as u64)
+            .filter(|_| in_range)
+            .and_then(Self::from_parts_per_billion)
+            .ok_or_else(|| FractionError { got: number.to_string() })
+    }
+}
 
 impl Fraction {
     /// `None` above one.

@@ -3,6 +3,7 @@
 mod reason;
 
 use plimsoll_common::snapshot::SeriesCounts;
+use serde::{Deserialize, Serialize};
 
 pub use self::reason::{BoxAtFault, Breach, Doubt, Errors, Percentile, Shortfall};
 use super::backlog::{DurableBacklog, Fate};
@@ -11,7 +12,8 @@ use super::non_empty::NonEmpty;
 use super::slo::{Gate, Slo};
 
 /// What a trial says of its level.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Every objective holds.
     Pass,

@@ -8,7 +8,7 @@ use plimsoll_common::plan::BLOCK;
 use plimsoll_common::snapshot::{Health, Stall};
 
 use super::TrialPlan;
-use crate::core::measurement::{HealthDigest, Lateness, MeanMax};
+use crate::core::measurement::{HealthDigest, Lateness, MOST_BATCHES, MeanMax};
 
 /// A trial's time line, in microseconds since the start of its warmup.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +44,22 @@ impl Window {
         let first = start.saturating_sub(self.warmup_us) / BLOCK_US;
         let behind = (end - self.warmup_us).div_ceil(BLOCK_US).min(u64::from(self.blocks()));
         u32::try_from(first).unwrap_or(u32::MAX).min(behind as u32)..behind as u32
+    }
+
+    /// Consecutive blocks that make a batch; the last may have fewer.
+    pub(super) fn blocks_per_batch(&self) -> u32 {
+        self.blocks().div_ceil(MOST_BATCHES).max(1)
+    }
+
+    pub(super) fn batches(&self) -> usize {
+        self.blocks().div_ceil(self.blocks_per_batch()) as usize
+    }
+
+    /// The batch of what ended in a block of wall time: of the hold's block that it begins in, the drain with the last.
+    pub(super) fn batch_of(&self, number: u32) -> usize {
+        let since = (u64::from(number) * BLOCK_US).saturating_sub(self.warmup_us) / BLOCK_US;
+        let batch = since / u64::from(self.blocks_per_batch());
+        usize::try_from(batch).unwrap_or(usize::MAX).min(self.batches().saturating_sub(1))
     }
 
     /// Whether a block of wall time lies behind the warmup: in hold or drain.

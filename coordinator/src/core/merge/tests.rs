@@ -340,5 +340,23 @@ proptest! {
         for quantile in [0.5, 0.95, 0.99, 1.0] {
             prop_assert_eq!(straight.series[0].latency.quantile_us(quantile), one.quantile_us(quantile));
         }
+        let mut batches = LatencyHistogram::new();
+        straight.batches.iter().for_each(|batch| batches.add(&batch.latency[0]));
+        prop_assert_eq!(&batches, &one);
     }
+}
+
+/// The samples of each batch of a hold of 2 s after a warmup of 1 s, sent as one snapshot per block.
+fn batches(hold: Duration, snapshots: u32) -> Vec<(u32, u64)> {
+    let mut merge = TrialMerge::new(TrialPlan { hold, ..plan(&[4]) });
+    (0..snapshots).for_each(|number| merge.add_snapshot(0, &Snapshot { blocks: vec![], ..snapshot(number, &[1]) }));
+    merge.finish(&ServiceReads::default()).batches.iter().map(|batch| (batch.blocks, batch.latency[0].len())).collect()
+}
+
+#[test]
+fn a_batch_holds_what_ended_in_its_blocks_and_the_last_one_the_drain() {
+    // Two blocks of warmup, whose samples can only be of the hold's beginning, four of the hold, three of the drain.
+    assert_eq!(batches(Duration::from_secs(2), 9), [(1, 3), (1, 1), (1, 1), (1, 4)]);
+    let long = batches(Duration::from_secs(301), 2);
+    assert_eq!((long.len(), long[0], long[200]), (201, (3, 2), (2, 0)));
 }

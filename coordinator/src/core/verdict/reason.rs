@@ -3,21 +3,24 @@
 use std::time::Duration;
 
 use plimsoll_common::snapshot::Stall;
+use serde::{Deserialize, Serialize};
 
 use crate::core::backlog::DurableName;
 use crate::core::measurement::Fault;
 use crate::core::slo::{Fraction, Quantile};
 
 /// A percentile beyond its limit.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Percentile {
     /// Which series.
     pub series: String,
     /// Which percentile of it.
     pub quantile: Quantile,
     /// By the histogram, and never at or below the limit that the exact counts say is broken.
+    #[serde(rename = "observed_ns", with = "crate::core::encoding::nanos")]
     pub observed: Duration,
     /// What it must not exceed.
+    #[serde(rename = "limit_ns", with = "crate::core::encoding::nanos")]
     pub limit: Duration,
     /// Operations above the limit; in a breach those that the service alone is to blame for.
     pub above: u64,
@@ -26,7 +29,7 @@ pub struct Percentile {
 }
 
 /// Errors beyond their limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Errors {
     /// Failed and lost; in a breach those that the service alone is to blame for.
     pub errors: u64,
@@ -37,7 +40,8 @@ pub struct Errors {
 }
 
 /// An objective that the service broke.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Breach {
     /// A series is too slow.
     Percentile(Percentile),
@@ -65,7 +69,7 @@ pub enum Breach {
 }
 
 /// A load box that spoiled operations.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoxAtFault {
     /// Its name.
     pub agent: String,
@@ -78,7 +82,8 @@ pub struct BoxAtFault {
 }
 
 /// Why a trial is neither a PASS nor a TRIP.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Doubt {
     /// The measurement failed.
     Fault(Fault),
@@ -127,6 +132,7 @@ pub enum Doubt {
         /// Which percentile of it.
         quantile: Quantile,
         /// What it must not exceed.
+        #[serde(rename = "limit_ns", with = "crate::core::encoding::nanos")]
         limit: Duration,
         /// Who fell short and how.
         shortfall: Shortfall,
@@ -145,7 +151,7 @@ pub enum Doubt {
 }
 
 /// Operations that were due and never left.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shortfall {
     /// The in-flight cap was reached.
     pub saturated: u64,
