@@ -1,17 +1,21 @@
 //! `plimsoll`, the CLI on the control host.
 //!
 //! The command line, variables and a plan file become a [`settings::RunPlan`]; [`shell`] carries it out with a fleet of
-//! agents, asking [`core`] for every decision; [`report`] turns what came of it into text and CSV; [`exit`] says what the
-//! process ends with.
+//! agents, asking [`core`] for every decision; [`report`] turns what came of it into text and CSV; [`results`] saves it as
+//! it comes and reads it again; [`exit`] says what the process ends with.
 
 pub mod core;
 pub mod exit;
 pub mod report;
+pub mod results;
 pub mod settings;
 pub mod shell;
 
+use std::path::Path;
+
 use exit::{ExitCode, Failure};
 use settings::RunPlan;
+use settings::saved::{Format, SavedCommand};
 use shell::signals::Interrupt;
 
 /// Makes the load of a plan, judges it, and writes the report to stdout.
@@ -34,6 +38,26 @@ pub fn dry_run(plan: &RunPlan) -> Result<ExitCode, Failure> {
     let text = settings::dry_run::describe(plan).map_err(|error| Failure::Usage(format!("--steps: {error}")))?;
     to_stdout(&text);
     Ok(ExitCode::Answer)
+}
+
+/// Reads saved runs and says what was asked of them.
+///
+/// # Errors
+/// They cannot be read.
+pub fn saved(command: &SavedCommand) -> Result<ExitCode, Failure> {
+    let read = |dir: &Path| results::read::read(dir).map_err(|error| Failure::Usage(error.to_string()));
+    match command {
+        SavedCommand::Report(ask) => {
+            let report = read(&ask.dir)?.report();
+            to_stdout(&match ask.format {
+                Format::Text => report::render(&report),
+                Format::Csv => report::formats::csv(&report),
+                Format::Json => report::formats::json(&report),
+                Format::Markdown => report::formats::markdown(&report),
+            });
+            Ok(ExitCode::Answer)
+        }
+    }
 }
 
 /// A reader that has gone away, as `head` does, is no reason to fail.

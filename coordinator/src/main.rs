@@ -15,6 +15,7 @@ fn main() -> ExitCode {
     start_tracing();
     let ended = match &invocation {
         Invocation::DryRun(plan) => plimsoll::dry_run(plan),
+        Invocation::Saved(command) => plimsoll::saved(command),
         Invocation::Load(plan) => match tokio::runtime::Runtime::new() {
             Ok(runtime) => runtime.block_on(plimsoll::run(plan)),
             Err(error) => Err(Failure::Incomplete(format!("no runtime: {error}"))),

@@ -1,12 +1,18 @@
 //! The report: a run's measurements and verdicts as text and CSV. Pure: strings and bytes out, no I/O.
 
 pub mod csv;
+#[cfg(test)]
+pub mod fixture;
+pub mod formats;
 pub mod notes;
 pub mod table;
 pub mod words;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use self::table::Shape;
 use crate::core::answer::{Ending, answer};
 use crate::core::measurement::StepMeasurement;
 use crate::core::ramp::JudgedTrial;
@@ -32,7 +38,7 @@ pub struct RunReport {
 }
 
 /// One setting and where it came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
     /// Its name: "hold".
     pub setting: String,
@@ -43,7 +49,7 @@ pub struct Applied {
 }
 
 /// One trial as the report shows it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrialReport {
     /// Level and verdict.
     pub judged: JudgedTrial,
@@ -52,13 +58,14 @@ pub struct TrialReport {
     /// When the warmup started, RFC 3339 in UTC.
     pub started_at: String,
     /// How long the service's backlog took to come back to its baseline before this trial; `None`: it was there.
+    #[serde(rename = "recovery_ns", with = "crate::core::encoding::nanos::optional")]
     pub recovery: Option<Duration>,
     /// Which rooms and users the fleet used; `None` where the workload deals none.
     pub deal: Option<DealSummary>,
 }
 
 /// Rooms and users in use over the fleet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DealSummary {
     /// Rooms.
     pub rooms: u64,
@@ -98,8 +105,8 @@ fn list(title: &str, lines: &[String]) -> String {
     format!("{title}\n  {}", lines.join("\n  "))
 }
 
-fn table_of(report: &RunReport, title: &str, table: fn(&[TrialReport]) -> String) -> String {
-    let table = if report.trials.is_empty() { String::new() } else { table(&report.trials) };
+fn table_of(report: &RunReport, title: &str, table: fn(&[TrialReport], Shape) -> String) -> String {
+    let table = if report.trials.is_empty() { String::new() } else { table(&report.trials, Shape::Text) };
     if table.is_empty() { table } else { format!("{title}\n{table}") }
 }
 

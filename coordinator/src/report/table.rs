@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, ContentLineStyle, LineStyle, Table, TableStyle};
 
 use super::{TrialReport, words};
@@ -14,18 +15,28 @@ const STYLE: TableStyle = TableStyle::new()
     .header_separator(LineStyle::none().fill('-').junction('-'))
     .content_lines(ContentLineStyle::none());
 
+/// What a table is drawn for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// A terminal.
+    Text,
+    /// A page.
+    Markdown,
+}
+
 /// Lines of a table: two of the header, then one per row. Columns but the `left` ones are aligned to the right.
-fn lines(header: &[String], left: &[usize], rows: Vec<Vec<String>>) -> Vec<String> {
+fn lines(shape: Shape, header: &[String], left: &[usize], rows: Vec<Vec<String>>) -> Vec<String> {
     let mut table = Table::new();
-    table.load_style(STYLE).set_header(header.to_vec()).add_rows(rows);
+    let style = if shape == Shape::Markdown { ASCII_MARKDOWN } else { STYLE };
+    table.load_style(style).set_header(header.to_vec()).add_rows(rows);
     for (index, column) in table.column_iter_mut().enumerate() {
         column.set_cell_alignment(if left.contains(&index) { CellAlignment::Left } else { CellAlignment::Right });
     }
     table.lines().map(|line| line.trim_end().to_owned()).collect()
 }
 
-/// One row per trial, with the reasons of its verdict indented below it.
-pub fn trials(trials: &[TrialReport]) -> String {
+/// One row per trial, with the reasons of its verdict indented below it; on a page, in a list below the table.
+pub fn trials(trials: &[TrialReport], shape: Shape) -> String {
     let series = trials.first().map_or(&[][..], |trial| &trial.measurement.series);
     let per_series =
         series.iter().flat_map(|s| ["p50", "p95", "p99", "max"].map(|what| format!("{} {what}", s.series)));
@@ -36,13 +47,22 @@ pub fn trials(trials: &[TrialReport]) -> String {
         .chain(["err%", "worst backlog", "verdict"].map(str::to_owned))
         .collect();
     let last = header.len() - 1;
-    let lines = lines(&header, &[last - 1, last], trials.iter().map(row).collect());
+    let lines = lines(shape, &header, &[last - 1, last], trials.iter().map(row).collect());
     let (head, rows) = lines.split_at(lines.len().min(2));
     let mut text: Vec<String> = head.to_vec();
+    let mut below = Vec::new();
     for (line, trial) in rows.iter().zip(trials) {
         text.push(line.clone());
-        text.extend(words::reasons(&trial.judged.verdict).iter().map(|reason| format!("    {reason}")));
+        let reasons = words::reasons(&trial.judged.verdict);
+        match shape {
+            Shape::Text => text.extend(reasons.iter().map(|reason| format!("    {reason}"))),
+            Shape::Markdown => below.extend(reasons.iter().map(|reason| format!("- {}: {reason}", name(trial)))),
+        }
     }
+    if !below.is_empty() {
+        text.push(String::new());
+    }
+    text.extend(below);
     text.join("\n")
 }
 
@@ -101,7 +121,7 @@ fn backlog_words(backlog: &DurableBacklog) -> String {
 const AGENT_LINES: usize = 16;
 
 /// One line per agent and trial.
-pub fn agents(trials: &[TrialReport]) -> String {
+pub fn agents(trials: &[TrialReport], shape: Shape) -> String {
     let header = [
         "target/s",
         "agent",
@@ -127,7 +147,7 @@ pub fn agents(trials: &[TrialReport]) -> String {
         let more = more.map(|more| vec![name(trial), format!("{more} more, all less late")]);
         shown.into_iter().chain(more)
     });
-    lines(&header.map(str::to_owned), &[1], rows.collect()).join("\n")
+    lines(shape, &header.map(str::to_owned), &[1], rows.collect()).join("\n")
 }
 
 fn agent_row(trial: &TrialReport, agent: &AgentMeasurement) -> Vec<String> {
@@ -154,7 +174,7 @@ fn agent_row(trial: &TrialReport, agent: &AgentMeasurement) -> Vec<String> {
 
 /// One line per durable and trial, with what is pending and what waits for its acknowledgement; empty where nothing is
 /// watched.
-pub fn backlogs(trials: &[TrialReport]) -> String {
+pub fn backlogs(trials: &[TrialReport], shape: Shape) -> String {
     let rows: Vec<Vec<String>> = trials
         .iter()
         .flat_map(|trial| trial.measurement.backlog.iter().map(|durable| backlog_row(trial, durable)))
@@ -163,7 +183,7 @@ pub fn backlogs(trials: &[TrialReport]) -> String {
         return String::new();
     }
     let header = ["target/s", "stream", "durable", "pending", "ack pending", "growth"].map(str::to_owned);
-    lines(&header, &[1, 2], rows).join("\n")
+    lines(shape, &header, &[1, 2], rows).join("\n")
 }
 
 fn backlog_row(trial: &TrialReport, backlog: &DurableBacklog) -> Vec<String> {

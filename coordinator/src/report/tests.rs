@@ -1,64 +1,12 @@
 use plimsoll_common::histogram::LatencyHistogram;
-use plimsoll_common::plan::TrialId;
 use plimsoll_common::snapshot::{SeriesCounts, Stall, Strays};
-use plimsoll_common::units::Rate;
 
 use super::csv::CsvReport;
+use super::fixture::{inconclusive, pass, report, trial, trip};
 use super::*;
 use crate::core::backlog::{Fate, ForeignLoad};
-use crate::core::fixture::{DUE, durable, measurement, slo};
+use crate::core::fixture::DUE;
 use crate::core::measurement::{Fault, LittleCheck};
-use crate::core::verdict::judge;
-
-fn trial(step: u32, trial: u32, change: impl FnOnce(&mut StepMeasurement)) -> TrialReport {
-    let mut measurement = measurement();
-    measurement.trial = TrialId { step, trial };
-    change(&mut measurement);
-    let level = Rate::per_second(1000 << step).unwrap();
-    TrialReport {
-        judged: JudgedTrial { trial: measurement.trial, level, verdict: judge(&measurement, &slo()) },
-        measurement,
-        started_at: "2026-01-02T03:04:05Z".into(),
-        recovery: None,
-        deal: None,
-    }
-}
-
-fn report(trials: Vec<TrialReport>, ending: Ending) -> RunReport {
-    let applied = |setting: &str, value: &str, source: &str| Applied {
-        setting: setting.into(),
-        value: value.into(),
-        source: source.into(),
-    };
-    RunReport {
-        run_id: "r1".into(),
-        workload: "messages".into(),
-        preset: "medium".into(),
-        applied: vec![applied("hold", "10s", "flag"), applied("seed", "42", "default")],
-        slo: slo(),
-        trials,
-        ending,
-    }
-}
-
-fn pass(step: u32) -> TrialReport {
-    trial(step, 0, |_| {})
-}
-
-/// E2 slow enough for p95 and p99, and a durable that cannot keep up.
-fn trip(step: u32) -> TrialReport {
-    trial(step, 0, |measurement| {
-        let mut latency = LatencyHistogram::new();
-        (0..DUE).for_each(|i| latency.record(if i < 600 { 312_000 } else { 30_000 }));
-        measurement.series[1].latency = latency;
-        measurement.slow(1, 1, 600, 0);
-        measurement.backlog[1] = durable("broadcast-worker", 1240);
-    })
-}
-
-fn inconclusive(step: u32, repeat: u32) -> TrialReport {
-    trial(step, repeat, |measurement| measurement.keep_back(0, 1_000))
-}
 
 fn answer_of(trials: Vec<TrialReport>, ending: Ending) -> String {
     answer_lines(&report(trials, ending))
@@ -179,7 +127,7 @@ fn an_empty_series_is_no_data_and_a_durable_can_be_gone() {
         measurement.backlog[0].fate = Fate::Gone;
         measurement.fail(DUE, 0);
     });
-    insta::assert_snapshot!(table::trials(&[trial]), @r"
+    insta::assert_snapshot!(table::trials(&[trial], Shape::Text), @r"
          target/s   achieved/s   completed/s   E1 p50   E1 p95   E1 p99   E1 max    E2 p50   E2 p95   E2 p99   E2 max      err%   worst backlog         verdict
         --------------------------------------------------------------------------------------------------------------------------------------------------------
              1000       1000.0           0.0   4.49ms   4.94ms   4.98ms   4.99ms   no data        -        -        -   100.000   message-worker gone   TRIP
@@ -225,8 +173,8 @@ fn a_thousand_agents_are_not_a_thousand_lines() {
         let lost = Fault::AgentLost { agent: "x".into(), after: Duration::ZERO, why: "y".into() };
         measurement.faults = vec![lost; 1000];
     });
-    assert_eq!(table::trials(std::slice::from_ref(&trial)).lines().count(), 2 + 1 + 9);
-    let text = table::agents(std::slice::from_ref(&trial));
+    assert_eq!(table::trials(std::slice::from_ref(&trial), Shape::Text).lines().count(), 2 + 1 + 9);
+    let text = table::agents(std::slice::from_ref(&trial), Shape::Text);
     assert_eq!(text.lines().count(), 2 + 16 + 1);
     assert!(text.ends_with("984 more, all less late"), "{text}");
 }

@@ -30,12 +30,13 @@ fn given(setting: &Setting, flags: &ArgMatches) -> Option<String> {
 
 /// `plimsoll`, for parsing and for its help.
 pub fn command() -> Command {
-    Command::new("plimsoll")
+    let command = Command::new("plimsoll")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Finds the largest load a NATS-based service carries while every service-level objective holds")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands(LoadCommand::ALL.map(load_command))
+        .subcommands(LoadCommand::ALL.map(load_command));
+    super::saved::augment(command)
 }
 
 fn load_command(command: LoadCommand) -> Command {

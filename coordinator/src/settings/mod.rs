@@ -11,6 +11,7 @@ mod layers;
 mod plan;
 mod plan_file;
 mod resolve;
+pub mod saved;
 pub mod table;
 mod values;
 
@@ -19,6 +20,7 @@ pub use layers::Environment;
 pub use plan::{FleetChoice, Goal, Phases, Preflight, RunPlan, Spread, TargetChoice};
 
 use layers::Layers;
+use saved::SavedCommand;
 use values::Values;
 
 /// What one invocation asks for.
@@ -28,6 +30,8 @@ pub enum Invocation {
     Load(Box<RunPlan>),
     /// Say what that would do.
     DryRun(Box<RunPlan>),
+    /// Read saved runs.
+    Saved(SavedCommand),
 }
 
 /// Why an invocation asks for nothing that can be done.
@@ -49,6 +53,10 @@ pub fn read(
     arguments: impl IntoIterator<Item = std::ffi::OsString>,
     environment: Environment,
 ) -> Result<Invocation, InvocationError> {
+    let arguments: Vec<std::ffi::OsString> = arguments.into_iter().collect();
+    if let Some(command) = saved::parse(&command_line::command().try_get_matches_from(&arguments)?) {
+        return Ok(Invocation::Saved(command?));
+    }
     let (command, flags) = command_line::parse(arguments)?;
     let layers = Layers::gather(command, flags, environment)?;
     let plan = Box::new(resolve::resolve(command, &layers)?);

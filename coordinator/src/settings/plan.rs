@@ -1,5 +1,6 @@
 //! A run, resolved: every value checked once, so that nothing behind it asks again.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
@@ -46,12 +47,16 @@ pub struct RunPlan {
     pub fleet: FleetChoice,
     /// How long an agent outlives the newest ping that was echoed.
     pub lease_timeout: Duration,
+    /// The run is saved in a directory of its own under this one.
+    pub results: Option<PathBuf>,
     /// One row per trial goes here.
     pub csv: Option<PathBuf>,
     /// Where the run's figures are served.
     pub metrics_listen: Option<SocketAddr>,
     /// Every setting as it applied, secrets hidden.
     pub applied: Vec<Applied>,
+    /// Every setting with a value, as a flag takes it, secrets hidden; the fleet as it was made out.
+    pub settings: BTreeMap<String, String>,
 }
 
 /// What a run is to find out.

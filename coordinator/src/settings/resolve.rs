@@ -1,6 +1,6 @@
 //! From layers of texts to a run's plan.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
@@ -61,9 +61,11 @@ pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, Setting
         trials: levels.trials,
         target: target(&values, &messages.site_id)?,
         lease_timeout: values.duration("lease-timeout", Duration::from_millis(500), Duration::from_secs(60))?,
+        results: values.optional("results").filter(|dir| dir.text() != "none").map(|dir| PathBuf::from(dir.text())),
         csv: values.optional("csv").map(|path| PathBuf::from(path.text())),
         metrics_listen: metrics_listen(&values)?,
         applied: applied(command, layers, &fleet),
+        settings: settings(command, layers, &fleet),
         fleet,
         workload,
         slo,
@@ -295,6 +297,22 @@ fn metrics_listen(values: &Values) -> Result<Option<SocketAddr>, SettingsError> 
     let Some(value) = values.optional("metrics-listen") else { return Ok(None) };
     let address = value.text().parse().map_err(|_| value.takes("an address and a port, such as 127.0.0.1:9400"))?;
     Ok(Some(address))
+}
+
+/// Every setting that has a value. A fleet that was made out from this machine is named: another one would make another.
+fn settings(command: LoadCommand, layers: &Layers, fleet: &FleetChoice) -> BTreeMap<String, String> {
+    let of_run = command.settings().filter(|setting| setting.in_plan_file());
+    let row =
+        |setting: &super::table::Setting| Some((setting.name.to_owned(), redact_url(&layers.get(setting.name)?.value)));
+    let mut settings: BTreeMap<String, String> = of_run.filter_map(row).collect();
+    match fleet {
+        FleetChoice::Remote(_) => settings.remove("local"),
+        FleetChoice::Local(agents) => {
+            settings.remove("agents");
+            settings.insert("local".to_owned(), agents.to_string())
+        }
+    };
+    settings
 }
 
 /// Every setting that says something, in the table's order, secrets hidden.

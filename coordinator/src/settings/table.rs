@@ -156,6 +156,8 @@ pub const SETTINGS: &[Setting] = &[
     setting!(FLEET, "lease-timeout", "PLIMSOLL_LEASE_TIMEOUT", None, "TIME", Text("3s"), One,
         "An agent that hears nothing from here for this long is silent; 500ms to 60s"),
 
+    setting!(RUN, "results", "PLIMSOLL_RESULTS", None, "DIR", Text("results"), One,
+        "Save the run in a directory of its own under this one, as it goes; none: save nothing"),
     setting!(RUN, "csv", "PLIMSOLL_CSV", None, "PATH", Nothing, One,
         "Write one CSV row per trial, as each is judged; an existing file is overwritten"),
     setting!(RUN, "metrics-listen", "PLIMSOLL_METRICS_LISTEN", None, "ADDRESS:PORT", Nothing, One,

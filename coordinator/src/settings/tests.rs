@@ -16,6 +16,7 @@ fn plan(flags: &str) -> RunPlan {
 fn plan_with(flags: &str, variables: &[(&str, &str)]) -> RunPlan {
     match read_with(flags, variables).unwrap() {
         Invocation::Load(plan) | Invocation::DryRun(plan) => *plan,
+        Invocation::Saved(command) => panic!("{command:?}"),
     }
 }
 
@@ -233,7 +234,7 @@ fn a_dry_run_shows_the_plan_its_sources_and_every_agents_part() {
         "max-rps --preset medium --steps 500,1k --agents a:1,b:2,c:3 --hold 20s --nats-creds /no/such.creds --dry-run";
     let plan = match read_with(flags, &[("NATS_URL", "nats://u:p@chat:4222")]).unwrap() {
         Invocation::DryRun(plan) => plan,
-        Invocation::Load(_) => panic!("asked for a dry run"),
+        other => panic!("asked for a dry run: {other:?}"),
     };
     insta::assert_snapshot!(dry_run::describe(&plan).unwrap());
 }
@@ -295,4 +296,29 @@ fn a_soak_is_one_step_that_is_held_once() {
         assert_eq!(error(&format!("run --preset small {flags}")), expected);
     }
     assert!(error("run --preset small --rate 1 --duration 1m --steps 1").contains("unexpected argument '--steps'"));
+}
+
+#[test]
+fn a_run_is_saved_unless_told_otherwise_and_its_settings_hold_no_secret() {
+    let default = plan("max-rps --preset small --local 2 --nats-url nats://anna:secret@host:4222");
+    assert_eq!(default.results, Some("results".into()));
+    assert_eq!(plan("max-rps --preset small --results none").results, None);
+    assert_eq!(plan("max-rps --preset small --results /var/runs").results, Some("/var/runs".into()));
+    assert_eq!(default.settings["nats-url"], "nats://***@host:4222");
+    assert_eq!((default.settings["local"].as_str(), default.settings.get("agents")), ("2", None));
+    let remote = plan("max-rps --preset small --agents a:1,b:2");
+    assert_eq!((remote.settings["agents"].as_str(), remote.settings.get("local")), ("a:1,b:2", None));
+}
+
+#[test]
+fn a_saved_run_is_asked_for_by_its_directory() {
+    let report = |flags: &str| match read_with(flags, &[]).unwrap() {
+        Invocation::Saved(saved::SavedCommand::Report(report)) => report,
+        other => panic!("{other:?}"),
+    };
+    let json = report("report results/r --format json");
+    assert_eq!((json.dir.to_str(), json.format), (Some("results/r"), saved::Format::Json));
+    assert_eq!(report("report r").format, saved::Format::Text);
+    assert!(error("report").contains("<DIR>"));
+    assert!(error("report r --format pdf").contains("text, csv, json, markdown"));
 }

@@ -18,6 +18,11 @@ pub struct RunIdentity {
 }
 
 impl RunIdentity {
+    /// The part of its name that says when it began: `20260801-101112`.
+    pub fn began(&self) -> &str {
+        self.run_id.rsplit_once('-').map_or(&*self.run_id, |(began, _)| began)
+    }
+
     /// A new one.
     ///
     /// # Errors

@@ -8,8 +8,9 @@ use async_nats::{Client, ConnectErrorKind, Event, RequestErrorKind};
 use futures::future::{join, join_all};
 use plimsoll_agent::shell::nats_target::authenticated;
 use plimsoll_common::plan::{Target, redact_url};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use super::jsz::{self, Jsz};
@@ -59,6 +60,18 @@ impl Nats {
             _ => format!("NATS at {shown} cannot be reached: {error}; check --nats-url"),
         })?;
         Ok(Self { client, complaints })
+    }
+
+    /// What of the server's setup may change an answer; not its name, which is drawn anew at each start.
+    pub fn server_configuration(&self) -> Map<String, Value> {
+        let info = self.client.server_info();
+        let says = [
+            ("version", info.version.into()),
+            ("cluster", info.cluster.into()),
+            ("max_payload", info.max_payload.into()),
+            ("tls_required", info.tls_required.into()),
+        ];
+        says.into_iter().map(|(name, value): (&str, Value)| (name.to_owned(), value)).collect()
     }
 
     /// The server's name and version, for the report.
@@ -174,7 +187,7 @@ pub struct StreamInfo {
 }
 
 /// How a stream was set up, as far as it changes an answer.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StreamConfig {
     /// "file" or "memory".
@@ -189,6 +202,9 @@ pub struct StreamConfig {
     pub max_bytes: i64,
     /// Negative or 0: unlimited.
     pub max_msgs: i64,
+    /// Whatever else the server says of it.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
 }
 
 /// What a stream holds.
@@ -221,7 +237,7 @@ pub struct ConsumerInfo {
 }
 
 /// How a durable was set up, as far as it changes an answer.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ConsumerConfig {
     /// Negative or 0: unlimited.
@@ -230,6 +246,9 @@ pub struct ConsumerConfig {
     pub ack_wait: u64,
     /// Negative or 0: unlimited.
     pub max_deliver: i64,
+    /// Whatever else the server says of it.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
 }
 
 impl ConsumerInfo {

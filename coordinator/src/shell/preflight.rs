@@ -5,9 +5,13 @@ use std::time::Duration;
 use plimsoll_common::contract::subjects;
 use plimsoll_common::plan::{Inject, MessagesWorkload, Workload};
 
+use serde::Serialize;
+use serde_json::{Map, Value};
+
 use super::monitor::{AccountInfo, ConsumerInfo, Look, Monitor, Nats, StreamInfo};
 use crate::core::backlog::DurableName;
 use crate::report::Applied;
+use crate::results::Configuration;
 use crate::settings::RunPlan;
 
 /// How long the JetStream API may take here, where nothing is measured yet.
@@ -25,11 +29,20 @@ pub fn streams_entered(workload: &Workload) -> Vec<String> {
     }
 }
 
-/// Checks streams, durables and storage. What it saw of their configuration, for the report.
+/// What was seen of the target's setup.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// In words, for the report.
+    pub applied: Vec<Applied>,
+    /// In the server's own.
+    pub configuration: Configuration,
+}
+
+/// Checks streams, durables and storage. What it saw of their configuration.
 ///
 /// # Errors
 /// Something is missing or does not fit; for people, with what to do.
-pub async fn check(plan: &RunPlan, nats: &Nats, monitor: &Monitor) -> Result<Vec<Applied>, String> {
+pub async fn check(plan: &RunPlan, nats: &Nats, monitor: &Monitor) -> Result<Seen, String> {
     let streams = streams_entered(&plan.workload);
     let durables = &plan.target.durables;
     let (found_streams, found_durables) = monitor.look(&streams, durables, ANSWER_LIMIT).await;
@@ -47,9 +60,20 @@ pub async fn check(plan: &RunPlan, nats: &Nats, monitor: &Monitor) -> Result<Vec
         let account = nats.account(ANSWER_LIMIT).await.map_err(|words| format!("preflight: {words}"))?;
         fits(plan, &account, &streams)?;
     }
+    let configured = |(name, info): &(String, StreamInfo)| (format!("stream {name}"), object(&info.config));
+    let configuration = streams.iter().map(configured);
+    let configured = |(name, info): &(&DurableName, ConsumerInfo)| (format!("durable {name}"), object(&info.config));
+    let configuration = configuration.chain(durables.iter().map(configured)).collect();
     let streams = streams.iter().map(|(name, info)| seen(format!("stream {name}"), stream_in_words(info)));
     let durables = durables.iter().map(|(name, info)| seen(format!("durable {name}"), durable_in_words(info)));
-    Ok(streams.chain(durables).collect())
+    Ok(Seen { applied: streams.chain(durables).collect(), configuration })
+}
+
+fn object(config: &impl Serialize) -> Map<String, Value> {
+    match serde_json::to_value(config) {
+        Ok(Value::Object(fields)) => fields,
+        other => unreachable!("a struct with text keys is an object: {other:?}"),
+    }
 }
 
 fn seen(setting: String, value: String) -> Applied {
@@ -155,6 +179,7 @@ mod tests {
         let arguments = format!("plimsoll max-rps --preset medium {flags}");
         match read(arguments.split_whitespace().map(Into::into), &|_| None).unwrap() {
             Invocation::Load(plan) | Invocation::DryRun(plan) => *plan,
+            Invocation::Saved(command) => panic!("{command:?}"),
         }
     }
 

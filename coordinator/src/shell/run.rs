@@ -15,7 +15,7 @@ use super::live::{Live, Now, Phase};
 use super::local_agents::LocalAgents;
 use super::metrics::MetricsPage;
 use super::monitor::Monitor;
-use super::preflight::streams_entered;
+use super::preflight::{Seen, streams_entered};
 use super::progress::Progress;
 use super::setup::{Dealt, Ready, set_up};
 use super::signals::Interrupt;
@@ -29,8 +29,10 @@ use crate::core::split::split;
 use crate::core::verdict::judge;
 use crate::exit::Failure;
 use crate::report::csv::CsvReport;
-use crate::report::{Applied, RunReport, TrialReport, words};
-use crate::settings::RunPlan;
+use crate::report::{Applied, RunReport, TrialReport, render, words};
+use crate::results::write::RunWriter;
+use crate::results::{FORMAT, Header, RunKind, SavedTrial};
+use crate::settings::{Goal, RunPlan};
 
 /// A deal stays while no agent's part of the whole moves by more than this; rounding alone moves it.
 const DEAL_TOLERANCE: f64 = 0.001;
@@ -51,9 +53,17 @@ pub async fn run(plan: &RunPlan, interrupt: Interrupt) -> Result<RunReport, Fail
         ready = set_up(plan, &identity, &live) => ready?,
     };
     let mut run = Run::new(plan, ready, Progress::on_stderr(live), interrupt);
+    run.save_head(&identity)?;
     let ending = run.climb().await;
-    let (seen, trials) = run.close().await;
-    Ok(report(plan, &identity, seen, trials, ending))
+    let Closed { seen, trials, mut saved } = run.close().await;
+    let report = report(plan, &identity, seen, trials, ending);
+    if let Some(saved) = &mut saved {
+        match saved.end(&report.ending, &render(&report)) {
+            Ok(()) => eprintln!("saved in {}", saved.dir().display()),
+            Err(words) => eprintln!("warning: {words}"),
+        }
+    }
+    Ok(report)
 }
 
 fn report(
@@ -88,13 +98,14 @@ struct Run<'a> {
     rest: Rest,
     progress: Progress,
     interrupt: Interrupt,
-    seen: Vec<Applied>,
+    seen: Seen,
+    saved: Option<RunWriter>,
     trials: Vec<TrialReport>,
 }
 
 impl<'a> Run<'a> {
     fn new(plan: &'a RunPlan, ready: Ready, progress: Progress, interrupt: Interrupt) -> Self {
-        let Ready { fleet, local, monitor, csv, metrics, dealt, seen } = ready;
+        let Ready { fleet, local, monitor, csv, metrics, dealt, seen, saved } = ready;
         let rest = Rest {
             durables: plan.target.durables.clone(),
             baselines: vec![None; plan.target.durables.len()],
@@ -116,8 +127,32 @@ impl<'a> Run<'a> {
             progress,
             interrupt,
             seen,
+            saved,
             trials,
         }
+    }
+
+    /// Writes what the run is, before its first load.
+    fn save_head(&mut self, identity: &RunIdentity) -> Result<(), Failure> {
+        let Some(saved) = &mut self.saved else { return Ok(()) };
+        let (started, Workload::Messages(messages)) = (SystemTime::now(), &self.plan.workload);
+        let header = Header {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kind: match self.plan.goal {
+                Goal::MaxRps => RunKind::Steps,
+                Goal::Soak => RunKind::Soak,
+            },
+            run_id: identity.run_id.clone(),
+            started_at: humantime::format_rfc3339_millis(started).to_string(),
+            workload: self.plan.workload.name().to_owned(),
+            preset: messages.preset.to_string(),
+            settings: self.plan.settings.clone(),
+            applied: self.plan.applied.iter().chain(&self.seen.applied).cloned().collect(),
+            slo: self.plan.slo.clone(),
+            target: self.seen.configuration.clone(),
+        };
+        saved.begin(header, started).map_err(|error| Failure::Usage(format!("--results: {error}")))
     }
 
     /// Holds trial after trial until the ramp is over.
@@ -138,9 +173,10 @@ impl<'a> Run<'a> {
         self.deal_for(&shares).await?;
         let recovery = self.recover(next).await?;
         let measured = self.hold(next, &shares, &recovery).await?;
-        self.ramp.record(judge(&measured.step, &self.plan.slo));
-        self.write_down(measured.step, measured.started_at, &recovery)?;
-        if let Some(lost) = measured.lost {
+        let Measured { step, reads, started_at, lost } = measured;
+        self.ramp.record(judge(&step, &self.plan.slo));
+        self.write_down(step, reads, started_at, &recovery)?;
+        if let Some(lost) = lost {
             return Err(lost.into());
         }
         if self.ramp.next_trial().is_some() {
@@ -205,11 +241,11 @@ impl<'a> Run<'a> {
         let growth = |((stream, before), after): ((String, Option<u64>), Option<u64>)| {
             Some(StreamGrowth { stream, messages: after?.saturating_sub(before?) })
         };
-        let service = ServiceReads {
+        let reads = ServiceReads {
             durables: watch.finish(&recovery.states, hold_start_ns),
             streams: streams.into_iter().zip(before).zip(after).filter_map(growth).collect(),
         };
-        Ok(Measured { step: merge.finish(&service), started_at, lost })
+        Ok(Measured { step: merge.finish(&reads), reads, started_at, lost })
     }
 
     /// The number of each stream's newest message; `None` where it cannot be read, which only costs a note.
@@ -222,6 +258,7 @@ impl<'a> Run<'a> {
     fn write_down(
         &mut self,
         measurement: StepMeasurement,
+        reads: ServiceReads,
         started_at: SystemTime,
         recovery: &Recovery,
     ) -> Result<(), Stop> {
@@ -234,6 +271,12 @@ impl<'a> Run<'a> {
             deal: Some(self.dealt.summary),
         };
         self.progress.say(&verdict_line(&trial, self.plan.steps.rates().len()));
+        if let Some(saved) = &mut self.saved {
+            let trial = SavedTrial { report: trial.clone(), reads };
+            if let Err(words) = saved.trial(trial, started_at + self.plan.phases.warmup) {
+                self.progress.say(&format!("warning: {words}"));
+            }
+        }
         let row = self.csv.as_mut().map_or(Ok(()), |csv| csv.row(&trial));
         self.trials.push(trial);
         row.map_err(|error| Stop::Failed(format!("--csv: {error}")))
@@ -251,19 +294,27 @@ impl<'a> Run<'a> {
     }
 
     /// Lets the agents go. What the report needs is left.
-    async fn close(self) -> (Vec<Applied>, Vec<TrialReport>) {
+    async fn close(self) -> Closed {
         self.progress.finish();
         self.fleet.release().await;
         if let Some(local) = self.local {
             local.stop().await;
         }
-        (self.seen, self.trials)
+        Closed { seen: self.seen.applied, trials: self.trials, saved: self.saved }
     }
+}
+
+/// What is left of a run whose agents are gone.
+struct Closed {
+    seen: Vec<Applied>,
+    trials: Vec<TrialReport>,
+    saved: Option<RunWriter>,
 }
 
 /// A trial of which everything is known but the verdict.
 struct Measured {
     step: StepMeasurement,
+    reads: ServiceReads,
     started_at: SystemTime,
     lost: Option<FleetError>,
 }

@@ -12,12 +12,13 @@ use super::live::Live;
 use super::local_agents::LocalAgents;
 use super::metrics::MetricsPage;
 use super::monitor::{Monitor, Nats};
-use super::preflight;
+use super::preflight::{self, Seen};
 use super::session::{AgentAddress, Claim, Secrets};
 use crate::core::split::split;
 use crate::exit::Failure;
 use crate::report::csv::CsvReport;
 use crate::report::{Applied, DealSummary};
+use crate::results::write::RunWriter;
 use crate::settings::{FleetChoice, Preflight, RunPlan};
 
 /// What a run works with once everything is ready.
@@ -34,8 +35,10 @@ pub struct Ready {
     pub metrics: Option<MetricsPage>,
     /// What rooms and users are dealt for, and how.
     pub dealt: Dealt,
-    /// What was seen of target and boxes, for the report.
-    pub seen: Vec<Applied>,
+    /// What was seen of target and boxes.
+    pub seen: Seen,
+    /// Where the run is saved.
+    pub saved: Option<RunWriter>,
 }
 
 /// A deal that stands.
@@ -54,6 +57,7 @@ pub struct Dealt {
 /// # Errors
 /// The first thing that does not work, in words; no load was started.
 pub async fn set_up(plan: &RunPlan, identity: &RunIdentity, live: &Live) -> Result<Ready, Failure> {
+    let saved = plan.results.as_deref().map(|results| open_results(results, plan, identity)).transpose()?;
     let csv = plan.csv.as_deref().map(open_csv).transpose()?;
     let metrics = match plan.metrics_listen {
         Some(address) => Some(MetricsPage::serve(address, live.clone()).await.map_err(Failure::Usage)?),
@@ -67,10 +71,19 @@ pub async fn set_up(plan: &RunPlan, identity: &RunIdentity, live: &Live) -> Resu
     };
     let (fleet, dealt) = assemble(plan, target, identity, local.as_ref()).await?;
     for (agent, words) in fleet.boxes() {
-        seen.push(Applied { setting: format!("agent {agent}"), value: words, source: "agent".to_owned() });
+        seen.applied.push(Applied { setting: format!("agent {agent}"), value: words, source: "agent".to_owned() });
     }
     let csv = csv.map(|file| start_csv(file, &plan.workload)).transpose()?;
-    Ok(Ready { fleet, local, monitor, csv, metrics, dealt, seen })
+    Ok(Ready { fleet, local, monitor, csv, metrics, dealt, seen, saved })
+}
+
+fn open_results(results: &Path, plan: &RunPlan, identity: &RunIdentity) -> Result<RunWriter, Failure> {
+    RunWriter::create(results, identity.began(), plan.workload.name()).map_err(|error| {
+        let dir = results.display();
+        Failure::Usage(format!(
+            "--results: got '{dir}', takes a directory that can be written, or none to save nothing: {error}"
+        ))
+    })
 }
 
 /// Opens without emptying: a run that never starts leaves the last one's rows alone.
@@ -100,21 +113,19 @@ fn target(plan: &RunPlan) -> Result<Target, Failure> {
     Ok(Target { url: plan.target.nats_url.clone(), credentials })
 }
 
-async fn look_at_target(
-    plan: &RunPlan,
-    target: &Target,
-    identity: &RunIdentity,
-) -> Result<(Monitor, Vec<Applied>), String> {
+async fn look_at_target(plan: &RunPlan, target: &Target, identity: &RunIdentity) -> Result<(Monitor, Seen), String> {
     let nats = Nats::connect(&target.url, target.credentials.as_deref(), &identity.run_id).await?;
     let monitor = match &plan.target.jsz_url {
         Some(url) => Monitor::Jsz(url.as_str().into()),
         None => Monitor::Api(nats.clone()),
     };
     let server = Applied { setting: "server".to_owned(), value: nats.server(), source: "target".to_owned() };
-    let mut seen = vec![server];
-    if plan.target.preflight == Preflight::Check {
-        seen.extend(preflight::check(plan, &nats, &monitor).await?);
-    }
+    let mut seen = match plan.target.preflight {
+        Preflight::Check => preflight::check(plan, &nats, &monitor).await?,
+        Preflight::Skip => Seen::default(),
+    };
+    seen.applied.insert(0, server);
+    seen.configuration.insert("server".to_owned(), nats.server_configuration());
     Ok((monitor, seen))
 }
 

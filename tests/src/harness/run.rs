@@ -188,6 +188,9 @@ impl Run {
             .args(["--warmup", &length(self.warmup), "--hold", &length(self.hold)])
             .args(["--cooldown", &length(self.cooldown), "--trials", &self.trials.to_string()])
             .args([OsStr::new("--csv"), dir.path().join("trials.csv").as_os_str()]);
+        if !self.arguments.iter().any(|argument| argument == "--results") {
+            command.args([OsStr::new("--results"), dir.path().join("results").as_os_str()]);
+        }
         // Of each trial: its phases, the drain, and a recovery that takes about as long.
         let trial = self.warmup + self.hold * 2 + self.cooldown + Duration::from_secs(10);
         Ok(Running { process: Process::spawn(command)?, limit: trial * self.steps * self.trials + GRACE, dir })
