@@ -3,7 +3,7 @@
 //! Budget: recording an operation (histograms and counters of one series) at most 60 ns.
 
 use divan::Bencher;
-use plimsoll_agent::core::ledger::{Choice, Ledger, Outcome, Release, Terms, Window};
+use plimsoll_agent::core::ledger::{Choice, Kind, Ledger, Outcome, Release, Terms, Window};
 use plimsoll_agent::core::recorder::Recorder;
 use plimsoll_agent::core::schedule::Schedule;
 use plimsoll_common::plan::SeriesLimits;
@@ -31,7 +31,7 @@ fn latency_ns(n: u64) -> u64 {
 /// Latency and service time of one series, and its block's counters.
 #[divan::bench(counters = [divan::counter::ItemsCount::new(OPERATIONS)])]
 fn record(bencher: Bencher) {
-    let mut recorder = Recorder::new(&series(), WINDOW);
+    let mut recorder = Recorder::new(&series(), &[], WINDOW);
     bencher.bench_local(|| {
         for n in 0..OPERATIONS {
             let intended_ns = 2 * S + n * 10_000;
@@ -45,7 +45,13 @@ fn record(bencher: Bencher) {
 /// An operation's whole life: due, sent, replied to, broadcast, and looked at by the ageing.
 #[divan::bench(counters = [divan::counter::ItemsCount::new(OPERATIONS)])]
 fn life(bencher: Bencher) {
-    let terms = Terms { series: series(), reply_series: 0, request_timeout_ns: 5 * S, max_lateness_ns: S / 10 };
+    let terms = Terms {
+        series: series(),
+        kinds: vec![Kind::replied(&[0, 1], 0)],
+        observations: vec![],
+        request_timeout_ns: 5 * S,
+        max_lateness_ns: S / 10,
+    };
     let mut ledger = Ledger::new(terms, WINDOW, 0, 500_000, u64::MAX);
     bencher.bench_local(|| {
         for n in 0..OPERATIONS {
@@ -53,7 +59,7 @@ fn life(bencher: Bencher) {
             let Release::Released(sequence) = ledger.due(intended_ns, intended_ns + 50_000, Choice::default) else {
                 continue;
             };
-            ledger.sent(sequence);
+            ledger.sent(sequence, || 0);
             let ended_ns = intended_ns + latency_ns(n);
             ledger.answer(sequence, 0, Outcome::Sample, ended_ns);
             ledger.answer(sequence, 1, Outcome::Sample, ended_ns + 300_000);

@@ -74,7 +74,7 @@ impl Agent {
             Ok((listener, address))
         };
         let (listener, bound) = bound.await.map_err(|error| AgentError::Listen { address, error })?;
-        let metrics = Metrics::new(SERIES);
+        let metrics = Metrics::new();
         let config = SessionConfig { workers: workers as u8, max_rate: config.max_rate, metrics };
         Ok(Self { listener, address: bound, config })
     }
@@ -105,9 +105,6 @@ impl Agent {
         Ok(serving.await?)
     }
 }
-
-/// The series whose latency the metrics export: those of the only workload there is.
-const SERIES: &[&str] = &["E1", "E2"];
 
 /// One worker per core less one, at least one: the box's other work needs a place too.
 pub fn default_workers() -> usize {

@@ -7,8 +7,6 @@
 //! several owners, each with an anchor of its own. The same rule deals an agent's rooms to its workers, which then get
 //! shares by the weight of what they were dealt.
 
-use crate::units::split_largest_remainder;
-
 /// Whole rooms may miss the shares by this much, relatively, before rooms are cut.
 const WHOLE_ROOM_TOLERANCE: f64 = 0.02;
 
@@ -119,13 +117,6 @@ pub fn deal_to_workers(hand: &Hand, members: &[&[u32]], users: u32, workers: usi
         members.iter().map(|room| room.iter().copied().filter(|&user| at_home[user as usize]).collect()).collect();
     let locals: Vec<&[u32]> = locals.iter().map(Vec::as_slice).collect();
     with_senders(parts, anchors, &locals, users)
-}
-
-/// Splits an agent's operations over its workers by the weight of their hands, exactly.
-pub fn split_over_workers(total: u64, hands: &[Hand]) -> Vec<u64> {
-    // Millionths of a subscription are far below what any mix can show.
-    let weights: Vec<u64> = hands.iter().map(|hand| (hand.weight() * 1e6).round() as u64).collect();
-    split_largest_remainder(total, &weights)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -405,11 +396,5 @@ mod tests {
         let error = dealt(MessagesPreset::Small, &[1; 40]).map(drop);
         let words = "5 rooms and 10 users cannot feed 40 agents: take a larger preset or fewer agents";
         assert_eq!(error.map_err(|error| error.to_string()), Err(words.to_owned()));
-    }
-
-    #[test]
-    fn workers_share_by_what_they_hold() {
-        let hand = |weight: f64| Hand { pieces: vec![Piece { room: 0, weight, anchor: 0 }], senders: vec![vec![0]] };
-        assert_eq!(split_over_workers(10, &[hand(1.0), hand(3.0), Hand::default()]), [3, 7, 0]);
     }
 }

@@ -1,11 +1,10 @@
 //! What an agent is told: the run, and each step of it.
 
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-use crate::contract::presets::MessagesPreset;
 use crate::units::Rate;
+pub use crate::workload::{Inject, InjectError, MessagesWorkload, Workload};
 
 /// The grain of snapshots, statistics and box health: half a second of intended time.
 pub const BLOCK: Duration = Duration::from_millis(500);
@@ -32,7 +31,7 @@ pub struct AgentPlan {
     pub workload: Workload,
     /// How long an operation may stay open, from its intended time.
     pub request_timeout: Duration,
-    /// The limits of each of the workload's series, in [`Workload::series`]' order.
+    /// The limits of each of the workload's series, in the order of its `series`.
     pub series: Vec<SeriesLimits>,
     /// A release later than this after the intended time is an underrun instead.
     pub max_lateness: Duration,
@@ -66,80 +65,6 @@ pub fn redact_url(urls: &str) -> String {
         }
     };
     urls.split(',').map(redact).collect::<Vec<_>>().join(",")
-}
-
-/// What is driven against the target.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Workload {
-    /// The chat's message pipeline.
-    Messages(MessagesWorkload),
-}
-
-impl Workload {
-    /// The names of all workloads, as flags and the protocol know them.
-    pub const NAMES: [&'static str; 1] = ["messages"];
-
-    /// The workload's name.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Messages(_) => "messages",
-        }
-    }
-
-    /// The workload's series, in the order that plan, snapshots and report share.
-    pub fn series(&self) -> &'static [&'static str] {
-        match self {
-            Self::Messages(_) => &["E1", "E2"],
-        }
-    }
-}
-
-/// The message pipeline: send, reply, broadcast.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MessagesWorkload {
-    /// The fixtures.
-    pub preset: MessagesPreset,
-    /// A literal token in subjects and stream names.
-    pub site_id: String,
-    /// Where messages enter.
-    pub inject: Inject,
-}
-
-/// Where messages enter the pipeline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Inject {
-    /// As a user does; E1 is the gatekeeper's reply.
-    Frontdoor,
-    /// Into JetStream, past the gatekeeper; E1 is the publish acknowledgement.
-    Canonical,
-}
-
-/// Why a text is no way to inject.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{got}' is no way to inject: give frontdoor or canonical")]
-pub struct InjectError {
-    got: String,
-}
-
-impl FromStr for Inject {
-    type Err = InjectError;
-
-    fn from_str(text: &str) -> Result<Self, InjectError> {
-        match text {
-            "frontdoor" => Ok(Self::Frontdoor),
-            "canonical" => Ok(Self::Canonical),
-            _ => Err(InjectError { got: text.to_owned() }),
-        }
-    }
-}
-
-impl fmt::Display for Inject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Frontdoor => "frontdoor",
-            Self::Canonical => "canonical",
-        })
-    }
 }
 
 /// The limits that a series' operations are counted against.

@@ -40,12 +40,14 @@ pub struct Failed {
     pub bad_reply: u64,
     /// The client did not take it in time, or the stream did not store it.
     pub publish: u64,
+    /// Nobody listens where the request was sent.
+    pub no_responders: u64,
 }
 
 impl Failed {
     /// All kinds.
     pub fn total(&self) -> u64 {
-        self.timeout + self.refused + self.bad_reply + self.publish
+        self.timeout + self.refused + self.bad_reply + self.publish + self.no_responders
     }
 }
 
@@ -53,7 +55,7 @@ impl Counters {
     /// Adds another agent's or block's counters. Written as a full pattern, so that no field can be forgotten.
     pub fn add(&mut self, other: &Self) {
         let Self { due, attempted, sent, saturated, underrun, completed, failed, lost, failed_anyway } = other;
-        let Failed { timeout, refused, bad_reply, publish } = failed;
+        let Failed { timeout, refused, bad_reply, publish, no_responders } = failed;
         self.due += due;
         self.attempted += attempted;
         self.sent += sent;
@@ -64,6 +66,7 @@ impl Counters {
         self.failed.refused += refused;
         self.failed.bad_reply += bad_reply;
         self.failed.publish += publish;
+        self.failed.no_responders += no_responders;
         self.lost += lost;
         self.failed_anyway += failed_anyway;
     }
@@ -163,6 +166,48 @@ impl Strays {
     }
 }
 
+/// Something that a workload observed beside latency, over operations of the hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    /// As the workload calls it.
+    pub name: String,
+    /// How often.
+    pub count: u64,
+    /// The values' sum; zero for what has no value.
+    pub sum: u64,
+    /// The largest value.
+    pub max: u64,
+}
+
+impl Observed {
+    /// Nothing observed yet.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+
+    /// Another value.
+    #[inline]
+    pub fn observe(&mut self, value: u64) {
+        self.count += 1;
+        self.sum = self.sum.saturating_add(value);
+        self.max = self.max.max(value);
+    }
+
+    /// Adds another agent's or block's of the same name.
+    pub fn add(&mut self, other: &Self) {
+        let Self { name, count, sum, max } = other;
+        debug_assert_eq!(&self.name, name);
+        self.count = self.count.saturating_add(*count);
+        self.sum = self.sum.saturating_add(*sum);
+        self.max = self.max.max(*max);
+    }
+
+    /// Of the values; `None`: there are none.
+    pub fn mean(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum as f64 / self.count as f64)
+    }
+}
+
 /// How long the box held a worker up in a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -229,6 +274,8 @@ pub struct Snapshot {
     pub health: Health,
     /// Sum over the hold's operations that ended of end − release, in microseconds.
     pub open_time_us: u64,
+    /// What changed: one per observation of the workload, in its order.
+    pub observed: Vec<Observed>,
 }
 
 /// What an agent says at the end of a trial; its snapshots must add up to it.
@@ -252,6 +299,8 @@ pub struct StepTotals {
     pub started_boottime_ns: u64,
     /// Why the trial ended.
     pub end: StepEnd,
+    /// One per observation of the workload, in its order.
+    pub observed: Vec<Observed>,
 }
 
 /// Why a trial ended on an agent.

@@ -6,19 +6,21 @@ use std::time::Duration;
 use plimsoll_proto::v1;
 
 use crate::histogram::{HIGHEST_US, HistogramError, LatencyHistogram};
-use crate::plan::{
-    AgentPlan, Arrivals, BLOCK, Inject, MAX_AGENTS, MessagesWorkload, RUN_NONCE_LIMIT, SeriesLimits, StepOrder, Target,
-    TrialId, Workload,
-};
+use crate::plan::{AgentPlan, Arrivals, BLOCK, MAX_AGENTS, RUN_NONCE_LIMIT, SeriesLimits, StepOrder, Target, TrialId};
 use crate::snapshot::{
-    BlockDelta, Counters, Failed, Health, SeriesCounts, SeriesHistograms, Snapshot, Stall, StepEnd, StepTotals, Strays,
+    BlockDelta, Counters, Failed, Health, Observed, SeriesCounts, SeriesHistograms, Snapshot, Stall, StepEnd,
+    StepTotals, Strays,
 };
 use crate::units::Rate;
+pub use crate::workload::is_subject_token;
+use crate::workload::{BadSetting, Given, Workload};
 
 /// The largest message that either side accepts: a snapshot of 64 series with full histograms stays below 4 MiB.
 pub const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
 /// No workload has more series than this.
 const MAX_SERIES: usize = 64;
+/// No workload observes more than this beside its series.
+const MAX_OBSERVED: usize = 64;
 /// No series is judged against more limits than this.
 const MAX_LIMITS: usize = 16;
 /// A snapshot touches the blocks of one request timeout at most; a timeout is an hour at most.
@@ -54,6 +56,9 @@ pub enum WireError {
         /// What fits.
         expected: &'static str,
     },
+    /// Settings that make no workload.
+    #[error("Prepare.workload_settings: {0}")]
+    Workload(BadSetting),
     /// A histogram that cannot be read.
     #[error("{message}.{field}: {error}")]
     Histogram {
@@ -88,21 +93,18 @@ fn phase(message: &'static str, field: &'static str, us: u64) -> Result<Duration
 
 impl From<&AgentPlan> for v1::Prepare {
     fn from(plan: &AgentPlan) -> Self {
-        let Workload::Messages(messages) = &plan.workload;
-        let inject = match messages.inject {
-            Inject::Frontdoor => v1::Inject::Frontdoor,
-            Inject::Canonical => v1::Inject::Canonical,
-        };
         Self {
             agent_index: u32::from(plan.agent_index),
             run_nonce: plan.run_nonce,
             seed: plan.seed,
             target: Some(v1::Target { url: plan.target.url.clone(), credentials: plan.target.credentials.clone() }),
-            workload: Some(v1::prepare::Workload::Messages(v1::MessagesWorkload {
-                preset: messages.preset.to_string(),
-                site_id: messages.site_id.clone(),
-                inject: inject.into(),
-            })),
+            workload: plan.workload.name().to_owned(),
+            workload_settings: plan
+                .workload
+                .settings()
+                .into_iter()
+                .map(|(name, value)| v1::WorkloadSetting { name: name.to_owned(), value })
+                .collect(),
             request_timeout_us: micros(plan.request_timeout),
             series: plan
                 .series
@@ -127,13 +129,12 @@ impl TryFrom<v1::Prepare> for AgentPlan {
             return Err(range(M, "run_nonce", message.run_nonce, "below 2^39"));
         }
         let target = message.target.ok_or(missing(M, "target"))?;
-        let workload = match message.workload.ok_or(missing(M, "workload"))? {
-            v1::prepare::Workload::Messages(messages) => Workload::Messages(messages.try_into()?),
-        };
-        let names = workload.series();
+        let settings = message.workload_settings;
+        let value = |name: &str| settings.iter().find(|setting| setting.name == name).map(|found| found.value.clone());
+        let workload = Workload::read(&message.workload, &Given::new(&value)).map_err(WireError::Workload)?;
         let series: Vec<SeriesLimits> =
             message.series.into_iter().map(SeriesLimits::try_from).collect::<Result<_, _>>()?;
-        if !series.iter().map(|limits| limits.series.as_str()).eq(names.iter().copied()) {
+        if !series.iter().map(|limits| &limits.series).eq(&workload.series()) {
             return Err(range(M, "series", format!("{series:?}"), "the workload's series in its order"));
         }
         let request_timeout = phase(M, "request_timeout_us", message.request_timeout_us)?;
@@ -151,30 +152,6 @@ impl TryFrom<v1::Prepare> for AgentPlan {
         let (run_nonce, seed) = (message.run_nonce, message.seed);
         Ok(Self { agent_index, run_nonce, seed, target, workload, request_timeout, series, max_lateness })
     }
-}
-
-impl TryFrom<v1::MessagesWorkload> for MessagesWorkload {
-    type Error = WireError;
-
-    fn try_from(message: v1::MessagesWorkload) -> Result<Self, WireError> {
-        const M: &str = "MessagesWorkload";
-        let inject = match message.inject() {
-            v1::Inject::Unspecified => return Err(missing(M, "inject")),
-            v1::Inject::Frontdoor => Inject::Frontdoor,
-            v1::Inject::Canonical => Inject::Canonical,
-        };
-        let preset = message.preset.parse().map_err(|_| range(M, "preset", &message.preset, "a known preset"))?;
-        if !is_subject_token(&message.site_id) {
-            return Err(range(M, "site_id", &message.site_id, "one subject token"));
-        }
-        Ok(Self { preset, site_id: message.site_id, inject })
-    }
-}
-
-/// Whether a text can stand as one token of a NATS subject: 1 to 128 printable characters without `.`, `*`, `>` or space.
-pub fn is_subject_token(text: &str) -> bool {
-    let fits = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '.' | '*' | '>');
-    (1..=128).contains(&text.len()) && text.chars().all(fits)
 }
 
 impl TryFrom<v1::SeriesLimits> for SeriesLimits {
@@ -262,6 +239,7 @@ impl From<&Counters> for v1::Counters {
             failed_publish: failed.publish,
             lost,
             failed_anyway,
+            failed_no_responders: failed.no_responders,
         }
     }
 }
@@ -286,6 +264,7 @@ impl TryFrom<v1::Counters> for Counters {
             refused: count(M, "failed_refused", m.failed_refused)?,
             bad_reply: count(M, "failed_bad_reply", m.failed_bad_reply)?,
             publish: count(M, "failed_publish", m.failed_publish)?,
+            no_responders: count(M, "failed_no_responders", m.failed_no_responders)?,
         };
         Ok(Self {
             due: count(M, "due", m.due)?,
@@ -347,6 +326,32 @@ impl From<&Strays> for v1::Strays {
     }
 }
 
+impl From<&Observed> for v1::Observed {
+    fn from(observed: &Observed) -> Self {
+        let Observed { name, count, sum, max } = observed;
+        Self { name: name.clone(), count: *count, sum: *sum, max: *max }
+    }
+}
+
+impl TryFrom<v1::Observed> for Observed {
+    type Error = WireError;
+
+    fn try_from(m: v1::Observed) -> Result<Self, WireError> {
+        const M: &str = "Observed";
+        if m.name.len() > MAX_TEXT {
+            return Err(range(M, "name", m.name.len(), "at most 512 bytes"));
+        }
+        Ok(Self { name: m.name, count: count(M, "count", m.count)?, sum: m.sum, max: m.max })
+    }
+}
+
+fn observed(message: &'static str, list: Vec<v1::Observed>) -> Result<Vec<Observed>, WireError> {
+    if list.len() > MAX_OBSERVED {
+        return Err(range(message, "observed", list.len(), "at most 64"));
+    }
+    list.into_iter().map(Observed::try_from).collect()
+}
+
 impl From<&Snapshot> for v1::Snapshot {
     fn from(snapshot: &Snapshot) -> Self {
         Self {
@@ -376,6 +381,7 @@ impl From<&Snapshot> for v1::Snapshot {
             warmup: Some((&snapshot.warmup).into()),
             health: Some((&snapshot.health).into()),
             open_time_us: snapshot.open_time_us,
+            observed: snapshot.observed.iter().map(v1::Observed::from).collect(),
         }
     }
 }
@@ -404,6 +410,7 @@ impl TryFrom<v1::Snapshot> for Snapshot {
             warmup: m.warmup.ok_or(missing(M, "warmup"))?.try_into()?,
             health: m.health.ok_or(missing(M, "health"))?.try_into()?,
             open_time_us: m.open_time_us,
+            observed: observed(M, m.observed)?,
         })
     }
 }
@@ -498,6 +505,7 @@ impl From<&StepTotals> for v1::StepTotals {
             warmup: Some((&totals.warmup).into()),
             started_boottime_ns: totals.started_boottime_ns,
             end: end.into(),
+            observed: totals.observed.iter().map(v1::Observed::from).collect(),
         }
     }
 }
@@ -526,6 +534,7 @@ impl TryFrom<v1::StepTotals> for StepTotals {
             warmup: m.warmup.ok_or(missing(M, "warmup"))?.try_into()?,
             started_boottime_ns: m.started_boottime_ns,
             end,
+            observed: observed(M, m.observed)?,
         })
     }
 }
@@ -545,7 +554,7 @@ mod tests {
             saturated: 1,
             underrun: 1,
             completed: 2,
-            failed: Failed { timeout: 1, refused: 1, bad_reply: 1, publish: 1 },
+            failed: Failed { timeout: 1, refused: 1, bad_reply: 1, publish: 1, no_responders: 0 },
             lost: 1,
             failed_anyway: 3,
         };
@@ -565,6 +574,7 @@ mod tests {
                 ..Health::default()
             },
             open_time_us: 11,
+            observed: vec![Observed { name: "rows".into(), count: 2, sum: 30, max: 20 }],
         }
     }
 
@@ -578,6 +588,7 @@ mod tests {
         assert_eq!(received.series[0].latency.clipped(), 1);
         assert_eq!((received.blocks, received.strays, received.overdue), (sent.blocks, sent.strays, sent.overdue));
         assert_eq!((received.health.stall, received.warmup), (sent.health.stall, sent.warmup));
+        assert_eq!(received.observed, sent.observed);
     }
 
     #[test]

@@ -34,6 +34,7 @@ fn plan() -> TrialPlan {
         hold: Duration::from_secs(30),
         start_boottime_ns: 0,
         limits: (0..SERIES).map(|i| SeriesLimits { series: format!("E{i}"), limits_us: LIMITS_US.to_vec() }).collect(),
+        observations: vec![],
         agents: (0..AGENTS).map(part).collect(),
     }
 }
@@ -74,6 +75,7 @@ fn snapshot(agent: usize, number: u32) -> Vec<u8> {
         warmup: Counters::default(),
         health: Health { lateness: latencies(agent as u64 + 77), ..Health::default() },
         open_time_us: 1_000_000,
+        observed: vec![],
     };
     v1::Snapshot::from(&snapshot).encode_to_vec()
 }

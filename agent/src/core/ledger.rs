@@ -14,13 +14,41 @@ use super::recorder::{Ending, Recorder, WorkerBlock};
 pub struct Terms {
     /// The series' limits, in the workload's order; at most 32 series.
     pub series: Vec<SeriesLimits>,
-    /// The series whose sample is the reply: an operation that expires without it timed out, one that has it but lacks
-    /// another was lost.
-    pub reply_series: u32,
+    /// What each kind of operation owes, by [`Choice::kind`]; at least one.
+    pub kinds: Vec<Kind>,
+    /// What the workload observes beside latency, by name.
+    pub observations: Vec<String>,
     /// How long an operation may stay open, from its intended time.
     pub request_timeout_ns: u64,
     /// A release later than this is an underrun instead.
     pub max_lateness_ns: u64,
+}
+
+/// What operations of one kind owe. Series are bits, the first series the lowest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// The series that are owed a sample; never none.
+    pub owes: u32,
+    /// Of these, the replies: an operation that expires without one of them timed out, one that has them all but lacks
+    /// another was lost.
+    pub replies: u32,
+    /// The series whose sample is the client's taking the message; for what is sent and answered by nobody.
+    pub sent: Option<u32>,
+}
+
+impl Kind {
+    /// Owes these series, of which `reply` is the reply.
+    ///
+    /// # Panics
+    /// When `reply` is none of the series, or a series is none of 32.
+    pub fn replied(series: &[u32], reply: u32) -> Self {
+        assert!(series.contains(&reply), "a reply that is not owed");
+        Self { owes: series.iter().map(|&series| bit(series)).sum(), replies: bit(reply), sent: None }
+    }
+}
+
+fn bit(series: u32) -> u32 {
+    1_u32.checked_shl(series).expect("a workload has at most 32 series")
 }
 
 /// When a trial's phases are, as instants of the worker's clock.
@@ -37,12 +65,14 @@ pub struct Window {
 /// What is to be sent: chosen by the workload at release, meaningful to it alone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Choice {
-    /// For the messages workload: the piece, an index into the worker's hand.
+    /// For chat workloads: the piece, an index into the worker's hand.
     pub place: u32,
-    /// For the messages workload: the sending user.
+    /// For chat workloads: the acting user.
     pub actor: u32,
-    /// For the messages workload: where its content begins, and how long it is, packed.
-    pub content: u32,
+    /// What else it takes to write the message, packed.
+    pub content: u64,
+    /// Which of the workload's kinds of operation, an index into [`Terms::kinds`].
+    pub kind: u8,
 }
 
 /// What became of a due operation.
@@ -65,6 +95,8 @@ pub enum Outcome {
     Refused,
     /// The answer could not be read.
     Unreadable,
+    /// The server says that nobody listens where the request was sent.
+    NoResponders,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -111,7 +143,7 @@ impl Ledger {
         ages.sort_unstable();
         ages.dedup();
         ages.truncate(u32::BITS as usize);
-        let recorder = Recorder::new(&terms.series, window);
+        let recorder = Recorder::new(&terms.series, &terms.observations, window);
         Self {
             slots: vec![Slot { sequence: NEVER, ..Slot::default() }; capacity as usize],
             mask: capacity - 1,
@@ -159,9 +191,9 @@ impl Ledger {
         }
         counters.attempted += 1;
         let sequence = self.next;
-        let owes = ((1_u64 << self.terms.series.len()) - 1) as u32;
-        *slot =
-            Slot { sequence, intended_ns, released_ns: now_ns, choice: choose(), owes, had: 0, passed: 0, sent: false };
+        let choice = choose();
+        let owes = self.terms.kinds[usize::from(choice.kind)].owes;
+        *slot = Slot { sequence, intended_ns, released_ns: now_ns, choice, owes, had: 0, passed: 0, sent: false };
         self.next += 1;
         self.open += 1;
         self.recorder.late_release(now_ns, lateness_ns);
@@ -182,13 +214,16 @@ impl Ledger {
         (slot.sequence == sequence).then_some(slot.choice)
     }
 
-    /// The client has accepted the operation's message.
+    /// The client has accepted the operation's message. `now_ns` is asked only where that is a sample.
     #[inline]
-    pub fn sent(&mut self, sequence: u64) {
+    pub fn sent(&mut self, sequence: u64, now_ns: impl FnOnce() -> u64) {
         let slot = &mut self.slots[(sequence & self.mask) as usize];
         if slot.sequence == sequence && slot.owes != 0 {
             slot.sent = true;
             self.recorder.counters(slot.intended_ns).sent += 1;
+            if let Some(series) = self.terms.kinds[usize::from(slot.choice.kind)].sent {
+                self.answer(sequence, series, Outcome::Sample, now_ns());
+            }
         }
     }
 
@@ -199,23 +234,32 @@ impl Ledger {
         }
     }
 
-    /// An answer to one of our operations.
+    /// An answer to one of our operations. Returns whether it was the one that was owed, to an operation of the hold: only
+    /// then does what else it says count.
     #[inline]
-    pub fn answer(&mut self, sequence: u64, series: u32, outcome: Outcome, now_ns: u64) {
+    pub fn answer(&mut self, sequence: u64, series: u32, outcome: Outcome, now_ns: u64) -> bool {
         let bit = 1 << series;
         let slot = &mut self.slots[(sequence & self.mask) as usize];
         if slot.sequence != sequence {
             // Never released, or so long ago that its slot has been used again: then it had been given up.
             let strays = &mut self.recorder.strays;
             *(if sequence < self.next { &mut strays.late } else { &mut strays.foreign }) += 1;
-            return;
+            return false;
         }
         if slot.owes & bit == 0 {
             let strays = &mut self.recorder.strays;
-            *(if slot.had & bit == 0 { &mut strays.late } else { &mut strays.duplicate }) += 1;
-            return;
+            let never_owed = self.terms.kinds[usize::from(slot.choice.kind)].owes & bit == 0;
+            *(if never_owed {
+                &mut strays.foreign
+            } else if slot.had & bit == 0 {
+                &mut strays.late
+            } else {
+                &mut strays.duplicate
+            }) += 1;
+            return false;
         }
         slot.had |= bit;
+        let counts = slot.intended_ns >= self.window.hold_start_ns;
         match outcome {
             Outcome::Sample => {
                 slot.owes &= !bit;
@@ -232,7 +276,9 @@ impl Ledger {
             }
             Outcome::Refused => self.end(sequence, now_ns, Ending::Refused),
             Outcome::Unreadable => self.end(sequence, now_ns, Ending::BadReply),
+            Outcome::NoResponders => self.end(sequence, now_ns, Ending::NoResponders),
         }
+        counts
     }
 
     /// A message that belongs to nobody here.
@@ -253,7 +299,7 @@ impl Ledger {
             if slot.owes != 0 {
                 let ending = if !slot.sent {
                     Ending::Publish
-                } else if slot.owes & 1 << self.terms.reply_series != 0 {
+                } else if slot.owes & self.terms.kinds[usize::from(slot.choice.kind)].replies != 0 {
                     Ending::Timeout
                 } else {
                     Ending::Lost

@@ -3,7 +3,7 @@
 
 use plimsoll_common::histogram::LatencyHistogram;
 use plimsoll_common::plan::{BLOCK, SeriesLimits};
-use plimsoll_common::snapshot::{BlockDelta, Counters, SeriesCounts, SeriesHistograms, Stall, Strays};
+use plimsoll_common::snapshot::{BlockDelta, Counters, Observed, SeriesCounts, SeriesHistograms, Stall, Strays};
 
 use super::ledger::Window;
 
@@ -23,6 +23,8 @@ pub enum Ending {
     Refused,
     /// The reply could not be read.
     BadReply,
+    /// Nobody listens where the request was sent.
+    NoResponders,
 }
 
 /// What one worker recorded since its last closed block.
@@ -52,6 +54,8 @@ pub struct WorkerBlock {
     pub in_flight_samples: u64,
     /// Sum of end − release of the hold's operations that ended, in microseconds.
     pub open_time_us: u64,
+    /// What changed, one per observation of the workload.
+    pub observed: Vec<Observed>,
 }
 
 /// All that one worker counted in a trial, tallied apart from the blocks.
@@ -67,6 +71,8 @@ pub struct WorkerTotals {
     pub samples: Vec<u64>,
     /// Messages that changed nothing else.
     pub strays: Strays,
+    /// One per observation of the workload.
+    pub observed: Vec<Observed>,
 }
 
 /// An operation above a limit, kept until the block in which it ended is closed.
@@ -104,6 +110,7 @@ pub struct Recorder {
     in_flight_sum: u64,
     in_flight_samples: u64,
     open_time_us: u64,
+    observed: Vec<Observed>,
     totals: WorkerTotals,
 }
 
@@ -112,7 +119,8 @@ const UNBOUNDED_NS: u64 = 1 << 52;
 
 impl Recorder {
     /// An empty record of a trial.
-    pub fn new(series: &[SeriesLimits], window: Window) -> Self {
+    pub fn new(series: &[SeriesLimits], observations: &[String], window: Window) -> Self {
+        let observed: Vec<Observed> = observations.iter().map(Observed::new).collect();
         let limits_ns: Vec<Vec<u64>> =
             series.iter().map(|series| series.limits_us.iter().map(|us| us * 1000).collect()).collect();
         let block_count = (window.hold_end_ns - window.hold_start_ns).div_ceil(BLOCK_NS) as usize;
@@ -138,7 +146,13 @@ impl Recorder {
             in_flight_sum: 0,
             in_flight_samples: 0,
             open_time_us: 0,
-            totals: WorkerTotals { series: zero, samples: vec![0; limits_ns.len()], ..WorkerTotals::default() },
+            totals: WorkerTotals {
+                series: zero,
+                samples: vec![0; limits_ns.len()],
+                observed: observed.clone(),
+                ..WorkerTotals::default()
+            },
+            observed,
             limits_ns,
         }
     }
@@ -246,9 +260,10 @@ impl Recorder {
             Ending::Publish => counters.failed.publish += 1,
             Ending::Refused => counters.failed.refused += 1,
             Ending::BadReply => counters.failed.bad_reply += 1,
+            Ending::NoResponders => counters.failed.no_responders += 1,
         }
         self.ended(intended_ns, released_ns, now_ns);
-        if matches!(ending, Ending::Refused | Ending::BadReply) {
+        if matches!(ending, Ending::Refused | Ending::BadReply | Ending::NoResponders) {
             self.counters(intended_ns).failed_anyway += 1;
             return;
         }
@@ -274,6 +289,12 @@ impl Recorder {
                 self.overdue[index][at] += change;
             }
         }
+    }
+
+    /// Something that an answer to an operation of the hold says beside its latency.
+    #[inline]
+    pub fn observe(&mut self, observation: u8, value: u64) {
+        self.observed[usize::from(observation)].observe(value);
     }
 
     /// Samples how many operations are open.
@@ -321,6 +342,7 @@ impl Recorder {
             in_flight_sum: std::mem::take(&mut self.in_flight_sum),
             in_flight_samples: std::mem::take(&mut self.in_flight_samples),
             open_time_us: std::mem::take(&mut self.open_time_us),
+            observed: self.observed.iter_mut().map(take_observed).collect(),
         };
         self.totals.add(&block);
         block
@@ -370,8 +392,15 @@ impl WorkerTotals {
         }
         self.warmup.add(&block.warmup);
         self.strays.add(&block.strays);
+        self.observed.iter_mut().zip(&block.observed).for_each(|(total, observed)| total.add(observed));
         self.samples.iter_mut().zip(&block.series).for_each(|(total, series)| *total += series.latency.len());
     }
+}
+
+/// Hands out what was observed and begins anew.
+fn take_observed(observed: &mut Observed) -> Observed {
+    let empty = Observed::new(observed.name.clone());
+    std::mem::replace(observed, empty)
 }
 
 fn empty_histograms(series: usize) -> Vec<SeriesHistograms> {

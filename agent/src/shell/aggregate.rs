@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use plimsoll_common::plan::TrialId;
 use plimsoll_common::snapshot::{
-    BlockDelta, Counters, Health, SeriesCounts, SeriesHistograms, Snapshot, StepEnd, StepTotals, Strays,
+    BlockDelta, Counters, Health, Observed, SeriesCounts, SeriesHistograms, Snapshot, StepEnd, StepTotals, Strays,
 };
 
 use super::health::BoxUse;
@@ -79,12 +79,14 @@ impl Aggregate {
         let mut counters = Counters::default();
         let (mut warmup, mut strays) = (Counters::default(), Strays::default());
         let (mut series, mut samples): (Vec<SeriesCounts>, Vec<u64>) = (Vec::new(), Vec::new());
+        let mut observed: Vec<Observed> = Vec::new();
         for Finish { totals, .. } in &finishes {
             counters.add(&totals.counters);
             warmup.add(&totals.warmup);
             strays.add(&totals.strays);
             series.resize_with(totals.series.len(), SeriesCounts::default);
             series.iter_mut().zip(&totals.series).for_each(|(sum, counts)| sum.add(counts));
+            add_observed(&mut observed, &totals.observed);
             samples.resize(totals.samples.len(), 0);
             samples.iter_mut().zip(&totals.samples).for_each(|(sum, count)| *sum += count);
         }
@@ -106,6 +108,7 @@ impl Aggregate {
             } else {
                 StepEnd::Finished
             },
+            observed,
         })
     }
 }
@@ -115,6 +118,7 @@ fn merge(trial: TrialId, number: u32, workers: Vec<(WorkerBlock, BlockHealth)>, 
     let mut series: Vec<SeriesHistograms> = Vec::new();
     let mut overdue: Vec<Vec<u64>> = Vec::new();
     let (mut strays, mut warmup, mut open_time_us) = (Strays::default(), Counters::default(), 0);
+    let mut observed: Vec<Observed> = Vec::new();
     let mut health = Health {
         process_cpu_milli: used.process_cpu_milli,
         box_cpu_milli: used.box_cpu_milli,
@@ -138,6 +142,7 @@ fn merge(trial: TrialId, number: u32, workers: Vec<(WorkerBlock, BlockHealth)>, 
         strays.add(&block.strays);
         warmup.add(&block.warmup);
         open_time_us += block.open_time_us;
+        add_observed(&mut observed, &block.observed);
         health.stall = health.stall.max(block.stall);
         health.timer_delay_us = health.timer_delay_us.max(seen.timer_delay_us);
         health.write_blocked_us = health.write_blocked_us.max(seen.write_blocked_us);
@@ -150,7 +155,15 @@ fn merge(trial: TrialId, number: u32, workers: Vec<(WorkerBlock, BlockHealth)>, 
     }
     health.client_errors.truncate(MAX_CLIENT_ERRORS);
     let blocks = blocks.into_values().collect();
-    Snapshot { trial, number, blocks, series, overdue, strays, warmup, health, open_time_us }
+    Snapshot { trial, number, blocks, series, overdue, strays, warmup, health, open_time_us, observed }
+}
+
+fn add_observed(sum: &mut Vec<Observed>, more: &[Observed]) {
+    if sum.is_empty() {
+        *sum = more.to_vec();
+    } else {
+        sum.iter_mut().zip(more).for_each(|(sum, more)| sum.add(more));
+    }
 }
 
 fn empty(like: &BlockDelta) -> BlockDelta {

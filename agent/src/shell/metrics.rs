@@ -7,12 +7,16 @@ use axum::Router;
 use axum::http::header;
 use axum::routing::get;
 use plimsoll_common::histogram::LatencyHistogram;
+use plimsoll_common::plan::SeriesLimits;
 use plimsoll_common::snapshot::{Counters, Snapshot, Strays};
 use tokio::net::TcpListener;
 
 /// Upper bounds of the exported buckets, in microseconds.
 const BUCKETS_US: [u64; 14] =
     [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000];
+
+/// Runs name their series: a daemon that serves many must not keep every name it ever heard.
+const MOST_SERIES: usize = 256;
 
 /// Totals since the daemon began.
 #[derive(Debug, Clone)]
@@ -23,21 +27,26 @@ struct Totals {
     /// Warmup and hold together: what was really sent.
     counters: Counters,
     strays: Strays,
-    series: Vec<LatencyHistogram>,
-    names: &'static [&'static str],
+    /// By name, in the order in which they came.
+    series: Vec<(String, LatencyHistogram)>,
     lateness: LatencyHistogram,
     in_flight_max: u64,
     process_cpu_milli: u32,
 }
 
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Metrics {
-    /// Nothing counted yet, for series of these names.
-    pub fn new(names: &'static [&'static str]) -> Self {
+    /// Nothing counted yet.
+    pub fn new() -> Self {
         let totals = Totals {
             counters: Counters::default(),
             strays: Strays::default(),
-            series: names.iter().map(|_| LatencyHistogram::new()).collect(),
-            names,
+            series: Vec::new(),
             lateness: LatencyHistogram::new(),
             in_flight_max: 0,
             process_cpu_milli: 0,
@@ -45,13 +54,15 @@ impl Metrics {
         Self(Arc::new(Mutex::new(totals)))
     }
 
-    /// Adds a block.
-    pub fn record(&self, snapshot: &Snapshot) {
+    /// Adds a block of a run with these series.
+    pub fn record(&self, snapshot: &Snapshot, series: &[SeriesLimits]) {
         let mut totals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         totals.counters.add(&snapshot.warmup);
         snapshot.blocks.iter().for_each(|block| totals.counters.add(&block.counters));
         totals.strays.add(&snapshot.strays);
-        totals.series.iter_mut().zip(&snapshot.series).for_each(|(sum, series)| sum.add(&series.latency));
+        for (name, series) in series.iter().map(|series| &series.series).zip(&snapshot.series) {
+            totals.add_series(name, &series.latency);
+        }
         totals.lateness.add(&snapshot.health.lateness);
         totals.in_flight_max = snapshot.health.in_flight_max;
         totals.process_cpu_milli = snapshot.health.process_cpu_milli;
@@ -80,6 +91,15 @@ impl Metrics {
 }
 
 impl Totals {
+    fn add_series(&mut self, name: &str, latency: &LatencyHistogram) {
+        let known = self.series.iter().position(|(known, _)| known == name);
+        match known {
+            Some(index) => self.series[index].1.add(latency),
+            None if self.series.len() < MOST_SERIES => self.series.push((name.to_owned(), latency.clone())),
+            None => {}
+        }
+    }
+
     fn write(&self, text: &mut String) -> std::fmt::Result {
         let c = &self.counters;
         let operations = [
@@ -103,6 +123,7 @@ impl Totals {
             ("timeout", c.failed.timeout),
             ("refused", c.failed.refused),
             ("bad_reply", c.failed.bad_reply),
+            ("no_responders", c.failed.no_responders),
             ("publish", c.failed.publish),
             ("lost", c.lost),
         ];
@@ -124,7 +145,7 @@ impl Totals {
         write_histogram(text, "plimsoll_agent_lateness_seconds", "", &self.lateness)?;
         let words = "Latency from the intended time, of operations of holds.";
         help(text, "plimsoll_agent_latency_seconds", "histogram", words)?;
-        for (name, histogram) in self.names.iter().zip(&self.series) {
+        for (name, histogram) in &self.series {
             write_histogram(text, "plimsoll_agent_latency_seconds", &format!("series=\"{name}\""), histogram)?;
         }
         Ok(())

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use plimsoll_common::plan::Workload;
 use plimsoll_common::wire::MAX_MESSAGE_BYTES;
+use plimsoll_common::workload;
 use plimsoll_proto::PROTOCOL_VERSION;
 use plimsoll_proto::v1::agent_server::{Agent as AgentService, AgentServer};
 use plimsoll_proto::v1::{self, agent_message, coordinator_message};
@@ -110,7 +110,7 @@ impl Daemon {
             cores: health::cores() as u32,
             workers: u32::from(self.config.workers),
             max_rate_milli_per_s: self.config.max_rate.map(|rate| rate.milli()),
-            workloads: Workload::NAMES.map(str::to_owned).to_vec(),
+            workloads: workload::names().into_iter().map(str::to_owned).collect(),
         }
     }
 }

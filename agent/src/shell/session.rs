@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_common::contract::fixtures::Fixtures;
-use plimsoll_common::deal::{Hand, deal_to_agents, deal_to_workers, split_over_workers};
-use plimsoll_common::plan::{AgentPlan, Arrivals, StepOrder, TrialId, Workload};
+use plimsoll_common::deal::{deal_to_agents, deal_to_workers};
+use plimsoll_common::plan::{AgentPlan, Arrivals, StepOrder, TrialId};
 use plimsoll_common::units::Rate;
 use plimsoll_proto::v1::{self, agent_message, coordinator_message};
 use tokio::sync::mpsc;
@@ -19,6 +19,7 @@ use super::lease::Lease;
 use super::metrics::Metrics;
 use super::nats_target::ConnectError;
 use super::worker::{self, WorkerCommand, WorkerEvent, WorkerOrder, WorkerRefusal, WorkerSpec};
+use crate::workload::Part;
 
 /// Pings per lease timeout: several may be lost before the lease is.
 const PINGS_PER_LEASE: u32 = 10;
@@ -82,9 +83,11 @@ pub struct Session {
 /// What stands after Prepare.
 struct Prepared {
     plan: Arc<AgentPlan>,
-    fixtures: Arc<Fixtures>,
+    /// `None`: the workload has no rooms to deal.
+    fixtures: Option<Arc<Fixtures>>,
     commands: Vec<mpsc::UnboundedSender<WorkerCommand>>,
-    hands: Vec<Hand>,
+    /// One per worker once dealt.
+    parts: Vec<Part>,
     awaited: Awaited,
     running: Option<Aggregate>,
 }
@@ -198,18 +201,18 @@ impl Session {
             Ok(plan) => Arc::new(plan),
             Err(error) => return self.refuse(v1::RefusedKind::Invalid, error.to_string()),
         };
-        let Workload::Messages(messages) = plan.workload.clone();
-        let seed = plan.seed;
-        let built = tokio::task::spawn_blocking(move || Fixtures::build(messages.preset, seed, &messages.site_id));
+        let building = plan.clone();
+        let built = tokio::task::spawn_blocking(move || building.workload.fixtures(building.seed));
         let Ok(fixtures) = built.await else {
             return self.refuse(v1::RefusedKind::Fixtures, "building the fixtures failed");
         };
-        let fixtures = Arc::new(fixtures);
+        let fixtures = fixtures.map(Arc::new);
+        let workers = self.config.workers;
         let mut commands = Vec::new();
-        for index in 0..self.config.workers {
+        for index in 0..workers {
             let connection = format!("plimsoll/{}/{}", self.claim.run_id, plan.agent_index);
             let (plan, fixtures, lease) = (plan.clone(), fixtures.clone(), self.lease.clone());
-            let spec = WorkerSpec { index, connection, plan, fixtures, lease };
+            let spec = WorkerSpec { index, connection, plan, fixtures, workers, lease };
             let (sender, receiver) = mpsc::unbounded_channel();
             let events = self.events_in.clone();
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
@@ -219,7 +222,7 @@ impl Session {
             commands.push(sender);
         }
         let awaited = Awaited::Connections { left: commands.len() };
-        self.fleet = Some(Prepared { plan, fixtures, commands, hands: Vec::new(), awaited, running: None });
+        self.fleet = Some(Prepared { plan, fixtures, commands, parts: Vec::new(), awaited, running: None });
         Ok(())
     }
 
@@ -232,23 +235,15 @@ impl Session {
         if own >= shares.len() || shares[own] == 0 {
             return self.refuse(v1::RefusedKind::Invalid, "a deal without a share for this agent");
         }
-        let members: Vec<&[u32]> = fleet.fixtures.rooms.iter().map(|room| room.members.as_slice()).collect();
-        let dealt = match deal_to_agents(&members, fleet.fixtures.users, shares) {
+        let (parts, answer) = match fleet.deal(deal.deal, own, shares) {
             Ok(dealt) => dealt,
-            Err(error) => return self.refuse(v1::RefusedKind::Fixtures, error.to_string()),
+            Err(words) => return self.refuse(v1::RefusedKind::Fixtures, words),
         };
-        let hand = &dealt.hands[own];
-        let answer = v1::Dealt {
-            deal: deal.deal,
-            rooms: hand.pieces.len() as u32,
-            senders: hand.sender_count(),
-            pairs: hand.pairs(),
-            largest_deviation_ppm: (dealt.largest_deviation * 1e6).round() as u64,
-        };
-        fleet.hands = deal_to_workers(hand, &members, fleet.fixtures.users, fleet.commands.len());
+        fleet.parts = parts;
         fleet.awaited = Awaited::Deal { left: fleet.commands.len(), answer };
-        for (commands, hand) in fleet.commands.iter().zip(&fleet.hands) {
-            let _ = commands.send(WorkerCommand::Deal(hand.clone()));
+        let agents = shares.iter().filter(|&&share| share > 0).count();
+        for (commands, part) in fleet.commands.iter().zip(&fleet.parts) {
+            let _ = commands.send(WorkerCommand::Deal(part.clone(), agents));
         }
         Ok(())
     }
@@ -262,7 +257,7 @@ impl Session {
             let words = format!("a share of {}/s is above this agent's ceiling", order.share);
             return self.refuse(v1::RefusedKind::Ceiling, words);
         }
-        let Some(fleet) = self.fleet.as_mut().filter(|fleet| fleet.is_idle() && !fleet.hands.is_empty()) else {
+        let Some(fleet) = self.fleet.as_mut().filter(|fleet| fleet.is_idle() && !fleet.parts.is_empty()) else {
             return self.refuse(v1::RefusedKind::Invalid, "started while not dealt");
         };
         if order.start_boottime_ns <= boottime_ns() {
@@ -329,8 +324,9 @@ impl Session {
             snapshots.push(snapshot);
         }
         let totals = running.totals();
+        let series = self.fleet.as_ref().map(|fleet| fleet.plan.series.as_slice()).unwrap_or_default();
         for snapshot in &snapshots {
-            self.config.metrics.record(snapshot);
+            self.config.metrics.record(snapshot, series);
             self.send(agent_message::Message::Snapshot(snapshot.into()))?;
         }
         if let Some(totals) = totals {
@@ -348,10 +344,29 @@ impl Prepared {
         matches!(self.awaited, Awaited::Nothing) && self.running.is_none()
     }
 
+    /// What each worker does of this agent's share, and what of it the coordinator is told. The error is for people.
+    fn deal(&self, deal: u32, own: usize, shares: &[u64]) -> Result<(Vec<Part>, v1::Dealt), String> {
+        let workers = self.commands.len();
+        let Some(fixtures) = &self.fixtures else {
+            return Ok((Part::equal(workers), v1::Dealt { deal, ..v1::Dealt::default() }));
+        };
+        let members: Vec<&[u32]> = fixtures.rooms.iter().map(|room| room.members.as_slice()).collect();
+        let dealt = deal_to_agents(&members, fixtures.users, shares).map_err(|error| error.to_string())?;
+        let hand = &dealt.hands[own];
+        let answer = v1::Dealt {
+            deal,
+            rooms: hand.pieces.len() as u32,
+            senders: hand.sender_count(),
+            pairs: hand.pairs(),
+            largest_deviation_ppm: (dealt.largest_deviation * 1e6).round() as u64,
+        };
+        Ok((Part::of_hands(deal_to_workers(hand, &members, fixtures.users, workers)), answer))
+    }
+
     fn start(&mut self, order: &StepOrder) {
-        let warmup = split_over_workers(order.share.due_in(order.warmup), &self.hands);
-        let hold = split_over_workers(order.share.due_in(order.hold), &self.hands);
-        let in_flight = split_over_workers(order.max_in_flight, &self.hands);
+        let warmup = Part::split(order.share.due_in(order.warmup), &self.parts);
+        let hold = Part::split(order.share.due_in(order.hold), &self.parts);
+        let in_flight = Part::split(order.max_in_flight, &self.parts);
         self.running = Some(Aggregate::new(order.trial, self.commands.len()));
         let workers = self.commands.len() as u64;
         for (index, commands) in self.commands.iter().enumerate() {
@@ -380,6 +395,7 @@ fn kind_of(refusal: &WorkerRefusal) -> v1::RefusedKind {
         }
         WorkerRefusal::Connect(ConnectError::Unauthorized { .. }) => v1::RefusedKind::Unauthorized,
         WorkerRefusal::Denied { .. } | WorkerRefusal::NobodyListens { .. } => v1::RefusedKind::Denied,
+        WorkerRefusal::Fixtures(_) => v1::RefusedKind::Fixtures,
         WorkerRefusal::Box(_) => v1::RefusedKind::Invalid,
     }
 }

@@ -13,8 +13,7 @@ use async_nats::{Client, HeaderMap, StatusCode};
 use futures::StreamExt as _;
 use plimsoll_common::contract::fixtures::Fixtures;
 use plimsoll_common::contract::ids::{IdCodec, Sender};
-use plimsoll_common::deal::Hand;
-use plimsoll_common::plan::{AgentPlan, Arrivals, StepOrder, TrialId, Workload as WorkloadPlan};
+use plimsoll_common::plan::{AgentPlan, Arrivals, StepOrder, TrialId};
 use plimsoll_common::snapshot::{Stall, StepEnd};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
@@ -29,8 +28,7 @@ use super::timer::PreciseTimer;
 use crate::core::ledger::{Choice, Ledger, Release, Terms, Window};
 use crate::core::recorder::{BLOCK_NS, WorkerBlock, WorkerTotals};
 use crate::core::schedule::Schedule;
-use crate::workload::messages::Messages;
-use crate::workload::{Incoming, Workload};
+use crate::workload::{Aside, Incoming, Outgoing, Part, Probe, Setup, Workload, for_workload, observations};
 
 /// The pacer looks after ageing and samples at least this often.
 const TICK_NS: u64 = 10_000_000;
@@ -45,6 +43,8 @@ const GAP_NS: u64 = 20_000_000;
 const FENCE_LIMIT_NS: u64 = 1_000_000_000;
 /// Subscriptions and their fence must be through by then; a server takes some 100,000 subscriptions a second.
 const FENCE_TIMEOUT: Duration = Duration::from_secs(15);
+/// A server says at once that nobody listens; whoever does may take his time, and need not answer a probe.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Threads that ran or waited to run for more than this part of a block had no room left.
 const BUSY_LIMIT: f64 = 0.9;
 
@@ -57,8 +57,10 @@ pub struct WorkerSpec {
     pub connection: String,
     /// The run.
     pub plan: Arc<AgentPlan>,
-    /// Who is in which room.
-    pub fixtures: Arc<Fixtures>,
+    /// Who is in which room, where the workload has rooms.
+    pub fixtures: Option<Arc<Fixtures>>,
+    /// Workers of this agent.
+    pub workers: u8,
     /// Looked at before every release.
     pub lease: Lease,
 }
@@ -66,8 +68,8 @@ pub struct WorkerSpec {
 /// What a worker is told.
 #[derive(Debug)]
 pub enum WorkerCommand {
-    /// Listen to what this hand needs.
-    Deal(Hand),
+    /// Listen to what this part needs. The work was dealt to so many agents.
+    Deal(Part, usize),
     /// Hold a step.
     Start(WorkerOrder),
     /// Be silent at once.
@@ -117,11 +119,16 @@ pub enum WorkerRefusal {
         words: String,
     },
     /// Nobody takes what would be sent.
-    #[error("no stream and no service takes '{subject}': are the target's streams and the site id right?")]
+    #[error("nobody listens on '{subject}': {words}")]
     NobodyListens {
         /// What would be sent to.
         subject: String,
+        /// What that means, and what to do.
+        words: &'static str,
     },
+    /// What was dealt does not do, or is used up.
+    #[error("{0}")]
+    Fixtures(String),
     /// The server did not confirm the subscriptions.
     #[error("NATS did not confirm {count} subscriptions within {FENCE_TIMEOUT:?}")]
     NotConfirmed {
@@ -171,9 +178,12 @@ pub fn run(
     };
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
-        let WorkloadPlan::Messages(_) = &spec.plan.workload;
-        match Worker::connect(spec, events.clone(), messages).await {
-            Ok(worker) => worker.serve(commands).await,
+        let run = spec.plan.clone();
+        let served = for_workload!(&run.workload, |plan, W| {
+            Worker::<W>::connect(spec, plan.clone(), events.clone()).await.map(|worker| worker.serve(commands))
+        });
+        match served {
+            Ok(served) => served.await,
             Err(refusal) => refuse(refusal),
         }
     });
@@ -181,12 +191,9 @@ pub fn run(
     runtime.shutdown_background();
 }
 
-/// Makes a worker's workload from what it was dealt, the connection's inbox, and chance.
-type MakeWorkload<W> = fn(&WorkerSpec, &Hand, &str, &mut ChaCha8Rng) -> W;
-
-struct Worker<W> {
+struct Worker<W: Workload> {
     spec: WorkerSpec,
-    make: MakeWorkload<W>,
+    plan: W::Plan,
     client: Client,
     client_events: ClientEvents,
     inbox: String,
@@ -205,6 +212,9 @@ struct State<W> {
     next_sequence: u64,
     /// Released, but not yet taken by the client.
     queue: VecDeque<u64>,
+    /// What is to be sent beside operations.
+    replies: VecDeque<Outgoing>,
+    aside: Aside,
     /// The newest fence that came back.
     fence: u64,
     write_blocked_us: u64,
@@ -236,25 +246,34 @@ impl Phases {
 }
 
 impl<W: Workload> State<W> {
-    fn arrive(&mut self, tag: u32, message: &async_nats::Message, now_ns: u64) {
-        let (Some(workload), Some(trial)) = (&self.workload, &mut self.trial) else { return };
-        match workload.incoming(tag, message) {
-            Incoming::Answer { sequence, series, outcome, actor } => {
-                let meant_for_us = actor.is_none_or(|actor| {
-                    trial.ledger.choice_ever(sequence).is_none_or(|choice| workload.actor(choice) == actor)
-                });
-                if meant_for_us {
-                    trial.ledger.answer(sequence, series, outcome, now_ns);
+    /// Takes a message. Returns whether there is something to be sent in answer to it.
+    fn arrive(&mut self, tag: u32, message: &async_nats::Message, now_ns: u64) -> bool {
+        let (Some(workload), Some(trial)) = (&mut self.workload, &mut self.trial) else { return false };
+        match workload.incoming(tag, message, &trial.ledger, &mut self.aside) {
+            Incoming::Answer { sequence, series, outcome } => {
+                let counts = trial.ledger.answer(sequence, series, outcome, now_ns);
+                for (observation, value) in self.aside.observed.drain(..) {
+                    if counts {
+                        trial.ledger.recorder().observe(observation, value);
+                    }
                 }
             }
-            Incoming::NotForUs => {}
-            Incoming::Foreign => trial.ledger.foreign(),
+            Incoming::NotForUs => self.aside.observed.clear(),
+            Incoming::Foreign => {
+                self.aside.observed.clear();
+                trial.ledger.foreign();
+            }
         }
+        if self.aside.replies.is_empty() {
+            return false;
+        }
+        self.replies.extend(self.aside.replies.drain(..));
+        true
     }
 
     /// Releases what is due. Returns whether more may be due already.
     fn release(&mut self, lease: &Lease) -> bool {
-        let (Some(workload), Some(trial)) = (&self.workload, &mut self.trial) else { return false };
+        let (Some(workload), Some(trial)) = (&mut self.workload, &mut self.trial) else { return false };
         let mut now_ns = boottime_ns();
         for release in 0..RELEASES_PER_WAKE {
             if release % RELEASES_PER_LOOK == 0 {
@@ -273,31 +292,28 @@ impl<W: Workload> State<W> {
         true
     }
 
-    /// The next message for the client, skipping operations that were given up while they waited.
-    fn next_outgoing(&mut self) -> Option<(u64, crate::workload::Outgoing)> {
+    /// The next message for the client, skipping operations that were given up while they waited. One that is no
+    /// operation's has no sequence number.
+    fn next_outgoing(&mut self) -> Option<(Option<u64>, Outgoing)> {
+        if let Some(reply) = self.replies.pop_front() {
+            return Some((None, reply));
+        }
         let (Some(workload), Some(trial)) = (&mut self.workload, &self.trial) else { return None };
         while let Some(sequence) = self.queue.pop_front() {
             let choice: Option<Choice> = trial.ledger.choice(sequence);
             if let Some(choice) = choice {
-                return Some((sequence, workload.message(sequence, choice)));
+                return Some((Some(sequence), workload.message(sequence, choice)));
             }
         }
         None
     }
 }
 
-/// The messages workload of one worker.
-fn messages(spec: &WorkerSpec, hand: &Hand, inbox: &str, chance: &mut ChaCha8Rng) -> Messages {
-    let WorkloadPlan::Messages(plan) = &spec.plan.workload;
-    let ids = IdCodec::new(Sender::new(spec.plan.run_nonce, spec.plan.agent_index, spec.index));
-    Messages::new(&spec.fixtures, hand, plan.inject, ids, inbox, chance)
-}
-
-impl<W: Workload + 'static> Worker<W> {
+impl<W: Workload> Worker<W> {
     async fn connect(
         spec: WorkerSpec,
+        plan: W::Plan,
         events: mpsc::UnboundedSender<(u8, WorkerEvent)>,
-        make: MakeWorkload<W>,
     ) -> Result<Self, WorkerRefusal> {
         let (client, client_events) = connect(&spec.plan.target, &spec.connection).await?;
         let info = client.server_info();
@@ -306,6 +322,8 @@ impl<W: Workload + 'static> Worker<W> {
             trial: None,
             next_sequence: 0,
             queue: VecDeque::new(),
+            replies: VecDeque::new(),
+            aside: Aside::default(),
             fence: 0,
             write_blocked_us: 0,
             flush_began_ns: None,
@@ -315,7 +333,7 @@ impl<W: Workload + 'static> Worker<W> {
         let writer_wakes = Rc::new(Notify::new());
         tokio::task::spawn_local(write(client.clone(), state.clone(), writer_wakes.clone(), spec.lease.clone()));
         let (readers, fences) = (Vec::new(), 0);
-        let worker = Self { spec, make, client, client_events, inbox, events, state, writer_wakes, readers, fences };
+        let worker = Self { spec, plan, client, client_events, inbox, events, state, writer_wakes, readers, fences };
         worker.listen_for_fences().await?;
         worker.say(WorkerEvent::Connected(format!("{} {}", info.server_name, info.version)));
         Ok(worker)
@@ -324,15 +342,17 @@ impl<W: Workload + 'static> Worker<W> {
     async fn serve(mut self, mut commands: mpsc::UnboundedReceiver<WorkerCommand>) {
         while let Some(command) = commands.recv().await {
             match command {
-                WorkerCommand::Deal(hand) => {
-                    let event = match self.deal(&hand).await {
+                WorkerCommand::Deal(part, agents) => {
+                    let event = match self.deal(&part, agents).await {
                         Ok(()) => WorkerEvent::Dealt,
                         Err(refusal) => WorkerEvent::Refused(refusal),
                     };
                     self.say(event);
                 }
                 WorkerCommand::Start(order) => {
-                    if !self.hold(order, &mut commands).await {
+                    if let Some(refusal) = self.lacks_budget(&order) {
+                        self.say(WorkerEvent::Refused(refusal));
+                    } else if !self.hold(order, &mut commands).await {
                         return;
                     }
                 }
@@ -370,26 +390,52 @@ impl<W: Workload + 'static> Worker<W> {
         self.fences
     }
 
-    async fn deal(&mut self, hand: &Hand) -> Result<(), WorkerRefusal> {
+    /// Whether the workload can make all operations of this order, and if not, in words.
+    fn lacks_budget(&self, order: &WorkerOrder) -> Option<WorkerRefusal> {
+        let budget = self.state.borrow().workload.as_ref().and_then(W::budget)?;
+        let due = order.warmup_due + order.hold_due;
+        (due > budget).then(|| {
+            WorkerRefusal::Fixtures(format!("the step takes {due} operations here and only {budget} can still be made"))
+        })
+    }
+
+    async fn deal(&mut self, part: &Part, agents: usize) -> Result<(), WorkerRefusal> {
         self.readers.drain(..).for_each(|reader| reader.abort());
         // The text that contents are cut from is a phase of no trial.
         let mut chance = self.chance(TrialId { step: u32::MAX, trial: 0 }, 0);
-        let workload = (self.make)(&self.spec, hand, &self.inbox, &mut chance);
-        let subscriptions = if hand.pieces.is_empty() { Vec::new() } else { workload.subscriptions() };
+        let spec = &self.spec;
+        let setup = Setup {
+            plan: &spec.plan,
+            fixtures: spec.fixtures.as_ref(),
+            part,
+            agents,
+            worker: spec.index,
+            workers: spec.workers,
+            inbox: &self.inbox,
+            ids: IdCodec::new(Sender::new(spec.plan.run_nonce, spec.plan.agent_index, spec.index)),
+            chance: &mut chance,
+        };
+        let mut workload = W::new(&self.plan, setup).map_err(WorkerRefusal::Fixtures)?;
+        let subscriptions = if part.is_idle() { Vec::new() } else { workload.subscriptions() };
         let count = subscriptions.len();
         for subscription in subscriptions {
             let subscriber = self.client.subscribe(subscription.subject).await;
             let mut subscriber = subscriber.map_err(|error| WorkerRefusal::Box(error.to_string()))?;
-            let state = self.state.clone();
+            let (state, writer_wakes) = (self.state.clone(), self.writer_wakes.clone());
             self.readers.push(tokio::task::spawn_local(async move {
                 while let Some(message) = subscriber.next().await {
-                    state.borrow_mut().arrive(subscription.tag, &message, boottime_ns());
+                    if state.borrow_mut().arrive(subscription.tag, &message, boottime_ns()) {
+                        writer_wakes.notify_one();
+                    }
                 }
             }));
         }
         self.client_events.take();
-        if !hand.pieces.is_empty() {
-            self.probe(&workload).await?;
+        if !part.is_idle() {
+            for probe in workload.probes() {
+                self.probe(probe).await?;
+            }
+            workload.prepare(&self.client).await.map_err(WorkerRefusal::Box)?;
         }
         self.state.borrow_mut().workload = Some(workload);
         let fence = self.raise_fence();
@@ -412,17 +458,17 @@ impl<W: Workload + 'static> Worker<W> {
 
     /// Asks whether anybody takes what will be sent, without leaving anything: the header makes every stream refuse to
     /// store the probe, and a service finds an empty body.
-    async fn probe(&self, workload: &W) -> Result<(), WorkerRefusal> {
-        let subject = workload.probe_subject();
+    async fn probe(&self, probe: Probe) -> Result<(), WorkerRefusal> {
+        let Probe { subject, payload, nobody: words } = probe;
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Expected-Stream", "plimsoll-probe");
-        let request = async_nats::Request::new().headers(headers).timeout(Some(Duration::from_millis(500)));
+        let request = async_nats::Request::new().headers(headers).payload(payload).timeout(Some(PROBE_TIMEOUT));
         match self.client.send_request(subject.clone(), request).await {
             Err(error) if error.kind() == async_nats::RequestErrorKind::NoResponders => {
-                Err(WorkerRefusal::NobodyListens { subject })
+                Err(WorkerRefusal::NobodyListens { subject, words })
             }
             Ok(message) if message.status == Some(StatusCode::NO_RESPONDERS) => {
-                Err(WorkerRefusal::NobodyListens { subject })
+                Err(WorkerRefusal::NobodyListens { subject, words })
             }
             // A service that is no stream need not answer an empty body.
             _ => Ok(()),
@@ -460,7 +506,7 @@ impl<W: Workload + 'static> Worker<W> {
                 command = commands.recv() => match command {
                     Some(WorkerCommand::Stop) => end = StepEnd::Stopped,
                     None => return false,
-                    Some(WorkerCommand::Deal(_) | WorkerCommand::Start(_)) => {
+                    Some(WorkerCommand::Deal(..) | WorkerCommand::Start(_)) => {
                         debug_assert!(false, "the session deals and starts between trials only");
                     }
                 },
@@ -479,7 +525,8 @@ impl<W: Workload + 'static> Worker<W> {
         let plan = &self.spec.plan;
         let terms = Terms {
             series: plan.series.clone(),
-            reply_series: 0,
+            kinds: self.state.borrow().workload.as_ref().map(W::kinds).unwrap_or_default(),
+            observations: observations(&plan.workload),
             request_timeout_ns: nanos(plan.request_timeout),
             max_lateness_ns: nanos(plan.max_lateness),
         };
@@ -512,7 +559,7 @@ impl<W: Workload + 'static> Worker<W> {
         while boottime_ns() < start_ns {
             tokio::select! {
                 command = commands.recv() => match command {
-                    Some(WorkerCommand::Deal(_) | WorkerCommand::Start(_)) => {}
+                    Some(WorkerCommand::Deal(..) | WorkerCommand::Start(_)) => {}
                     Some(WorkerCommand::Stop) | None => return Err(StepEnd::Stopped),
                 },
                 slept = pace.timer.sleep_until(start_ns) => if slept.is_err() { return Err(StepEnd::Stopped) },
@@ -700,10 +747,12 @@ async fn write<W: Workload>(client: Client, state: Rc<RefCell<State<W>>>, wakes:
         loop {
             let Some((sequence, outgoing)) = state.borrow_mut().next_outgoing() else { break };
             if !lease.holds(boottime_ns()) {
-                state.borrow_mut().queue.clear();
+                let mut state = state.borrow_mut();
+                state.queue.clear();
+                state.replies.clear();
                 return;
             }
-            let crate::workload::Outgoing { subject, reply, headers, payload } = outgoing;
+            let Outgoing { subject, reply, headers, payload } = outgoing;
             let taken = match (reply, headers) {
                 (None, None) => client.publish(subject, payload).await,
                 (None, Some(headers)) => client.publish_with_headers(subject, headers, payload).await,
@@ -713,9 +762,9 @@ async fn write<W: Workload>(client: Client, state: Rc<RefCell<State<W>>>, wakes:
                 }
             };
             let mut state = state.borrow_mut();
-            let Some(trial) = &mut state.trial else { continue };
+            let (Some(trial), Some(sequence)) = (&mut state.trial, sequence) else { continue };
             match taken {
-                Ok(()) => trial.ledger.sent(sequence),
+                Ok(()) => trial.ledger.sent(sequence, boottime_ns),
                 Err(_) => trial.ledger.publish_failed(sequence, boottime_ns()),
             }
         }

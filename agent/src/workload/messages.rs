@@ -2,21 +2,20 @@
 
 use std::io::Write as _;
 
-use async_nats::{HeaderMap, Message, Subject};
-use bytes::BytesMut;
-use plimsoll_common::contract::fixtures::{Fixtures, RoomKind, account, user_id};
+use async_nats::{HeaderMap, Message, StatusCode, Subject};
+use bytes::{Bytes, BytesMut};
+use plimsoll_common::contract::fixtures::{RoomKind, account, user_id};
 use plimsoll_common::contract::ids::{IdCodec, Owner};
 use plimsoll_common::contract::presets::PresetShape;
 use plimsoll_common::contract::read::{Ack, broadcast_message_id, classify_ack};
 use plimsoll_common::contract::{subjects, time, write};
-use plimsoll_common::deal::Hand;
-use plimsoll_common::plan::Inject;
+use plimsoll_common::plan::{Inject, MessagesWorkload};
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Incoming, Outgoing, Subscription, Workload};
+use super::{Aside, Incoming, Outgoing, Probe, Setup, Subscription, Workload};
 use crate::core::alias::AliasTable;
-use crate::core::ledger::{Choice, Outcome};
+use crate::core::ledger::{Choice, Kind, Ledger, Outcome};
 
 /// Series of the reply, and of the broadcast.
 pub const E1: u32 = 0;
@@ -70,50 +69,9 @@ pub struct Messages {
 }
 
 impl Messages {
-    /// The workload of one worker that was dealt `hand`. `inbox` is a subject prefix that is this connection's alone.
-    pub fn new(
-        fixtures: &Fixtures,
-        hand: &Hand,
-        inject: Inject,
-        ids: IdCodec,
-        inbox: &str,
-        chance: &mut ChaCha8Rng,
-    ) -> Self {
-        let site = fixtures.site.clone();
-        let places = hand.pieces.iter().zip(&hand.senders).map(|(piece, senders)| {
-            let room = &fixtures.rooms[piece.room as usize];
-            let room_id = room.id();
-            let senders = senders.iter().map(|&user| {
-                let account = account(user);
-                let subject = shared_subject(subjects::send(&account, &room_id, &site));
-                Sender { user, account, subject }
-            });
-            Place { kind: room.kind, senders: senders.collect(), room_id }
-        });
-        let places: Vec<Place> = places.collect();
-        let weights: Vec<f64> = hand.pieces.iter().map(|piece| piece.weight).collect();
-        const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.";
-        let text = (0..TEXT_BYTES + MAX_LENGTH).map(|_| LETTERS[chance.random_range(0..LETTERS.len())]).collect();
-        Self {
-            inject,
-            canonical_subject: shared_subject(subjects::canonical_created(&site)),
-            site,
-            places,
-            rooms: AliasTable::new(&weights),
-            ids,
-            shape: fixtures.preset.shape(),
-            users: fixtures.users,
-            text,
-            chunk: BytesMut::new(),
-            ack_prefix: format!("{inbox}.ack"),
-            created_at: String::new(),
-            content: Vec::new(),
-        }
-    }
-
     /// The content of an operation: letters that need no escape in JSON, after a mention where one was drawn.
     fn fill_content(&mut self, choice: Choice) {
-        let (at, length, mention) = unpack_content(choice.content);
+        let (at, length, mention) = unpack_content(choice.content as u32);
         self.content.clear();
         if mention {
             // A user drawn by where the text begins: any user will do, in or out of the room.
@@ -122,6 +80,10 @@ impl Messages {
             let _ = write!(self.content, "@{} ", account(user));
         }
         self.content.extend_from_slice(&self.text[at..at + length]);
+    }
+
+    fn sender(&self, choice: Choice) -> &Sender {
+        &self.places[choice.place as usize].senders[choice.actor as usize]
     }
 
     fn body_space(&mut self, needed: usize) {
@@ -136,8 +98,8 @@ impl Messages {
         self.body_space(self.content.len() + 256);
         write::write_send_request(&mut self.chunk, &message_id, &request_id, &self.content);
         let payload = self.chunk.split().freeze();
-        let sender = &self.places[choice.place as usize].senders[choice.actor as usize];
-        Outgoing { subject: sender.subject.clone(), reply: None, headers: None, payload }
+        let subject = self.sender(choice).subject.clone();
+        Outgoing { subject, reply: None, headers: None, payload }
     }
 
     fn canonical(&mut self, sequence: u64, choice: Choice) -> Outgoing {
@@ -178,25 +140,32 @@ impl Messages {
             Ack::Refused { .. } => Outcome::Refused,
             Ack::Unreadable => Outcome::Unreadable,
         };
-        Incoming::Answer { sequence, series: E1, outcome, actor: None }
+        Incoming::Answer { sequence, series: E1, outcome }
     }
 
     fn publish_ack(&self, message: &Message) -> Incoming {
         let id = message.subject.rsplit('.').next().unwrap_or_default();
         let Owner::Mine(sequence) = self.ids.owner_of_message(id.as_bytes()) else { return Incoming::Foreign };
         let outcome = match message.status {
-            // "No responders": no stream takes the subject.
+            Some(StatusCode::NO_RESPONDERS) => Outcome::NoResponders,
             Some(_) => Outcome::Refused,
             None => classify_publish_ack(&message.payload),
         };
-        Incoming::Answer { sequence, series: E1, outcome, actor: None }
+        Incoming::Answer { sequence, series: E1, outcome }
     }
 
-    fn broadcast(&self, actor: Option<u32>, message: &Message) -> Incoming {
+    /// `copy_of`: the user whose own copy it is, where the broadcast goes to each member. Only the sender's counts.
+    fn broadcast(&self, copy_of: Option<u32>, message: &Message, ledger: &Ledger) -> Incoming {
         // Other events share these subjects and answer nothing that we sent.
         let Some(id) = broadcast_message_id(&message.payload) else { return Incoming::NotForUs };
         match self.ids.owner_of_message(id) {
-            Owner::Mine(sequence) => Incoming::Answer { sequence, series: E2, outcome: Outcome::Sample, actor },
+            Owner::Mine(sequence) => {
+                let sent_by = ledger.choice_ever(sequence).map(|choice| self.sender(choice).user);
+                match (copy_of, sent_by) {
+                    (Some(copy_of), Some(sent_by)) if copy_of != sent_by => Incoming::NotForUs,
+                    _ => Incoming::Answer { sequence, series: E2, outcome: Outcome::Sample },
+                }
+            }
             Owner::OtherOwner => Incoming::NotForUs,
             Owner::Foreign => Incoming::Foreign,
         }
@@ -238,6 +207,46 @@ fn unpack_content(packed: u32) -> (usize, usize, bool) {
 }
 
 impl Workload for Messages {
+    type Plan = MessagesWorkload;
+
+    fn new(plan: &MessagesWorkload, setup: Setup<'_>) -> Result<Self, String> {
+        let (fixtures, hand, site) = (setup.dealt(), &setup.part.hand, plan.site_id.clone());
+        let places = hand.pieces.iter().zip(&hand.senders).map(|(piece, senders)| {
+            let room = &fixtures.rooms[piece.room as usize];
+            let room_id = room.id();
+            let senders = senders.iter().map(|&user| {
+                let account = account(user);
+                let subject = shared_subject(subjects::send(&account, &room_id, &site));
+                Sender { user, account, subject }
+            });
+            Place { kind: room.kind, senders: senders.collect(), room_id }
+        });
+        let places: Vec<Place> = places.collect();
+        let weights: Vec<f64> = hand.pieces.iter().map(|piece| piece.weight).collect();
+        const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.";
+        let chance = setup.chance;
+        let text = (0..TEXT_BYTES + MAX_LENGTH).map(|_| LETTERS[chance.random_range(0..LETTERS.len())]).collect();
+        Ok(Self {
+            inject: plan.inject,
+            canonical_subject: shared_subject(subjects::canonical_created(&site)),
+            site,
+            places,
+            rooms: AliasTable::new(&weights),
+            shape: plan.preset.shape(),
+            users: fixtures.users,
+            text,
+            chunk: BytesMut::new(),
+            ack_prefix: format!("{}.ack", setup.inbox),
+            ids: setup.ids,
+            created_at: String::new(),
+            content: Vec::new(),
+        })
+    }
+
+    fn kinds(&self) -> Vec<Kind> {
+        vec![Kind::replied(&[E1, E2], E1)]
+    }
+
     fn subscriptions(&self) -> Vec<Subscription> {
         let mut subscriptions = Vec::new();
         let (mut repliers, mut listeners) = (Vec::new(), Vec::new());
@@ -271,14 +280,16 @@ impl Workload for Messages {
         subscriptions
     }
 
-    fn probe_subject(&self) -> String {
-        match (self.inject, self.places.first().and_then(|place| place.senders.first())) {
+    fn probes(&self) -> Vec<Probe> {
+        let subject = match (self.inject, self.places.first().and_then(|place| place.senders.first())) {
             (Inject::Frontdoor, Some(sender)) => sender.subject.to_string(),
             _ => self.canonical_subject.to_string(),
-        }
+        };
+        let nobody = "no stream takes it: are the target's streams and the site id right?";
+        vec![Probe { subject, payload: Bytes::new(), nobody }]
     }
 
-    fn choose(&self, chance: &mut ChaCha8Rng) -> Choice {
+    fn choose(&mut self, chance: &mut ChaCha8Rng) -> Choice {
         let place = self.rooms.draw(chance);
         let bits: u64 = chance.random();
         let below = |bits: u64, n: u64| ((u128::from(bits) * u128::from(n)) >> 64) as u64;
@@ -287,7 +298,8 @@ impl Workload for Messages {
         let (shortest, longest) = (*self.shape.content_bytes.start(), *self.shape.content_bytes.end());
         let length = shortest as usize + below(bits << 16, u64::from(longest - shortest) + 1) as usize;
         let mention = self.shape.mention_rate > 0.0 && chance.random::<f64>() < self.shape.mention_rate;
-        Choice { place, actor, content: pack_content((bits >> 48) as usize, length, mention) }
+        let content = u64::from(pack_content((bits >> 48) as usize, length, mention));
+        Choice { place, actor, content, kind: 0 }
     }
 
     fn message(&mut self, sequence: u64, choice: Choice) -> Outgoing {
@@ -298,15 +310,11 @@ impl Workload for Messages {
         }
     }
 
-    fn actor(&self, choice: Choice) -> u32 {
-        self.places[choice.place as usize].senders[choice.actor as usize].user
-    }
-
-    fn incoming(&self, tag: u32, message: &Message) -> Incoming {
+    fn incoming(&mut self, tag: u32, message: &Message, ledger: &Ledger, _: &mut Aside) -> Incoming {
         match tag & 3 {
             REPLY => self.reply(message),
-            ROOM_EVENT => self.broadcast(None, message),
-            USER_EVENT => self.broadcast(Some(tag >> 2), message),
+            ROOM_EVENT => self.broadcast(None, message, ledger),
+            USER_EVENT => self.broadcast(Some(tag >> 2), message, ledger),
             _ => self.publish_ack(message),
         }
     }

@@ -1,13 +1,36 @@
-//! What is driven against a target. A workload is one file here and one entry in the plan's vocabulary: it names its
-//! subjects, draws operations, writes their messages and says whose an incoming message is.
+//! What is driven against a target. A workload is one file here and one entry in the plan's vocabulary
+//! ([`plimsoll_common::workload`]): it names its subjects, draws operations, writes their messages and says what an incoming
+//! message means. Each is driven by a worker that is compiled for it, so nothing here is dispatched per operation.
 
 pub mod messages;
+pub mod replies;
 
-use async_nats::{HeaderMap, Message, Subject};
+use std::sync::Arc;
+
+use async_nats::{Client, HeaderMap, Message, Subject};
 use bytes::Bytes;
+use plimsoll_common::contract::fixtures::Fixtures;
+use plimsoll_common::contract::ids::IdCodec;
+use plimsoll_common::deal::Hand;
+use plimsoll_common::plan::{AgentPlan, Workload as WorkloadPlan};
+use plimsoll_common::units::split_largest_remainder;
 use rand_chacha::ChaCha8Rng;
 
-use crate::core::ledger::{Choice, Outcome};
+use crate::core::ledger::{Choice, Kind, Ledger, Outcome};
+
+/// Compiles an expression for the workload that a plan names: `$plan` is its part of the vocabulary, `$kind` its type here.
+/// The one place that knows them all.
+macro_rules! for_workload {
+    ($workload:expr, |$plan:ident, $kind:ident| $body:expr) => {
+        match $workload {
+            plimsoll_common::plan::Workload::Messages($plan) => {
+                type $kind = $crate::workload::messages::Messages;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use for_workload;
 
 /// What is sent for one operation.
 #[derive(Debug)]
@@ -33,13 +56,20 @@ pub enum Incoming {
         series: u32,
         /// What it says.
         outcome: Outcome,
-        /// Counts only if the operation's actor is this one: a copy meant for somebody else changes nothing.
-        actor: Option<u32>,
     },
     /// Another owner's, or of a kind that answers nothing: expected, and nothing to count.
     NotForUs,
     /// Nobody's.
     Foreign,
+}
+
+/// What an incoming message says beside whose answer it is. Kept by the worker and emptied before every message.
+#[derive(Debug, Default)]
+pub struct Aside {
+    /// What was observed, by the index in the workload's observations. Counts only if the answer does.
+    pub observed: Vec<(u8, u64)>,
+    /// What is to be sent at once and is no operation: an acknowledgement of a delivery.
+    pub replies: Vec<Outgoing>,
 }
 
 /// One subscription of a worker. What it means is the workload's to say.
@@ -51,23 +81,140 @@ pub struct Subscription {
     pub tag: u32,
 }
 
-/// A workload as one worker drives it. One instance per worker and deal; never shared between threads.
-pub trait Workload {
+/// A question to the target before anything is driven: does anybody take what will be sent?
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// Where operations will be sent.
+    pub subject: String,
+    /// A body that does no harm; empty where the service refuses an empty one.
+    pub payload: Bytes,
+    /// What nobody answering means, and what to do.
+    pub nobody: &'static str,
+}
+
+/// What a worker was dealt of the agent's work.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Part {
+    /// Its rooms and users; empty where the workload has none.
+    pub hand: Hand,
+    /// Its part of the agent's operations, in any unit: in proportion to the other workers'. Zero: it goes without.
+    pub weight: u64,
+}
+
+impl Part {
+    /// The parts of a hand's workers, in proportion to what each was dealt.
+    pub fn of_hands(hands: Vec<Hand>) -> Vec<Self> {
+        // Millionths of a subscription are far below what any mix can show.
+        let weight = |hand: &Hand| (hand.weight() * 1e6).round() as u64;
+        hands.into_iter().map(|hand| Self { weight: weight(&hand), hand }).collect()
+    }
+
+    /// Equal parts of what is not dealt.
+    pub fn equal(workers: usize) -> Vec<Self> {
+        vec![Self { hand: Hand::default(), weight: 1 }; workers]
+    }
+
+    /// Splits a count over parts by their weight, exactly.
+    pub fn split(total: u64, parts: &[Self]) -> Vec<u64> {
+        split_largest_remainder(total, &parts.iter().map(|part| part.weight).collect::<Vec<_>>())
+    }
+
+    /// Whether its worker goes without.
+    pub fn is_idle(&self) -> bool {
+        self.weight == 0
+    }
+}
+
+/// What a workload is made from, beside its own plan.
+pub struct Setup<'a> {
+    /// The run.
+    pub plan: &'a AgentPlan,
+    /// Users and rooms, where the workload has any.
+    pub fixtures: Option<&'a Arc<Fixtures>>,
+    /// This worker's part.
+    pub part: &'a Part,
+    /// How many agents the work was dealt to.
+    pub agents: usize,
+    /// Position of the worker on its agent, and how many workers there are.
+    pub worker: u8,
+    /// See `worker`.
+    pub workers: u8,
+    /// A subject prefix that is this connection's alone.
+    pub inbox: &'a str,
+    /// Writes and reads ids that nobody else uses.
+    pub ids: IdCodec,
+    /// For what is drawn once.
+    pub chance: &'a mut ChaCha8Rng,
+}
+
+impl<'a> Setup<'a> {
+    /// The fixtures of a workload that has some.
+    pub fn dealt(&self) -> &'a Arc<Fixtures> {
+        self.fixtures.expect("the plan of a workload that deals rooms says what they are")
+    }
+}
+
+/// A workload as one worker drives it. One instance per worker and deal; never shared between threads. It lives over
+/// trials.
+pub trait Workload: Sized + 'static {
+    /// Its part of the plan's vocabulary.
+    type Plan: Clone;
+
+    /// Made anew for every deal.
+    ///
+    /// # Errors
+    /// What was dealt does not do; for people.
+    fn new(plan: &Self::Plan, setup: Setup<'_>) -> Result<Self, String>;
+
+    /// What operations owe, by [`Choice::kind`].
+    fn kinds(&self) -> Vec<Kind>;
+
     /// What the worker must listen to: only what answers its own operations.
     fn subscriptions(&self) -> Vec<Subscription>;
 
-    /// A subject that operations will be sent to, to ask beforehand whether anybody takes it.
-    fn probe_subject(&self) -> String;
+    /// What to ask the target beforehand.
+    fn probes(&self) -> Vec<Probe>;
 
-    /// Draws the next operation.
-    fn choose(&self, chance: &mut ChaCha8Rng) -> Choice;
+    /// Whatever else has to stand at the target before operations can be driven. The subscriptions stand already.
+    ///
+    /// # Errors
+    /// It cannot be had; for people.
+    fn prepare(&mut self, _client: &Client) -> impl Future<Output = Result<(), String>> {
+        std::future::ready(Ok(()))
+    }
+
+    /// How many more operations it can make; `None`: as many as are asked for.
+    fn budget(&self) -> Option<u64> {
+        None
+    }
+
+    /// Draws the next operation. Asked only for operations that are released.
+    fn choose(&mut self, chance: &mut ChaCha8Rng) -> Choice;
 
     /// Writes the message of operation `sequence`.
     fn message(&mut self, sequence: u64, choice: Choice) -> Outgoing;
 
-    /// Who acts in an operation, in the numbers that [`Incoming::Answer`]'s `actor` uses.
-    fn actor(&self, choice: Choice) -> u32;
+    /// Says what a message is that arrived on the subscription with this tag. The ledger knows what our operations chose.
+    fn incoming(&mut self, tag: u32, message: &Message, ledger: &Ledger, aside: &mut Aside) -> Incoming;
+}
 
-    /// Says whose a message is that arrived on the subscription with this tag.
-    fn incoming(&self, tag: u32, message: &Message) -> Incoming;
+/// The names of what a workload observes, as snapshots carry them.
+pub fn observations(workload: &WorkloadPlan) -> Vec<String> {
+    workload.observations().iter().map(|observation| observation.name.to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_common::deal::Piece;
+
+    use super::*;
+
+    #[test]
+    fn operations_are_split_by_what_each_worker_was_dealt() {
+        let hand = |weight| Hand { pieces: vec![Piece { room: 0, weight, anchor: 0 }], senders: vec![vec![0]] };
+        let parts = Part::of_hands(vec![hand(1.0), hand(3.0), Hand::default()]);
+        assert_eq!(Part::split(10, &parts), [3, 7, 0]);
+        assert_eq!(parts.iter().map(Part::is_idle).collect::<Vec<_>>(), [false, false, true]);
+        assert_eq!(Part::split(7, &Part::equal(2)), [4, 3]);
+    }
 }

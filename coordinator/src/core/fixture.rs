@@ -49,6 +49,7 @@ pub fn measurement() -> StepMeasurement {
         warmup: self::counters(DUE / 2),
         strays: Strays::default(),
         series: vec![series("E1", 4_000), series("E2", 19_000)],
+        observed: vec![],
         blocks: vec![FleetBlock { counters: self::counters(DUE / 20), ..FleetBlock::default() }; 20],
         batches: batches(),
         agents: vec![agent("box-a"), agent("box-b")],

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use plimsoll_common::histogram::LatencyHistogram;
 use plimsoll_common::plan::TrialId;
-use plimsoll_common::snapshot::{Counters, SeriesCounts, Stall, StepEnd, Strays};
+use plimsoll_common::snapshot::{Counters, Observed, SeriesCounts, Stall, StepEnd, Strays};
 use plimsoll_common::units::Rate;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,9 @@ pub struct StepMeasurement {
     pub strays: Strays,
     /// One per series, in the workload's order.
     pub series: Vec<SeriesMeasurement>,
+    /// What the workload observed beside latency, in its order.
+    #[serde(default)]
+    pub observed: Vec<Observed>,
     /// One per block of the hold, in order.
     pub blocks: Vec<FleetBlock>,
     /// What ended in the hold, in order, its drain with the last: how much the latencies vary over time.
@@ -348,4 +351,6 @@ pub enum SumOf {
     Series,
     /// Foreign, duplicate and late messages.
     Strays,
+    /// What the workload observed beside latency.
+    Observed,
 }

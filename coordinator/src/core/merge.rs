@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use plimsoll_common::histogram::LatencyHistogram;
 use plimsoll_common::plan::{SeriesLimits, TrialId};
-use plimsoll_common::snapshot::{Counters, SeriesCounts, Snapshot, StepTotals, Strays};
+use plimsoll_common::snapshot::{Counters, Observed, SeriesCounts, Snapshot, StepTotals, Strays};
 use plimsoll_common::units::Rate;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,8 @@ pub struct TrialPlan {
     pub start_boottime_ns: u64,
     /// As they went out with the plan, in the workload's order.
     pub limits: Vec<SeriesLimits>,
+    /// The names of what the workload observes beside latency, in its order.
+    pub observations: Vec<String>,
     /// By agent index.
     pub agents: Vec<AgentPart>,
 }
@@ -201,6 +203,7 @@ impl TrialMerge {
             warmup,
             strays,
             series: self.series(),
+            observed: self.observed(),
             little: self.little(&counters),
             faults: self
                 .agents
@@ -231,6 +234,14 @@ impl TrialMerge {
             latency: latency.iter().map(LatencyHistogram::packed).collect(),
         };
         blocks.zip(&self.latency).map(batch).collect()
+    }
+
+    fn observed(&self) -> Vec<Observed> {
+        let mut observed: Vec<Observed> = self.plan.observations.iter().map(Observed::new).collect();
+        for agent in &self.agents {
+            observed.iter_mut().zip(&agent.observed).for_each(|(sum, more)| sum.add(more));
+        }
+        observed
     }
 
     fn series(&mut self) -> Vec<SeriesMeasurement> {

@@ -53,8 +53,8 @@ pub struct UnknownSeries {
 
 impl Slo {
     /// The same percentile limits for every series.
-    pub fn for_every_series(names: &[&str], p95: Option<Duration>, p99: Option<Duration>) -> Vec<SeriesSlo> {
-        names.iter().map(|&name| SeriesSlo { series: name.to_owned(), p95, p99 }).collect()
+    pub fn for_every_series(names: &[impl AsRef<str>], p95: Option<Duration>, p99: Option<Duration>) -> Vec<SeriesSlo> {
+        names.iter().map(|name| SeriesSlo { series: name.as_ref().to_owned(), p95, p99 }).collect()
     }
 
     /// Replaces one limit of one series.

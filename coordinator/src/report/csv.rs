@@ -2,12 +2,15 @@
 
 use std::io::Write;
 
+use plimsoll_common::snapshot::Observed;
+use plimsoll_common::workload::ObservationSpec;
+
 use super::table::worst_backlog;
 use super::{TrialReport, words};
 use crate::core::measurement::SeriesMeasurement;
 use crate::core::slo::Quantile;
 
-const BEFORE_SERIES: [&str; 18] = [
+const BEFORE_SERIES: [&str; 19] = [
     "step",
     "trial",
     "target_rate",
@@ -23,10 +26,12 @@ const BEFORE_SERIES: [&str; 18] = [
     "failed_refused",
     "failed_bad_reply",
     "failed_publish",
+    "failed_no_responders",
     "lost",
     "failed_anyway",
     "error_rate",
 ];
+const PER_OBSERVATION: [&str; 3] = ["count", "mean", "max"];
 const PER_SERIES: [&str; 5] = ["n", "p50_ms", "p95_ms", "p99_ms", "max_ms"];
 const AFTER_SERIES: [&str; 10] = [
     "clipped",
@@ -41,7 +46,7 @@ const AFTER_SERIES: [&str; 10] = [
     "started_at",
 ];
 
-/// Writes the header once and a row per trial. The columns depend on the workload's series alone; what is no data is an
+/// Writes the header once and a row per trial. The columns depend on the workload alone; what is no data is an
 /// empty field.
 pub struct CsvReport<W: Write> {
     writer: ::csv::Writer<W>,
@@ -52,9 +57,11 @@ impl<W: Write> CsvReport<W> {
     ///
     /// # Errors
     /// The writer's.
-    pub fn start(to: W, series: &[&str]) -> Result<Self, ::csv::Error> {
-        let per_series = series.iter().flat_map(|series| PER_SERIES.map(|column| format!("{series}_{column}")));
-        let header = BEFORE_SERIES.map(str::to_owned).into_iter().chain(per_series);
+    pub fn start(to: W, series: &[impl AsRef<str>], observations: &[ObservationSpec]) -> Result<Self, ::csv::Error> {
+        let columns = |name: &str, of: &[&str]| of.iter().map(|column| format!("{name}_{column}")).collect::<Vec<_>>();
+        let per_series = series.iter().flat_map(|series| columns(series.as_ref(), &PER_SERIES));
+        let observed = observations.iter().flat_map(|observation| columns(observation.name, &PER_OBSERVATION));
+        let header = BEFORE_SERIES.map(str::to_owned).into_iter().chain(per_series).chain(observed);
         let mut report = Self { writer: ::csv::Writer::from_writer(to) };
         report.write(header.chain(AFTER_SERIES.map(str::to_owned)))?;
         Ok(report)
@@ -66,7 +73,8 @@ impl<W: Write> CsvReport<W> {
     /// The writer's; a trial with other series than the header's.
     pub fn row(&mut self, trial: &TrialReport) -> Result<(), ::csv::Error> {
         let series = trial.measurement.series.iter().flat_map(series_fields);
-        self.write(before_series(trial).into_iter().chain(series).chain(after_series(trial)))
+        let observed = trial.measurement.observed.iter().flat_map(observed_fields);
+        self.write(before_series(trial).into_iter().chain(series).chain(observed).chain(after_series(trial)))
     }
 
     fn write(&mut self, fields: impl Iterator<Item = String>) -> Result<(), ::csv::Error> {
@@ -96,6 +104,7 @@ fn before_series(trial: &TrialReport) -> [String; BEFORE_SERIES.len()] {
         counters.failed.refused.to_string(),
         counters.failed.bad_reply.to_string(),
         counters.failed.publish.to_string(),
+        counters.failed.no_responders.to_string(),
         counters.lost.to_string(),
         counters.failed_anyway.to_string(),
         step.error_rate().map_or(String::new(), |rate| format!("{rate:.9}")),
@@ -112,6 +121,12 @@ fn series_fields(series: &SeriesMeasurement) -> [String; PER_SERIES.len()] {
         percentile(Quantile::P99),
         ms(series.latency.max_us()),
     ]
+}
+
+fn observed_fields(observed: &Observed) -> [String; PER_OBSERVATION.len()] {
+    let mean = observed.mean().map_or(String::new(), |mean| format!("{mean:.3}"));
+    let max = if observed.count > 0 { observed.max.to_string() } else { String::new() };
+    [observed.count.to_string(), mean, max]
 }
 
 fn after_series(trial: &TrialReport) -> [String; AFTER_SERIES.len()] {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use plimsoll_common::snapshot::{Counters, Strays};
+use plimsoll_common::snapshot::{Counters, Observed, Strays};
 use plimsoll_common::units::Rate;
 use serde::Serialize;
 
 use super::csv::CsvReport;
 use super::table::Shape;
-use super::{Applied, RunReport, TrialReport, answer_lines, ending, notes, table, words};
+use super::{Applied, RunReport, TrialReport, answer_lines, ending, notes, observations, table, words};
 use crate::core::answer::{Ending, answer};
 use crate::core::backlog::DurableBacklog;
 use crate::core::measurement::{AgentMeasurement, SeriesMeasurement};
@@ -20,7 +20,8 @@ use crate::core::verdict::Verdict;
 pub fn csv(report: &RunReport) -> String {
     let mut bytes = Vec::new();
     let series: Vec<&str> = report.slo.series.iter().map(|series| &*series.series).collect();
-    let mut csv = CsvReport::start(&mut bytes, &series).expect("a Vec takes every byte");
+    let mut csv =
+        CsvReport::start(&mut bytes, &series, observations(&report.workload)).expect("a Vec takes every byte");
     report.trials.iter().for_each(|trial| csv.row(trial).expect("a trial has the series of its objectives"));
     drop(csv);
     String::from_utf8(bytes).expect("texts make a text")
@@ -114,6 +115,7 @@ struct JsonTrial<'a> {
     strays: Strays,
     void_blocks: usize,
     series: BTreeMap<&'a str, JsonSeries>,
+    observed: &'a [Observed],
     backlog: &'a [DurableBacklog],
     agents: &'a [AgentMeasurement],
 }
@@ -148,6 +150,7 @@ fn json_trial(trial: &TrialReport) -> JsonTrial<'_> {
         strays: step.strays,
         void_blocks: step.blocks.iter().filter(|block| block.void).count(),
         series: step.series.iter().map(|series| (&*series.series, json_series(series))).collect(),
+        observed: &step.observed,
         backlog: &step.backlog,
         agents: &step.agents,
     }

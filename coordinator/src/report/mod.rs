@@ -10,6 +10,7 @@ pub mod words;
 
 use std::time::Duration;
 
+use plimsoll_common::workload::{self, ObservationSpec};
 use serde::{Deserialize, Serialize};
 
 use self::table::Shape;
@@ -25,7 +26,7 @@ pub struct RunReport {
     pub run_id: String,
     /// "messages".
     pub workload: String,
-    /// "medium".
+    /// What it ran on: "medium".
     pub preset: String,
     /// The settings that applied, in the order to show.
     pub applied: Vec<Applied>,
@@ -62,6 +63,11 @@ pub struct TrialReport {
     pub recovery: Option<Duration>,
     /// Which rooms and users the fleet used; `None` where the workload deals none.
     pub deal: Option<DealSummary>,
+}
+
+/// What a workload of this name observes beside latency.
+pub fn observations(workload: &str) -> &'static [ObservationSpec] {
+    workload::entry(workload).map(|entry| entry.observations).unwrap_or_default()
 }
 
 /// Rooms and users in use over the fleet.

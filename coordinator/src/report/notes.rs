@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use plimsoll_common::snapshot::Strays;
+use plimsoll_common::snapshot::{Observed, Strays};
+use plimsoll_common::workload::{ObservationKind, ObservationSpec};
 
 use super::table::name;
-use super::{RunReport, TrialReport, words};
+use super::{RunReport, TrialReport, observations, words};
 use crate::core::backlog::smallest_excess;
 use crate::core::measurement::{AgentMeasurement, StepMeasurement};
 use crate::core::slo::Slo;
@@ -14,9 +15,24 @@ use crate::core::slo::Slo;
 pub fn notes(report: &RunReport) -> Vec<String> {
     let of_trial = |trial: &TrialReport| {
         let name = name(trial);
-        trial_notes(trial, &report.slo).into_iter().map(move |note| format!("{name}: {note}")).collect::<Vec<_>>()
+        let notes = observed(trial, report).into_iter().chain(trial_notes(trial, &report.slo));
+        notes.map(move |note| format!("{name}: {note}")).collect::<Vec<_>>()
     };
     report.trials.iter().flat_map(of_trial).chain(run_notes(report)).collect()
+}
+
+/// What the workload observed beside latency, in one line.
+fn observed(trial: &TrialReport, report: &RunReport) -> Option<String> {
+    let specs = observations(&report.workload);
+    let words = |(spec, observed): (&ObservationSpec, &Observed)| match spec.kind {
+        ObservationKind::Event => format!("{} {}", observed.count, spec.words),
+        ObservationKind::Size => match observed.mean() {
+            Some(mean) => format!("{mean:.1} {} (at most {})", spec.words, observed.max),
+            None => format!("no data on {}", spec.words),
+        },
+    };
+    let words: Vec<String> = specs.iter().zip(&trial.measurement.observed).map(words).collect();
+    (!words.is_empty()).then(|| words.join(", "))
 }
 
 fn trial_notes(trial: &TrialReport, slo: &Slo) -> Vec<String> {

@@ -211,6 +211,7 @@ fn mismatch_words(mismatch: &Mismatch) -> String {
                 SumOf::Warmup => "warmup counters",
                 SumOf::Series => "series",
                 SumOf::Strays => "foreign, duplicate and late messages",
+                SumOf::Observed => "observations",
             };
             format!("the snapshots' {part} are not those of its totals")
         }

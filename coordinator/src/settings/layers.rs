@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use plimsoll_common::workload::{self, Entry, SettingDefault};
+
 use super::command_line::Flags;
 use super::commands::LoadCommand;
 use super::error::SettingsError;
@@ -66,6 +68,7 @@ pub struct Given {
 #[derive(Debug, Clone, Default)]
 pub struct Layers {
     given: HashMap<&'static str, Given>,
+    workload: Option<&'static Entry>,
 }
 
 /// Looks up a variable of the environment.
@@ -80,11 +83,23 @@ impl Layers {
         let from_above = |setting: &Setting| strongest_above_file(setting, &flags, environment);
         let plan = table::find("plan").and_then(from_above);
         let file = plan.map(|plan| plan_file::read(&plan.value, command)).transpose()?.unwrap_or_default();
+        let given = |setting: &Setting| from_above(setting).or_else(|| from_file(setting, &file));
+        // The workload first: other settings' defaults depend on it.
+        let name = table::find("workload").and_then(|setting| given(setting).or_else(|| default_of(setting, None)));
+        let workload = name.and_then(|name| workload::entry(&name.value));
         let applying = |setting: &'static Setting| {
-            let given = from_above(setting).or_else(|| from_file(setting, &file)).or_else(|| default_of(setting))?;
-            Some((setting.name, given))
+            let given = given(setting).or_else(|| default_of(setting, workload))?;
+            // A variable that other tools know too says nothing of this run.
+            let meant = !matches!(given.source, Source::NativeVariable(_));
+            let takes = workload.is_none_or(|workload| setting.is_of(workload.name));
+            (takes || meant).then_some((setting.name, given))
         };
-        Ok(Self { given: command.settings().filter_map(applying).collect() })
+        Ok(Self { given: command.settings().filter_map(applying).collect(), workload })
+    }
+
+    /// The workload's entry; `None` where no workload has the name that was given.
+    pub fn workload(&self) -> Option<&'static Entry> {
+        self.workload
     }
 
     /// The applying value; `None` where nothing was given and there is no default.
@@ -111,11 +126,17 @@ fn from_file(setting: &Setting, file: &PlanFile) -> Option<Given> {
     Some(Given { value: entry.value.clone(), source })
 }
 
-fn default_of(setting: &Setting) -> Option<Given> {
+fn default_of(setting: &Setting, workload: Option<&Entry>) -> Option<Given> {
     let given = |value: &str| Given { value: value.to_owned(), source: Source::Default };
-    match (setting.kind, setting.default) {
-        (_, DefaultValue::Text(text)) => Some(given(text)),
-        (Kind::Switch | Kind::InvocationSwitch, _) => Some(given("false")),
+    if !setting.workloads.is_empty() {
+        return match workload?.setting(setting.name)?.default {
+            SettingDefault::Text(text) => Some(given(text)),
+            SettingDefault::Required | SettingDefault::Nothing => None,
+        };
+    }
+    match (setting.kind, workload.and_then(|workload| workload.default_of(setting.name)), setting.default) {
+        (_, Some(text), _) | (_, None, DefaultValue::Text(text)) => Some(given(text)),
+        (Kind::Switch | Kind::InvocationSwitch, ..) => Some(given("false")),
         _ => None,
     }
 }

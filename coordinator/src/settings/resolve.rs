@@ -6,11 +6,10 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use plimsoll_common::contract::subjects;
 use plimsoll_common::histogram::HIGHEST_US;
-use plimsoll_common::plan::{MAX_AGENTS, MessagesWorkload, Workload, redact_url};
+use plimsoll_common::plan::{MAX_AGENTS, Workload, redact_url};
 use plimsoll_common::units::{Rate, Steps};
-use plimsoll_common::wire::is_subject_token;
+use plimsoll_common::workload::{self, BadSetting, Given, SettingKind, is_subject_token};
 
 use super::commands::LoadCommand;
 use super::error::SettingsError;
@@ -40,9 +39,8 @@ const MOST_LOCAL: u64 = 64;
 /// The first value that its setting does not take, or two that do not fit together.
 pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, SettingsError> {
     let values = Values::new(layers);
-    let workload = workload(&values)?;
+    let workload = workload(command, layers, &values)?;
     let slo = slo(&values, &workload)?;
-    let Workload::Messages(messages) = &workload;
     let levels = match command {
         LoadCommand::MaxRps => ramp(&values)?,
         LoadCommand::Run => soak(&values)?,
@@ -59,7 +57,7 @@ pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, Setting
         seed: values.number("seed", 0, u64::MAX)?,
         on_trip: levels.on_trip,
         trials: levels.trials,
-        target: target(&values, &messages.site_id)?,
+        target: target(&values, &workload)?,
         lease_timeout: values.duration("lease-timeout", Duration::from_millis(500), Duration::from_secs(60))?,
         results: values.optional("results").filter(|dir| dir.text() != "none").map(|dir| PathBuf::from(dir.text())),
         csv: values.optional("csv").map(|path| PathBuf::from(path.text())),
@@ -112,26 +110,50 @@ fn soak(values: &Values) -> Result<Levels, SettingsError> {
     })
 }
 
-fn workload(values: &Values) -> Result<Workload, SettingsError> {
+/// The workload that was named, of the settings that it takes.
+fn workload(command: LoadCommand, layers: &Layers, values: &Values) -> Result<Workload, SettingsError> {
     let name = values.required("workload", "messages")?;
-    if name.text() != "messages" {
-        return Err(name.takes(Workload::NAMES.join(", ")));
+    let entry = layers.workload().ok_or_else(|| name.takes(workload::names().join(", ")))?;
+    for setting in command.settings().filter(|setting| !setting.is_of(entry.name)) {
+        if let Some(value) = values.optional(setting.name) {
+            let takers = setting.workloads.join(", ");
+            return Err(value.error(format!("the workload {} does not take it: only {takers}", entry.name)));
+        }
     }
-    let site_id = values.required("site-id", "one token of a subject")?;
-    if !is_subject_token(site_id.text()) {
-        return Err(site_id.takes("one token of a subject: 1 to 128 characters without '.', '*', '>' or space"));
+    let files = (entry.settings.iter().filter(|setting| setting.kind == SettingKind::File))
+        .filter_map(|setting| Some((setting.name, file_text(&values.optional(setting.name)?))))
+        .map(|(name, text)| Ok((name, text?)))
+        .collect::<Result<Vec<(&str, String)>, SettingsError>>()?;
+    let text = |name: &str| {
+        let in_file = files.iter().find(|(file, _)| *file == name).map(|(_, text)| text.clone());
+        in_file.or_else(|| layers.get(name).map(|given| given.value.clone()))
+    };
+    (entry.read)(&Given::new(&text)).map_err(|error| match error {
+        BadSetting::Missing { name, takes } => values.missing(name, takes),
+        BadSetting::Value { name, problem } => match values.optional(name) {
+            Some(value) => value.error(problem),
+            None => SettingsError::Value { place: format!("--{name}"), problem },
+        },
+    })
+}
+
+/// More text than this is no description of anything.
+const MOST_FILE_BYTES: u64 = 1024 * 1024;
+
+/// The text of the file that a setting names.
+fn file_text(value: &super::values::Named) -> Result<String, SettingsError> {
+    let error = |problem: String| value.takes(format!("the path of a text file: {problem}"));
+    let bytes = std::fs::metadata(value.text()).map_err(|cause| error(cause.to_string()))?.len();
+    if bytes > MOST_FILE_BYTES {
+        return Err(error(format!("it has {bytes} bytes, at most {MOST_FILE_BYTES} are read")));
     }
-    Ok(Workload::Messages(MessagesWorkload {
-        preset: values.parsed("preset", "small, medium, large or realistic")?,
-        site_id: site_id.text().to_owned(),
-        inject: values.parsed("inject", "frontdoor or canonical")?,
-    }))
+    std::fs::read_to_string(value.text()).map_err(|cause| error(cause.to_string()))
 }
 
 fn slo(values: &Values, workload: &Workload) -> Result<Slo, SettingsError> {
     let (p95, p99) = (limit(values, "slo-p95")?, limit(values, "slo-p99")?);
     let mut slo = Slo {
-        series: Slo::for_every_series(workload.series(), p95, p99),
+        series: Slo::for_every_series(&workload.series(), p95, p99),
         error_rate: values.parsed("slo-error-rate", "a number from 0 to 1")?,
         pending_growth: values.number("slo-pending-growth", 0, 1 << 40)?,
         rate_tolerance: values.parsed("rate-tolerance", "a number from 0 to 1")?,
@@ -189,7 +211,7 @@ fn max_in_flight(values: &Values) -> Result<Option<NonZeroU64>, SettingsError> {
     Ok(cap.and_then(NonZeroU64::new))
 }
 
-fn target(values: &Values, site: &str) -> Result<TargetChoice, SettingsError> {
+fn target(values: &Values, workload: &Workload) -> Result<TargetChoice, SettingsError> {
     let url = values.required("nats-url", "an address such as nats://127.0.0.1:4222")?;
     for address in list(&url, "addresses such as nats://127.0.0.1:4222, separated by commas")? {
         if address.parse::<async_nats::ServerAddr>().is_err() {
@@ -199,27 +221,27 @@ fn target(values: &Values, site: &str) -> Result<TargetChoice, SettingsError> {
     Ok(TargetChoice {
         nats_url: url.text().to_owned(),
         nats_creds: values.optional("nats-creds").map(|path| PathBuf::from(path.text())),
-        durables: durables(values, site)?,
+        durables: durables(values, workload)?,
         jsz_url: jsz_url(values)?,
         recovery_limit: values.duration("recovery-limit", SHORTEST_HOLD, LONGEST)?,
         preflight: if values.switch("skip-preflight")? { Preflight::Skip } else { Preflight::Check },
     })
 }
 
-/// Plain names replace the default, names with a plus add to it.
-fn durables(values: &Values, site: &str) -> Result<Vec<DurableName>, SettingsError> {
+/// Plain names replace the workload's, names with a plus add to them.
+fn durables(values: &Values, workload: &Workload) -> Result<Vec<DurableName>, SettingsError> {
     const TAKES: &str = "names of durables, +NAME to add one, STREAM/NAME for another stream, or none";
-    let value = values.required("durable", TAKES)?;
+    let own = || workload.durables().iter().filter_map(|name| durable(name, workload)).collect();
+    let Some(value) = values.optional("durable") else { return Ok(own()) };
     let names = list(&value, TAKES)?;
     if names == ["none"] {
         return Ok(Vec::new());
     }
-    let mut durables = Vec::new();
-    if names.iter().all(|name| name.starts_with('+')) {
-        durables = [subjects::MESSAGE_WORKER, subjects::BROADCAST_WORKER].map(|name| durable(name, site)).to_vec();
-    }
+    let mut durables: Vec<DurableName> =
+        if names.iter().all(|name| name.starts_with('+')) { own() } else { Vec::new() };
     for name in names {
-        let durable = durable(name.strip_prefix('+').unwrap_or(name), site);
+        let named = durable(name.strip_prefix('+').unwrap_or(name), workload);
+        let durable = named.ok_or_else(|| value.takes(format!("STREAM/NAME with the workload {}", workload.name())))?;
         if !is_subject_token(&durable.stream) || !is_subject_token(&durable.durable) || name == "none" {
             return Err(value.takes(TAKES));
         }
@@ -230,14 +252,13 @@ fn durables(values: &Values, site: &str) -> Result<Vec<DurableName>, SettingsErr
     Ok(durables)
 }
 
-/// A durable of the canonical stream, unless its stream is named or it is the gatekeeper, which reads the other one.
-fn durable(name: &str, site: &str) -> DurableName {
+/// A durable of the workload's own stream, unless its stream is named; `None`: it has to be.
+fn durable(name: &str, workload: &Workload) -> Option<DurableName> {
     let (stream, durable) = match name.split_once('/') {
         Some((stream, durable)) => (stream.to_owned(), durable),
-        None if name == subjects::GATEKEEPER => (subjects::messages_stream(site), name),
-        None => (subjects::canonical_stream(site), name),
+        None => (workload.stream_of(name)?, name),
     };
-    DurableName { stream, durable: durable.to_owned() }
+    Some(DurableName { stream, durable: durable.to_owned() })
 }
 
 fn jsz_url(values: &Values) -> Result<Option<String>, SettingsError> {
@@ -323,9 +344,10 @@ fn applied(command: LoadCommand, layers: &Layers, fleet: &FleetChoice) -> Vec<Ap
     };
     let in_report = command.settings().filter(|setting| setting.in_plan_file() && setting.name != other_fleet);
     let row = |setting: &super::table::Setting| {
-        let (value, source) = match (layers.get(setting.name), setting.default) {
+        let derived = setting.workloads.is_empty().then_some(setting.default);
+        let (value, source) = match (layers.get(setting.name), derived) {
             (Some(given), _) => (redact_url(&given.value), given.source.to_string()),
-            (None, DefaultValue::Derived(words)) => (words.to_owned(), "default".to_owned()),
+            (None, Some(DefaultValue::Derived(words))) => (words.to_owned(), "default".to_owned()),
             (None, _) => return None,
         };
         Some(Applied { setting: setting.name.to_owned(), value, source })

@@ -1,4 +1,9 @@
-//! Every setting of a run, once: flag, variable, plan file key, default and help all come from this table.
+//! Every setting of a run, once: flag, variable, plan file key, default and help all come from this table. What only some
+//! workloads take comes from their entries in the vocabulary.
+
+use std::sync::LazyLock;
+
+use plimsoll_common::workload::{SettingDefault, SettingKind, VOCABULARY};
 
 /// One setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +24,8 @@ pub struct Setting {
     pub heading: &'static str,
     /// What it does.
     pub help: &'static str,
+    /// The workloads that take it; empty: all of them.
+    pub workloads: &'static [&'static str],
 }
 
 /// What applies where nothing was given.
@@ -55,6 +62,11 @@ impl Setting {
         !matches!(self.kind, Kind::InvocationSwitch | Kind::InvocationOne)
     }
 
+    /// Whether this workload takes it.
+    pub fn is_of(&self, workload: &str) -> bool {
+        self.workloads.is_empty() || self.workloads.contains(&workload)
+    }
+
     /// Whether it is on or off, rather than a value.
     pub fn is_switch(&self) -> bool {
         matches!(self.kind, Kind::Switch | Kind::InvocationSwitch)
@@ -72,6 +84,7 @@ macro_rules! setting {
             kind: Kind::$kind,
             heading: $heading,
             help: $help,
+            workloads: &[],
         }
     };
 }
@@ -84,15 +97,76 @@ const TARGET: &str = "Target";
 const FLEET: &str = "Fleet";
 const RUN: &str = "Run";
 
-/// All settings, in the order in which help, dry run and report show them.
+/// All settings, in the order in which help, dry run and report show them: the workload, what only some workloads take, and
+/// what all take.
+pub static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
+    let summaries = VOCABULARY.iter().map(|entry| format!("{} ({})", entry.name, entry.summary));
+    let help = format!("What is driven against the target: {}", summaries.collect::<Vec<_>>().join("; "));
+    let workload = Setting { help: leak(help), ..WORKLOAD };
+    let general = GENERAL.iter().map(|setting| Setting { help: with_other_defaults(setting), ..*setting });
+    std::iter::once(workload).chain(of_workloads()).chain(general).collect()
+});
+
+/// The table is made once and lives as long as the program.
+fn leak(text: String) -> &'static str {
+    Box::leak(text.into_boxed_str())
+}
+
+/// What only some workloads take, each name once.
+fn of_workloads() -> Vec<Setting> {
+    let mut names: Vec<&'static str> = Vec::new();
+    for setting in VOCABULARY.iter().flat_map(|entry| entry.settings) {
+        if !names.contains(&setting.name) {
+            names.push(setting.name);
+        }
+    }
+    names.into_iter().map(of_some_workloads).collect()
+}
+
+fn of_some_workloads(name: &'static str) -> Setting {
+    let takers: Vec<_> = VOCABULARY.iter().filter_map(|entry| Some((entry.name, entry.setting(name)?))).collect();
+    let (_, first) = takers[0];
+    let mut helps: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (workload, setting) in &takers {
+        match helps.iter_mut().find(|(help, _)| *help == setting.help) {
+            Some((_, workloads)) => workloads.push(workload),
+            None => helps.push((setting.help, vec![workload])),
+        }
+    }
+    let helps = helps.iter().map(|(help, workloads)| format!("{help} ({})", workloads.join(", ")));
+    let alike = takers.iter().all(|(_, setting)| setting.default == first.default);
+    Setting {
+        name,
+        variable: first.variable,
+        native: first.native,
+        value: first.value,
+        default: match first.default {
+            _ if !alike => Derived("the workload's"),
+            SettingDefault::Required => Required,
+            SettingDefault::Text(text) => Text(text),
+            SettingDefault::Nothing => Nothing,
+        },
+        kind: if first.kind == SettingKind::List { Kind::List } else { Kind::One },
+        heading: LOAD,
+        help: leak(helps.collect::<Vec<_>>().join("; ")),
+        workloads: takers.iter().map(|(workload, _)| *workload).collect::<Vec<_>>().leak(),
+    }
+}
+
+/// The help of a setting that all workloads take, with the defaults of those that have another one.
+fn with_other_defaults(setting: &Setting) -> &'static str {
+    let others: Vec<String> = VOCABULARY
+        .iter()
+        .filter_map(|entry| Some(format!("{}: {}", entry.name, entry.default_of(setting.name)?)))
+        .collect();
+    if others.is_empty() { setting.help } else { leak(format!("{} ({})", setting.help, others.join("; "))) }
+}
+
+const WORKLOAD: Setting = setting!(LOAD, "workload", "PLIMSOLL_WORKLOAD", None, "NAME", Text("messages"), One, "");
+
+/// What every workload takes.
 #[rustfmt::skip]
-pub const SETTINGS: &[Setting] = &[
-    setting!(LOAD, "workload", "PLIMSOLL_WORKLOAD", None, "NAME", Text("messages"), One,
-        "What is driven against the target: messages"),
-    setting!(LOAD, "preset", "PLIMSOLL_PRESET", None, "NAME", Required, One,
-        "The fixtures: small, medium, large or realistic"),
-    setting!(LOAD, "inject", "PLIMSOLL_INJECT", None, "WHERE", Text("frontdoor"), One,
-        "Where messages enter: frontdoor (as a user sends them) or canonical (into JetStream, past the gatekeeper)"),
+const GENERAL: &[Setting] = &[
     setting!(LOAD, "steps", "PLIMSOLL_STEPS", None, "RATES", Text("500,1k,2k,5k,10k"), List,
         "Rates to hold, in requests per second, strictly ascending; k is ×1000"),
     setting!(LOAD, "rate", "PLIMSOLL_RATE", None, "RATE", Required, One,
@@ -138,9 +212,7 @@ pub const SETTINGS: &[Setting] = &[
         "The service's NATS, as agents and coordinator reach it; several addresses are separated by commas"),
     setting!(TARGET, "nats-creds", "PLIMSOLL_NATS_CREDS", Some("NATS_CREDS_FILE"), "PATH", Nothing, One,
         "A NATS credentials file; its text goes to agents on loopback addresses only"),
-    setting!(TARGET, "site-id", "PLIMSOLL_SITE_ID", Some("SITE_ID"), "TOKEN", Text("site-local"), One,
-        "The site in subjects and stream names"),
-    setting!(TARGET, "durable", "PLIMSOLL_DURABLE", None, "NAMES", Text("message-worker,broadcast-worker"), List,
+    setting!(TARGET, "durable", "PLIMSOLL_DURABLE", None, "NAMES", Derived("those of the workload"), List,
         "Durables whose backlog is watched, in place of the default; +NAME adds to it, STREAM/NAME is one of another stream, none watches nothing"),
     setting!(TARGET, "jsz-url", "PLIMSOLL_JSZ_URL", None, "URL", Nothing, One,
         "Read backlogs from this monitoring URL (http://host:8222/jsz) in place of the JetStream API"),
@@ -179,7 +251,7 @@ mod tests {
 
     #[test]
     fn every_variable_is_its_flags_name_in_capitals_after_the_prefix() {
-        for setting in SETTINGS {
+        for setting in SETTINGS.iter() {
             let expected = format!("PLIMSOLL_{}", setting.name.replace('-', "_").to_uppercase());
             assert_eq!(setting.variable, expected);
         }

@@ -7,7 +7,7 @@ use plimsoll_common::plan::redact_url;
 
 use super::error::{SettingsError, got};
 use super::layers::{Given, Layers, Source};
-use super::table::{self, DefaultValue};
+use super::table;
 
 /// Reads single settings out of the layers.
 pub struct Values<'a> {
@@ -64,9 +64,13 @@ impl<'a> Values<'a> {
     /// # Errors
     /// It has none.
     pub fn required(&self, name: &'static str, takes: &'static str) -> Result<Named<'a>, SettingsError> {
+        self.optional(name).ok_or_else(|| self.missing(name, takes))
+    }
+
+    /// The error of a setting that has to be given and was not.
+    pub fn missing(&self, name: &'static str, takes: &'static str) -> SettingsError {
         let setting = table::find(name).expect("settings are looked up by names of the table");
-        debug_assert!(matches!(setting.default, DefaultValue::Required | DefaultValue::Text(_)));
-        self.optional(name).ok_or(SettingsError::Missing { name, takes, variable: setting.variable })
+        SettingsError::Missing { name, takes, variable: setting.variable }
     }
 
     /// A value whose own error says what it got and takes.

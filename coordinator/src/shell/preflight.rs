@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use plimsoll_common::contract::subjects;
-use plimsoll_common::plan::{Inject, MessagesWorkload, Workload};
+use plimsoll_common::plan::Workload;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -21,12 +20,7 @@ const OVERHEAD_BYTES: u64 = 500;
 
 /// The streams that a run's messages enter, in their order.
 pub fn streams_entered(workload: &Workload) -> Vec<String> {
-    let Workload::Messages(MessagesWorkload { site_id, inject, .. }) = workload;
-    let canonical = subjects::canonical_stream(site_id);
-    match inject {
-        Inject::Frontdoor => vec![subjects::messages_stream(site_id), canonical],
-        Inject::Canonical => vec![canonical],
-    }
+    workload.streams().into_iter().map(|(stream, _)| stream).collect()
 }
 
 /// What was seen of the target's setup.
@@ -108,19 +102,22 @@ fn no_answer(words: String) -> String {
 /// Compares what the whole plan would store with what the account may still store. A full quota must not pose as the
 /// service's limit.
 fn fits(plan: &RunPlan, account: &AccountInfo, streams: &[(String, StreamInfo)]) -> Result<(), String> {
-    let per_stream = plan.operations().saturating_mul(bytes_per_message(&plan.workload));
+    let operations = plan.operations();
+    let stored = |name: &str| {
+        let bytes = plan.workload.streams().into_iter().find(|(stream, _)| stream == name).map(|(_, bytes)| bytes);
+        operations.saturating_mul(bytes.unwrap_or_default() + OVERHEAD_BYTES)
+    };
     let keeps_all =
         |info: &StreamInfo| info.config.max_age == 0 && info.config.max_bytes <= 0 && info.config.max_msgs <= 0;
     for (storage, used, limit) in
         [("file", account.storage, account.limits.max_storage), ("memory", account.memory, account.limits.max_memory)]
     {
         let Ok(limit) = u64::try_from(limit) else { continue };
-        let copies = streams
+        let needed = streams
             .iter()
             .filter(|(_, info)| info.config.storage == storage && keeps_all(info))
-            .map(|(_, info)| u64::from(info.config.num_replicas.max(1)))
-            .sum::<u64>();
-        let needed = per_stream.saturating_mul(copies);
+            .map(|(name, info)| stored(name).saturating_mul(u64::from(info.config.num_replicas.max(1))))
+            .fold(0, u64::saturating_add);
         let free = limit.saturating_sub(used);
         if needed > free {
             return Err(format!(
@@ -135,12 +132,6 @@ fn fits(plan: &RunPlan, account: &AccountInfo, streams: &[(String, StreamInfo)])
         }
     }
     Ok(())
-}
-
-fn bytes_per_message(workload: &Workload) -> u64 {
-    let Workload::Messages(messages) = workload;
-    let content = messages.preset.shape().content_bytes;
-    u64::from((content.start() + content.end()) / 2) + OVERHEAD_BYTES
 }
 
 fn bytes_in_words(bytes: u64) -> String {
@@ -188,7 +179,7 @@ mod tests {
     }
 
     fn stream(config: &str) -> (String, StreamInfo) {
-        ("MESSAGES".to_owned(), serde_json::from_str(&format!("{{\"config\":{config}}}")).unwrap())
+        ("MESSAGES_site-local".to_owned(), serde_json::from_str(&format!("{{\"config\":{config}}}")).unwrap())
     }
 
     const KEEPS_ALL: &str = r#"{"storage":"file","num_replicas":1,"max_age":0,"max_bytes":-1,"max_msgs":-1}"#;

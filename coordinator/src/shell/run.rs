@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::time::SystemTime;
 
-use plimsoll_common::plan::Workload;
 use plimsoll_common::units::Rate;
 use tokio::time::sleep;
 
@@ -73,11 +72,10 @@ fn report(
     trials: Vec<TrialReport>,
     ending: Ending,
 ) -> RunReport {
-    let Workload::Messages(messages) = &plan.workload;
     RunReport {
         run_id: identity.run_id.clone(),
         workload: plan.workload.name().to_owned(),
-        preset: messages.preset.to_string(),
+        preset: plan.workload.preset(),
         applied: plan.applied.iter().cloned().chain(seen).collect(),
         slo: plan.slo.clone(),
         trials,
@@ -135,7 +133,7 @@ impl<'a> Run<'a> {
     /// Writes what the run is, before its first load.
     fn save_head(&mut self, identity: &RunIdentity) -> Result<(), Failure> {
         let Some(saved) = &mut self.saved else { return Ok(()) };
-        let (started, Workload::Messages(messages)) = (SystemTime::now(), &self.plan.workload);
+        let started = SystemTime::now();
         let header = Header {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -146,7 +144,7 @@ impl<'a> Run<'a> {
             run_id: identity.run_id.clone(),
             started_at: humantime::format_rfc3339_millis(started).to_string(),
             workload: self.plan.workload.name().to_owned(),
-            preset: messages.preset.to_string(),
+            preset: self.plan.workload.preset(),
             settings: self.plan.settings.clone(),
             applied: self.plan.applied.iter().chain(&self.seen.applied).cloned().collect(),
             slo: self.plan.slo.clone(),
@@ -268,7 +266,7 @@ impl<'a> Run<'a> {
             measurement,
             started_at: humantime::format_rfc3339_millis(started_at).to_string(),
             recovery: recovery.took,
-            deal: Some(self.dealt.summary),
+            deal: (self.dealt.summary.rooms > 0).then_some(self.dealt.summary),
         };
         self.progress.say(&verdict_line(&trial, self.plan.steps.rates().len()));
         if let Some(saved) = &mut self.saved {

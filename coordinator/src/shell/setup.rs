@@ -98,7 +98,10 @@ fn open_csv(path: &Path) -> Result<File, Failure> {
 }
 
 fn start_csv(file: File, workload: &Workload) -> Result<CsvReport<File>, Failure> {
-    let started = file.set_len(0).map_err(Into::into).and_then(|()| CsvReport::start(file, workload.series()));
+    let started = file
+        .set_len(0)
+        .map_err(Into::into)
+        .and_then(|()| CsvReport::start(file, &workload.series(), workload.observations()));
     started.map_err(|error| Failure::Incomplete(format!("--csv: {error}")))
 }
 

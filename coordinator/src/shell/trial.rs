@@ -101,6 +101,7 @@ fn trial_plan(fleet: &Fleet, order: &TrialOrder, clocks: &[ClockOffset], start_b
         hold: order.plan.phases.hold,
         start_boottime_ns,
         limits: order.plan.slo.limits(),
+        observations: order.plan.workload.observations().iter().map(|observed| observed.name.to_owned()).collect(),
         agents: order.shares.iter().zip(clocks).enumerate().map(part).collect(),
     }
 }

@@ -21,7 +21,8 @@ fn ledger() -> Ledger {
     let limits = |series: &str| SeriesLimits { series: series.into(), limits_us: vec![100_000, 250_000] };
     let terms = Terms {
         series: vec![limits("E1"), limits("E2")],
-        reply_series: E1,
+        kinds: vec![Kind::replied(&[E1, E2], E1)],
+        observations: vec![],
         request_timeout_ns: TIMEOUT,
         max_lateness_ns: 100 * MS,
     };
@@ -33,7 +34,7 @@ fn ledger() -> Ledger {
 fn release(ledger: &mut Ledger, intended_ns: u64) -> u64 {
     match ledger.due(intended_ns, intended_ns, Choice::default) {
         Release::Released(sequence) => {
-            ledger.sent(sequence);
+            ledger.sent(sequence, || unreachable!("nothing is owed at the sending"));
             sequence
         }
         other => panic!("{other:?}"),
@@ -269,7 +270,7 @@ proptest! {
                 Act::Due { late } => {
                     intended = intended.max(now.saturating_sub(late.as_nanos() as u64)).min(HOLD + 10 * S - 1);
                     if let Release::Released(sequence) = ledger.due(intended, now.max(intended), Choice::default) {
-                        ledger.sent(sequence);
+                        ledger.sent(sequence, || unreachable!("nothing is owed at the sending"));
                     }
                 }
                 Act::Answer { back, series, outcome } => {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use plimsoll_common::plan::TrialId;
-use plimsoll_common::snapshot::{Counters, Failed, SeriesCounts, Snapshot, StepEnd, StepTotals, Strays};
+use plimsoll_common::snapshot::{Counters, Failed, Observed, SeriesCounts, Snapshot, StepEnd, StepTotals, Strays};
 
 use super::health::{HealthMerge, Window};
 use super::{AgentPart, TrialPlan};
@@ -17,6 +17,7 @@ pub(super) struct AgentMerge {
     pub(super) warmup: Counters,
     pub(super) series: Vec<SeriesCounts>,
     pub(super) strays: Strays,
+    pub(super) observed: Vec<Observed>,
     /// Of the hold's operations that ended.
     pub(super) open_time_us: u64,
     /// Per series, in its latency histogram.
@@ -60,6 +61,7 @@ impl AgentMerge {
             warmup: Counters::default(),
             series: limits.iter().map(|&limits| SeriesCounts::zero(limits)).collect(),
             strays: Strays::default(),
+            observed: plan.observations.iter().map(Observed::new).collect(),
             open_time_us: 0,
             samples: vec![0; limits.len()],
             overdue: Vec::new(),
@@ -95,6 +97,7 @@ impl AgentMerge {
         }
         self.warmup.add(&snapshot.warmup);
         self.strays.add(&snapshot.strays);
+        self.observed.iter_mut().zip(&snapshot.observed).for_each(|(sum, observed)| sum.add(observed));
         self.open_time_us = self.open_time_us.saturating_add(snapshot.open_time_us);
         self.overdue.clone_from(&snapshot.overdue);
         self.health.add(window, snapshot.number, &snapshot.health);
@@ -128,7 +131,9 @@ impl AgentMerge {
                 && counts.iter().all(|c| c.above.len() == c.above_anyway.len())
         };
         let overdue = &snapshot.overdue;
+        let names = |list: &[Observed]| list.iter().map(|observed| observed.name.clone()).collect::<Vec<_>>();
         snapshot.series.len() == self.series.len()
+            && names(&snapshot.observed) == names(&self.observed)
             && snapshot.blocks.iter().all(|delta| fits(&delta.series))
             && (overdue.is_empty() || overdue.iter().map(Vec::len).eq(limits()))
     }
@@ -228,6 +233,7 @@ impl AgentMerge {
             (SumOf::Warmup, totals.warmup == self.warmup),
             (SumOf::Series, totals.series == self.series && totals.samples == self.samples),
             (SumOf::Strays, totals.strays == self.strays),
+            (SumOf::Observed, totals.observed == self.observed),
         ];
         found.extend(sums.iter().filter(|(_, equal)| !equal).map(|&(of, _)| Mismatch::Sum { of }));
         found
@@ -284,10 +290,24 @@ fn stays_within<const N: usize>(most: u64, rows: impl Iterator<Item = [u64; N]>)
 }
 
 /// Every field, written as a full pattern, so that none can be forgotten.
-fn counter_fields(counters: &Counters) -> [u64; 12] {
+fn counter_fields(counters: &Counters) -> [u64; 13] {
     let Counters { due, attempted, sent, saturated, underrun, completed, failed, lost, failed_anyway } = *counters;
-    let Failed { timeout, refused, bad_reply, publish } = failed;
-    [due, attempted, sent, saturated, underrun, completed, timeout, refused, bad_reply, publish, lost, failed_anyway]
+    let Failed { timeout, refused, bad_reply, publish, no_responders } = failed;
+    [
+        due,
+        attempted,
+        sent,
+        saturated,
+        underrun,
+        completed,
+        timeout,
+        refused,
+        bad_reply,
+        publish,
+        no_responders,
+        lost,
+        failed_anyway,
+    ]
 }
 
 /// The number of samples, and the largest of the counts above a limit.

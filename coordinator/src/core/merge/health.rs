@@ -187,6 +187,7 @@ mod tests {
             hold: Duration::from_millis(hold_ms),
             start_boottime_ns: 0,
             limits: vec![SeriesLimits { series: "E1".into(), limits_us: vec![100_000, 250_000] }],
+            observations: vec![],
             agents: vec![],
         })
     }

@@ -21,6 +21,7 @@ fn plan(operations: &[usize]) -> TrialPlan {
         hold: Duration::from_secs(2),
         start_boottime_ns: 5_000,
         limits: vec![SeriesLimits { series: "E1".into(), limits_us: LIMITS_US.to_vec() }],
+        observations: vec!["rows".into()],
         agents: agents.collect(),
     }
 }
@@ -39,10 +40,12 @@ fn sent(latencies_us: &[u64]) -> (Vec<Snapshot>, StepTotals) {
         warmup: Counters::default(),
         started_boottime_ns: 6_070,
         end: StepEnd::Finished,
+        observed: vec![Observed::new("rows")],
     };
     for snapshot in &snapshots {
         totals.warmup.add(&snapshot.warmup);
         totals.strays.add(&snapshot.strays);
+        totals.observed[0].add(&snapshot.observed[0]);
         for delta in &snapshot.blocks {
             totals.counters.add(&delta.counters);
             totals.series[0].add(&delta.series[0]);
@@ -72,6 +75,7 @@ fn snapshot(number: u32, latencies_us: &[u64]) -> Snapshot {
         warmup: Counters::default(),
         health: Health { in_flight_sum: 2, in_flight_samples: 1, process_cpu_milli: 300, ..Health::default() },
         open_time_us: latencies_us.iter().sum(),
+        observed: vec![Observed { name: "rows".into(), count: 1, sum: 20, max: 20 }],
     }
 }
 
@@ -136,6 +140,7 @@ fn a_difference_to_the_totals_is_named() {
         ("series", mismatches(|_, totals| totals.series[0].above[1] = 1), sum(SumOf::Series)),
         ("samples", mismatches(|_, totals| totals.samples[0] = 5), sum(SumOf::Series)),
         ("strays", mismatches(|_, totals| totals.strays.late = 1), sum(SumOf::Strays)),
+        ("observations", mismatches(|_, totals| totals.observed[0].max = 21), sum(SumOf::Observed)),
         ("warmup", mismatches(|_, totals| totals.warmup.due = 1), sum(SumOf::Warmup)),
         ("snapshots", mismatches(|_, t| t.snapshots = 3), vec![Mismatch::Snapshots { sent: 3, received: 2 }]),
         (
