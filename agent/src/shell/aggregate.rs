@@ -145,6 +145,8 @@ fn merge(trial: TrialId, number: u32, workers: Vec<(WorkerBlock, BlockHealth)>, 
         add_observed(&mut observed, &block.observed);
         health.stall = health.stall.max(block.stall);
         health.timer_delay_us = health.timer_delay_us.max(seen.timer_delay_us);
+        // The quota is the process's: every worker saw the same.
+        health.throttled_us = health.throttled_us.max(seen.throttled_us);
         health.write_blocked_us = health.write_blocked_us.max(seen.write_blocked_us);
         health.in_flight_max += block.in_flight_max;
         health.in_flight_sum += block.in_flight_sum;

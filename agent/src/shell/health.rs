@@ -70,33 +70,39 @@ fn box_ticks() -> Ticks {
     Ticks { busy, steal, all: busy + idle + iowait }
 }
 
-/// How long a cgroup quota has held this process back, in microseconds since its cgroup began.
+/// How long cgroup quotas have held this process back, in microseconds since its cgroups began. A quota anywhere above the
+/// process throttles it, and only the group that has the quota says so.
 #[derive(Debug)]
 pub struct ThrottleWatch {
-    stat: Option<File>,
+    stats: Vec<File>,
     seen_us: u64,
 }
 
 impl ThrottleWatch {
-    /// Finds the cgroup of this process, version 2 or 1.
+    /// Finds the cgroups of this process, version 2 or 1.
     pub fn new() -> Self {
-        let mut watch = Self { stat: cgroup_cpu_stat().and_then(|path| File::open(path).ok()), seen_us: 0 };
+        let stats = cgroup_cpu_stats().into_iter().filter_map(|path| File::open(path).ok()).collect();
+        let mut watch = Self { stats, seen_us: 0 };
         watch.seen_us = watch.total_us();
         watch
     }
 
-    /// Microseconds throttled since the last look.
+    /// Microseconds throttled since the last look. The kernel adds up what every processor was kept from, so this can be
+    /// more than the time between the looks.
     pub fn look(&mut self) -> u64 {
         let total = self.total_us();
         total.saturating_sub(std::mem::replace(&mut self.seen_us, total))
     }
 
     fn total_us(&self) -> u64 {
-        let Some(file) = &self.stat else { return 0 };
-        let mut buffer = [0_u8; 1024];
-        let length = file.read_at(&mut buffer, 0).unwrap_or(0);
-        throttled_us(&String::from_utf8_lossy(&buffer[..length]))
+        self.stats.iter().map(throttled_of).sum()
     }
+}
+
+fn throttled_of(stat: &File) -> u64 {
+    let mut buffer = [0_u8; 1024];
+    let length = stat.read_at(&mut buffer, 0).unwrap_or(0);
+    throttled_us(&String::from_utf8_lossy(&buffer[..length]))
 }
 
 impl Default for ThrottleWatch {
@@ -113,22 +119,31 @@ fn throttled_us(stat: &str) -> u64 {
     field("throttled_usec").or_else(|| field("throttled_time").map(|ns| ns / 1000)).unwrap_or(0)
 }
 
-fn cgroup_cpu_stat() -> Option<PathBuf> {
-    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let candidates = own.lines().filter_map(|line| {
-        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-        let path = path.trim_start_matches('/');
-        if controllers.is_empty() {
-            return Some(Path::new("/sys/fs/cgroup").join(path).join("cpu.stat"));
-        }
-        let controller = controllers.split(',').find(|&name| name == "cpu")?;
-        let mounted = [controllers, controller].map(|name| Path::new("/sys/fs/cgroup").join(name));
-        mounted.into_iter().map(|mount| mount.join(path).join("cpu.stat")).find(|path| path.exists())
-    });
-    // A cgroup of version 1 with the cpu controller comes before the unified one, which then has no quota.
-    let mut found: Vec<PathBuf> = candidates.filter(|path| path.exists()).collect();
-    found.sort_by_key(|path| path.starts_with("/sys/fs/cgroup/unified"));
-    found.into_iter().next()
+fn cgroup_cpu_stats() -> Vec<PathBuf> {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    // A hierarchy of version 1 with the cpu controller comes first: the unified one beside it has no quota then.
+    let found = own.lines().filter_map(cpu_hierarchy).map(|(mount, group)| stats_up_from(&mount, &group));
+    let mut found: Vec<Vec<PathBuf>> = found.filter(|stats| !stats.is_empty()).collect();
+    found.sort_by_key(|stats| stats[0].starts_with("/sys/fs/cgroup/unified"));
+    found.into_iter().next().unwrap_or_default()
+}
+
+/// Where a line of /proc/self/cgroup says that the group is, if its hierarchy can hold quotas: the mount, and the path in it.
+fn cpu_hierarchy(line: &str) -> Option<(PathBuf, PathBuf)> {
+    let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
+    let group = PathBuf::from(group.trim_start_matches('/'));
+    let base = Path::new("/sys/fs/cgroup");
+    if controllers.is_empty() {
+        return Some((base.to_owned(), group));
+    }
+    let controller = controllers.split(',').find(|&name| name == "cpu")?;
+    let mount = [controllers, controller].map(|name| base.join(name)).into_iter().find(|mount| mount.exists())?;
+    Some((mount, group))
+}
+
+/// The cpu.stat of a group and of every group above it, the nearest first.
+fn stats_up_from(mount: &Path, group: &Path) -> Vec<PathBuf> {
+    group.ancestors().map(|group| mount.join(group).join("cpu.stat")).filter(|stat| stat.exists()).collect()
 }
 
 /// How long the calling thread ran or waited to run (schedstat: run time, wait time, slices; nanoseconds).
@@ -180,6 +195,33 @@ mod tests {
         ] {
             assert_eq!(throttled_us(stat), us, "{stat:?}");
         }
+    }
+
+    #[test]
+    fn a_line_of_the_own_cgroups_leads_to_the_hierarchy_with_the_quotas() {
+        for (line, found) in [
+            ("0::/a/b", Some(("/sys/fs/cgroup", "a/b"))),
+            ("0::/", Some(("/sys/fs/cgroup", ""))),
+            ("3:memory:/a", None),
+            ("4:cpuset:/a", None),
+            ("garbage", None),
+        ] {
+            let found = found.map(|(mount, group)| (PathBuf::from(mount), PathBuf::from(group)));
+            assert_eq!(cpu_hierarchy(line), found, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_quota_above_the_own_group_is_looked_at_too() {
+        let mount = std::env::temp_dir().join(format!("plimsoll-cgroups-{}", std::process::id()));
+        fs::create_dir_all(mount.join("pod/container")).unwrap();
+        for (group, us) in [("", 0), ("pod", 700), ("pod/container", 30)] {
+            fs::write(mount.join(group).join("cpu.stat"), format!("throttled_usec {us}\n")).unwrap();
+        }
+        let stats = stats_up_from(&mount, Path::new("pod/container"));
+        let throttled: Vec<u64> = stats.iter().map(|path| throttled_of(&File::open(path).unwrap())).collect();
+        fs::remove_dir_all(&mount).unwrap();
+        assert_eq!(throttled, [30, 700, 0]);
     }
 
     #[test]

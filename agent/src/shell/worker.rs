@@ -145,6 +145,8 @@ pub enum WorkerRefusal {
 pub struct BlockHealth {
     /// Largest delay of the pacer's timer, which is also the reader's, in microseconds.
     pub timer_delay_us: u64,
+    /// How long a cgroup quota held the process back, at most the block's length, in microseconds.
+    pub throttled_us: u64,
     /// How long a flush took that was begun in this block, in microseconds.
     pub write_blocked_us: u64,
     /// What the client reported.
@@ -620,13 +622,14 @@ impl<W: Workload> Worker<W> {
 
     fn close_block(&mut self, trial: TrialId, pace: &mut Pace, now_ns: u64) {
         let reported = self.client_events.take();
-        let stall = pace.stall(now_ns, reported.dropped);
+        let (stall, throttled_us) = pace.stall(now_ns, reported.dropped);
         let mut state = self.state.borrow_mut();
         if let Some(began) = state.flush_began_ns {
             state.write_blocked_us = state.write_blocked_us.max((now_ns - began) / 1000);
         }
         let health = BlockHealth {
             timer_delay_us: std::mem::take(&mut pace.timer_delay_ns) / 1000,
+            throttled_us,
             write_blocked_us: std::mem::take(&mut state.write_blocked_us),
             client_errors: reported.errors,
         };
@@ -726,17 +729,20 @@ impl Pace {
         delay_ns
     }
 
-    /// The stall of the block that ends now, but for lateness and timer delay, which the ledger keeps.
-    fn stall(&mut self, now_ns: u64, dropped: bool) -> Stall {
+    /// The stall of the block that ends now, but for lateness and timer delay, which the ledger keeps; and how long a quota
+    /// held the process back in it.
+    fn stall(&mut self, now_ns: u64, dropped: bool) -> (Stall, u64) {
         let elapsed_ns = now_ns.saturating_sub(std::mem::replace(&mut self.closed_at_ns, now_ns));
-        let throttled_us = self.throttle.look();
+        // Added up over processors it may be more than the thread can have lost.
+        let throttled_us = self.throttle.look().min(elapsed_ns / 1000);
         let busy_ns = self.thread.look();
         if dropped {
-            return Stall::Unbounded;
+            return (Stall::Unbounded, throttled_us);
         }
         // A short last block says little about how busy the thread is.
         let crowded = elapsed_ns >= BLOCK_NS / 2 && busy_ns as f64 > elapsed_ns as f64 * BUSY_LIMIT;
-        Stall::Bounded(if crowded { throttled_us.max(BLOCK_NS / 1000) } else { throttled_us })
+        let stall_us = if crowded { throttled_us.max(BLOCK_NS / 1000) } else { throttled_us };
+        (Stall::Bounded(stall_us), throttled_us)
     }
 }
 

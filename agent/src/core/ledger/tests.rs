@@ -189,6 +189,40 @@ fn what_the_box_held_up_is_above_but_not_above_anyway() {
 }
 
 #[test]
+fn small_stalls_of_every_block_do_not_excuse_a_slow_service() {
+    // 300 ms where 100 and 250 are allowed, on a box that stands still for 20 ms in every block. What ends in the block in
+    // which it began (two of five) has two stalls to subtract, the rest three: 260 ms or 240 ms remain.
+    let mut ledger = ledger_without_cap();
+    for n in 0..1_000 {
+        let sequence = release(&mut ledger, HOLD + n * 10 * MS);
+        both_answers(&mut ledger, sequence, HOLD + n * 10 * MS + 300 * MS);
+    }
+    let stalls: Vec<(u32, Stall)> = (0..40).map(|block| (block, Stall::Bounded(20_000))).collect();
+    assert_eq!(close(&mut ledger, &stalls).series[0], counts(1_000, [1_000, 1_000], [1_000, 400]));
+}
+
+#[test]
+fn a_second_in_which_the_box_stood_still_excuses_what_overlaps_it_and_nothing_else() {
+    // 100/s for 10 s against a service that takes 400 ms. The box stands still from 3 s to 4 s of the hold: what is due
+    // then never leaves, what came back meanwhile is read at its end, in wall block 10.
+    let mut ledger = ledger_without_cap();
+    let (from, to) = (HOLD + 3 * S, HOLD + 4 * S);
+    for n in 0..1_000 {
+        let intended = HOLD + n * 10 * MS;
+        let released = if (from..to).contains(&intended) { to } else { intended };
+        if let Release::Released(sequence) = ledger.due(intended, released, Choice::default) {
+            let back = released + 400 * MS;
+            both_answers(&mut ledger, sequence, if (from..to).contains(&back) { to } else { back });
+        }
+    }
+    let totals = close(&mut ledger, &[]);
+    let (n, anyway) = (totals.series[0].n, totals.series[0].above_anyway[0]);
+    assert_eq!((totals.counters.underrun, n), (90, 910));
+    // Due in the last 400 ms before the gap, in its last 100 ms, and in the two blocks from its end on.
+    assert_eq!(anyway, 910 - 40 - 10 - 100);
+}
+
+#[test]
 fn a_late_release_counts_as_a_stall_of_its_block() {
     let mut ledger = ledger();
     let Release::Released(sequence) = ledger.due(HOLD, HOLD + 60 * MS, Choice::default) else { panic!() };

@@ -1,0 +1,98 @@
+//! A weak load box is never taken for the service's limit, and a slow service is not excused by a box that stumbles.
+
+use std::time::Duration;
+
+use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
+use plimsoll_tests::harness::processes::{Agent, CpuQuota};
+use plimsoll_tests::harness::run::{Outcome, Run, Trial, Verdict};
+use plimsoll_tests::standin::config::Latency;
+use plimsoll_tests::standin::{Standin, StandinConfig};
+
+/// Holds a rate over these agents against a stand-in, with something done to the agents once the hold is under way.
+async fn hold(
+    rate: f64,
+    mut agents: Vec<Agent>,
+    service: impl FnOnce(&mut StandinConfig),
+    change: impl FnOnce(Run) -> Run,
+    mishap: impl FnOnce(&mut [Agent]) -> anyhow::Result<()> + Send + 'static,
+) -> anyhow::Result<Outcome> {
+    let server = NatsServer::start(NatsOptions::default())?;
+    let mut config = StandinConfig::new(server.url());
+    service(&mut config);
+    let standin = Standin::start(config).await?;
+    let run = change(Run::new(&server.url(), "small").agents(&agents).steps(&[rate]).trials(1));
+    let outcome = tokio::task::spawn_blocking(move || {
+        let mut running = run.start()?;
+        running.wait_for_hold()?;
+        mishap(&mut agents)?;
+        running.finish()
+    });
+    let outcome = outcome.await??;
+    standin.shutdown().await?;
+    Ok(outcome)
+}
+
+fn check_named(trial: &Trial, outcome: &Outcome, agent: &str) {
+    assert_eq!(trial.verdict, Verdict::Inconclusive, "{outcome}");
+    assert!(trial.reasons.contains(agent), "{outcome}");
+}
+
+#[tokio::test]
+async fn a_box_of_two_that_a_quota_slows_is_named_and_never_trips_the_service() -> anyhow::Result<()> {
+    let _exclusive = Exclusive::acquire()?;
+    let agents = Agent::start_many(2)?;
+    let weak = agents[1].address.to_string();
+    // A hundredth of a core, in periods of 100 ms: what is due while it waits for the next period is late.
+    let quota = CpuQuota::new(10)?;
+    quota.take(&agents[1].process)?;
+    let tight = |run: Run| run.flag("--slo-p95", "50ms").flag("--slo-p99", "90ms");
+    let outcome = hold(1000.0, agents, |_| {}, tight, |_| Ok(())).await?;
+    check_named(outcome.trial_at(1000.0)?, &outcome, &weak);
+    assert_eq!(outcome.code(), Some(4), "{outcome}");
+    assert!(outcome.ended.stdout.contains(&format!("{weak} was held back by a CPU quota")), "{outcome}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_box_frozen_for_a_second_is_named_and_never_trips_the_service() -> anyhow::Result<()> {
+    let _exclusive = Exclusive::acquire()?;
+    let agents = Agent::start_many(2)?;
+    let frozen = agents[1].address.to_string();
+    let freeze = |agents: &mut [Agent]| {
+        std::thread::sleep(Duration::from_secs(2));
+        pause(&mut agents[1], Duration::from_secs(1))
+    };
+    let outcome = hold(500.0, agents, |_| {}, |run| run.hold(Duration::from_secs(10)), freeze).await?;
+    check_named(outcome.trial_at(500.0)?, &outcome, &frozen);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_slow_service_trips_though_one_box_stumbles_and_another_stands_still_for_a_second() -> anyhow::Result<()> {
+    let _exclusive = Exclusive::acquire()?;
+    let agents = Agent::start_many(2)?;
+    let stumble = |agents: &mut [Agent]| {
+        let (first, second) = agents.split_at_mut(1);
+        std::thread::scope(|scope| {
+            let frozen = scope.spawn(|| pause(&mut second[0], Duration::from_secs(1)));
+            for _ in 0..12 {
+                pause(&mut first[0], Duration::from_millis(15))?;
+                std::thread::sleep(Duration::from_millis(400));
+            }
+            frozen.join().expect("freezing does not panic")
+        })
+    };
+    let slow = |config: &mut StandinConfig| config.gatekeeper.latency = Latency::Fixed(Duration::from_millis(600));
+    let outcome = hold(300.0, agents, slow, |run| run, stumble).await?;
+    let trial = outcome.trial_at(300.0)?;
+    assert_eq!(trial.verdict, Verdict::Trip, "{outcome}");
+    assert!(trial.reasons.contains("E1 p95"), "{outcome}");
+    Ok(())
+}
+
+fn pause(agent: &mut Agent, length: Duration) -> anyhow::Result<()> {
+    agent.process.signal(libc::SIGSTOP)?;
+    std::thread::sleep(length);
+    agent.process.signal(libc::SIGCONT)
+}
