@@ -1,6 +1,7 @@
 //! A session: one coordinator's stream, which is the lease. It passes orders to the workers and their blocks back, and
 //! when it ends, for whatever reason, so do the workers and their connections.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,10 @@ use crate::workload::Part;
 
 /// Pings per lease timeout: several may be lost before the lease is.
 const PINGS_PER_LEASE: u32 = 10;
+/// Pings whose echoes may still come: the lease has ended before an older one's could help.
+const PINGS_REMEMBERED: usize = 2 * PINGS_PER_LEASE as usize;
+/// Operations that can be released within one request timeout: the book of so many takes some 2 GB.
+const MAX_ISSUED: u64 = 1 << 25;
 
 /// What the session needs from its daemon.
 #[derive(Debug, Clone)]
@@ -74,6 +79,8 @@ pub struct Session {
     outbox: Outbox,
     lease: Lease,
     last_echo: Option<v1::EchoReceipt>,
+    /// When the newest pings were sent, oldest first.
+    pings: VecDeque<u64>,
     fleet: Option<Prepared>,
     events: mpsc::UnboundedReceiver<(u8, WorkerEvent)>,
     events_in: mpsc::UnboundedSender<(u8, WorkerEvent)>,
@@ -106,7 +113,8 @@ impl Session {
         let now_ns = boottime_ns();
         let lease = Lease::until(now_ns + claim.lease_timeout.as_nanos() as u64);
         let box_watch = BoxWatch::new(now_ns);
-        Self { config, claim, outbox, lease, last_echo: None, fleet: None, events, events_in, box_watch }
+        let pings = VecDeque::with_capacity(PINGS_REMEMBERED);
+        Self { config, claim, outbox, lease, last_echo: None, pings, fleet: None, events, events_in, box_watch }
     }
 
     /// Serves the coordinator until the session ends; then nothing is sent to the target any more.
@@ -158,6 +166,10 @@ impl Session {
         if !self.lease.holds(now_ns) {
             return Err(SessionEnd::LeaseTimedOut);
         }
+        if self.pings.len() == PINGS_REMEMBERED {
+            self.pings.pop_front();
+        }
+        self.pings.push_back(now_ns);
         let ping = v1::Ping { sent_boottime_ns: now_ns, last_echo: self.last_echo };
         self.send(agent_message::Message::Ping(ping))
     }
@@ -178,7 +190,11 @@ impl Session {
 
     fn on_echo(&mut self, echo: &v1::Echo) -> Result<(), SessionEnd> {
         let now_ns = boottime_ns();
-        if echo.ping_sent_boottime_ns > now_ns {
+        if !self.lease.holds(now_ns) {
+            return Err(SessionEnd::LeaseTimedOut);
+        }
+        // Echoes come in the order of their pings: where the lease holds, a real one is never older than all remembered.
+        if !self.pings.contains(&echo.ping_sent_boottime_ns) {
             return Err(SessionEnd::Protocol("an echo of a ping that was not sent".into()));
         }
         let end_ns = echo.ping_sent_boottime_ns + self.claim.lease_timeout.as_nanos() as u64;
@@ -257,13 +273,24 @@ impl Session {
             let words = format!("a share of {}/s is above this agent's ceiling", order.share);
             return self.refuse(v1::RefusedKind::Ceiling, words);
         }
-        let Some(fleet) = self.fleet.as_mut().filter(|fleet| fleet.is_idle() && !fleet.parts.is_empty()) else {
+        let Some(fleet) = self.fleet.as_ref().filter(|fleet| fleet.is_idle() && !fleet.parts.is_empty()) else {
             return self.refuse(v1::RefusedKind::Invalid, "started while not dealt");
         };
+        let issued = order.share.due_in(fleet.plan.request_timeout);
+        if issued > MAX_ISSUED {
+            let words = format!(
+                "a share of {}/s makes {issued} operations within one request timeout, and an agent keeps {MAX_ISSUED}: \
+                 lower the rate or the request timeout, or add agents",
+                order.share
+            );
+            return self.refuse(v1::RefusedKind::Ceiling, words);
+        }
         if order.start_boottime_ns <= boottime_ns() {
             return self.refuse(v1::RefusedKind::TooLate, "the start instant is already past");
         }
-        fleet.start(&order);
+        if let Some(fleet) = &mut self.fleet {
+            fleet.start(&order);
+        }
         let v1_order = v1::Armed { step: order.trial.step, trial: order.trial.trial };
         self.send(agent_message::Message::Armed(v1_order))
     }

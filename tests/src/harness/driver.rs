@@ -30,6 +30,8 @@ pub struct Driver {
     pub hello: v1::Hello,
     /// Whether pings are answered: without echoes the lease runs out.
     pub echoes: bool,
+    /// The agent's clock at the sending of the newest ping that was echoed, in nanoseconds; 0 before the first.
+    pub last_echoed: u64,
     trials: u32,
 }
 
@@ -78,14 +80,19 @@ impl Driver {
         let mut from_agent = response.map_err(|status| anyhow!("{}", status.message()))?.into_inner();
         let first = from_agent.message().await?.and_then(|message| message.message);
         let Some(FromAgent::Hello(hello)) = first else { bail!("expected a hello, got {first:?}") };
-        Ok(Self { to_agent: Some(to_agent), from_agent, hello, echoes: true, trials: 0 })
+        Ok(Self { to_agent: Some(to_agent), from_agent, hello, echoes: true, last_echoed: 0, trials: 0 })
     }
 
     /// Sends anything.
     pub fn send(&self, message: ToAgent) {
+        self.send_raw(v1::CoordinatorMessage { message: Some(message) });
+    }
+
+    /// Sends anything, also what is no message.
+    pub fn send_raw(&self, message: v1::CoordinatorMessage) {
         if let Some(to_agent) = &self.to_agent {
             // A stream that is gone shows in what is received.
-            let _ = to_agent.send(v1::CoordinatorMessage { message: Some(message) });
+            let _ = to_agent.send(message);
         }
     }
 
@@ -99,10 +106,13 @@ impl Driver {
                 tokio::time::timeout(PATIENCE, self.from_agent.message()).await.context("the agent is silent")?;
             let message = message.map_err(|status| anyhow!("{}", status.message()))?.context("the stream ended")?;
             match message.message.context("an empty message")? {
-                FromAgent::Ping(ping) if self.echoes => self.send(ToAgent::Echo(v1::Echo {
-                    ping_sent_boottime_ns: ping.sent_boottime_ns,
-                    coordinator_ns: boottime_ns(),
-                })),
+                FromAgent::Ping(ping) if self.echoes => {
+                    self.last_echoed = ping.sent_boottime_ns;
+                    self.send(ToAgent::Echo(v1::Echo {
+                        ping_sent_boottime_ns: ping.sent_boottime_ns,
+                        coordinator_ns: boottime_ns(),
+                    }));
+                }
                 FromAgent::Ping(_) => {}
                 other => return Ok(other),
             }
