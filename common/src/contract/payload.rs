@@ -25,6 +25,9 @@ pub struct SendRequest<'a> {
     /// A hyphenated UUID; the answer's subject ends in it.
     #[serde(borrow, default)]
     pub request_id: Cow<'a, str>,
+    /// The message that this one quotes; the gatekeeper looks it up and refuses where it is not to be had.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub quoted_parent_message_id: Option<Cow<'a, str>>,
 }
 
 /// A message as the gatekeeper has accepted it: its answer to a send, and part of the canonical event and the broadcast.

@@ -86,7 +86,7 @@ mod tests {
             let mut buf = BytesMut::new();
             write_send_request(&mut buf, id.as_bytes(), request.as_bytes(), escaped(&content).as_bytes());
             let read: SendRequest = serde_json::from_slice(&buf).unwrap();
-            prop_assert_eq!(read, SendRequest { id: id.into(), content: content.into(), request_id: request.into() });
+            prop_assert_eq!(read, SendRequest { id: id.into(), content: content.into(), request_id: request.into(), quoted_parent_message_id: None });
         }
 
         #[test]

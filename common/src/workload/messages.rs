@@ -4,9 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{
-    BadSetting, Entry, Given, SITE_ID, SettingDefault, SettingKind, Workload, WorkloadPlan, WorkloadSetting, preset,
+    BadSetting, Entry, Given, SITE_ID, SeedProbe, SettingDefault, SettingKind, Workload, WorkloadPlan, WorkloadSetting,
+    preset,
 };
-use crate::contract::fixtures::Fixtures;
+use crate::contract::fixtures::{Fixtures, Room, account};
 use crate::contract::presets::MessagesPreset;
 use crate::contract::subjects;
 
@@ -85,6 +86,42 @@ impl WorkloadPlan for MessagesWorkload {
 
     fn fixtures(&self, seed: u64) -> Option<Fixtures> {
         Some(Fixtures::build(self.preset, seed, &self.site_id))
+    }
+
+    fn seed_probes(&self, seed: u64, nonce: u64) -> Vec<SeedProbe> {
+        // Past the gatekeeper nobody answers who is no member.
+        if self.inject == Inject::Canonical {
+            return Vec::new();
+        }
+        let fixtures = Fixtures::build(self.preset, seed, &self.site_id);
+        let rooms: Vec<&Room> = fixtures.rooms.iter().filter(|room| !room.members.is_empty()).collect();
+        let count = rooms.len().min(SEED_PROBES);
+        (0..count)
+            .map(|number| {
+                let room = rooms[number * rooms.len() / count];
+                seed_probe(room, room.members[number % room.members.len()], &self.site_id, nonce, number)
+            })
+            .collect()
+    }
+}
+
+/// Memberships that are asked for, spread over all rooms: presets and seeds differ in more than one of so many.
+const SEED_PROBES: usize = 32;
+
+/// A send that quotes a message which does not exist: the gatekeeper looks at the membership first and at the quote then,
+/// refuses for the one or for the other, and passes nothing on.
+fn seed_probe(room: &Room, user: u32, site: &str, nonce: u64, number: usize) -> SeedProbe {
+    let (account, room_id) = (account(user), room.id());
+    let message_id = format!("{nonce:012}{number:08}");
+    let request_id = format!("00000000-0000-4000-8000-{:012x}", (nonce << 6 | number as u64) & 0xffff_ffff_ffff);
+    SeedProbe {
+        membership: format!("{account} in {room_id}"),
+        subject: subjects::send(&account, &room_id, site),
+        payload: format!(
+            "{{\"id\":\"{message_id}\",\"content\":\"preflight\",\"requestId\":\"{request_id}\",\
+             \"quotedParentMessageId\":\"{message_id}\"}}"
+        ),
+        answer: subjects::response(&account, &request_id),
     }
 }
 

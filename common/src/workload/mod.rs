@@ -224,6 +224,25 @@ pub trait WorkloadPlan {
     fn fixtures(&self, _seed: u64) -> Option<Fixtures> {
         None
     }
+
+    /// Questions whose answers tell whether the target was seeded with these fixtures, and of which it keeps nothing that
+    /// others see. `nonce` makes their ids the run's own. None where the service can be asked nothing of the kind.
+    fn seed_probes(&self, _seed: u64, _nonce: u64) -> Vec<SeedProbe> {
+        Vec::new()
+    }
+}
+
+/// A question that a target without our fixtures answers with `not_subscribed`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeedProbe {
+    /// For people: "user-7 in room-000002".
+    pub membership: String,
+    /// Where it goes.
+    pub subject: String,
+    /// What it says.
+    pub payload: String,
+    /// Where its answer comes.
+    pub answer: String,
 }
 
 /// Something that a workload observes beside latency: how often, what in sum, and the largest.

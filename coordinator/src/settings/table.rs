@@ -219,7 +219,7 @@ const GENERAL: &[Setting] = &[
     setting!(TARGET, "recovery-limit", "PLIMSOLL_RECOVERY_LIMIT", None, "TIME", Text("60s"), One,
         "How long backlogs may take to come back to their baseline before a trial"),
     setting!(TARGET, "skip-preflight", "PLIMSOLL_SKIP_PREFLIGHT", None, "", Nothing, Switch,
-        "Do not check streams, durables and storage before the first step"),
+        "Do not check streams, durables, storage and fixtures before the first step"),
 
     setting!(FLEET, "agents", "PLIMSOLL_AGENTS", None, "HOST:PORT,…", Derived("none: a fleet in this process"), List,
         "The agents that make the load"),

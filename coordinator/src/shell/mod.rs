@@ -13,6 +13,7 @@ pub mod monitor;
 pub mod preflight;
 pub mod progress;
 pub mod run;
+pub mod seeded;
 pub mod session;
 mod setup;
 pub mod signals;

@@ -74,6 +74,11 @@ impl Nats {
         says.into_iter().map(|(name, value): (&str, Value)| (name.to_owned(), value)).collect()
     }
 
+    /// The connection itself.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// The server's name and version, for the report.
     pub fn server(&self) -> String {
         let info = self.client.server_info();

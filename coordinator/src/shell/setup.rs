@@ -13,6 +13,7 @@ use super::local_agents::LocalAgents;
 use super::metrics::MetricsPage;
 use super::monitor::{Monitor, Nats};
 use super::preflight::{self, Seen};
+use super::seeded;
 use super::session::{AgentAddress, Claim, Secrets};
 use crate::core::split::split;
 use crate::exit::Failure;
@@ -124,7 +125,11 @@ async fn look_at_target(plan: &RunPlan, target: &Target, identity: &RunIdentity)
     };
     let server = Applied { setting: "server".to_owned(), value: nats.server(), source: "target".to_owned() };
     let mut seen = match plan.target.preflight {
-        Preflight::Check => preflight::check(plan, &nats, &monitor).await?,
+        Preflight::Check => {
+            let seen = preflight::check(plan, &nats, &monitor).await?;
+            seeded::check(plan, &nats, identity.nonce).await?;
+            seen
+        }
         Preflight::Skip => Seen::default(),
     };
     seen.applied.insert(0, server);

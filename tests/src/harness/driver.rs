@@ -124,10 +124,18 @@ impl Driver {
     /// # Errors
     /// When it refuses, with its words.
     pub async fn prepare(&mut self, plan: &AgentPlan) -> anyhow::Result<()> {
+        self.prepare_as_one_of(plan, vec![1000]).await
+    }
+
+    /// Prepares the agent as one of a fleet with these shares, and deals it its rooms.
+    ///
+    /// # Errors
+    /// When it refuses, with its words.
+    pub async fn prepare_as_one_of(&mut self, plan: &AgentPlan, shares: Vec<u64>) -> anyhow::Result<()> {
         self.send(ToAgent::Prepare(plan.into()));
         let answer = self.next().await?;
         ensure!(matches!(answer, FromAgent::Prepared(_)), "{answer:?}");
-        self.send(ToAgent::Deal(v1::Deal { deal: 0, share_milli_per_s: vec![1000] }));
+        self.send(ToAgent::Deal(v1::Deal { deal: 0, share_milli_per_s: shares }));
         let answer = self.next().await?;
         ensure!(matches!(answer, FromAgent::Dealt(_)), "{answer:?}");
         Ok(())

@@ -2,6 +2,7 @@
 
 pub mod driver;
 pub mod exclusive;
+pub mod http;
 pub mod nats;
 pub mod processes;
 pub mod run;

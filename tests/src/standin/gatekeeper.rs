@@ -248,6 +248,8 @@ fn examine<'a>(send: &'a Message, directory: &'a Directory, large_room_threshold
         Refusal::LargeRoom
     } else {
         match subscription {
+            // Nobody here keeps old messages that could be quoted.
+            Some(_) if request.quoted_parent_message_id.is_some() => Refusal::Unavailable,
             Some((room, user)) => return Outcome::Accept { request, account, room, user },
             None => Refusal::NotSubscribed,
         }
@@ -352,12 +354,23 @@ mod tests {
             assert_eq!(check(subject, &payload, 500), expected, "{subject} {payload:.60}");
         }
         assert_eq!(check(&own, &body(ID, "hello", REQUEST), 1), "LargeRoom to 01980a2b");
+        // Who is no member is told so before anything is looked up.
+        let quoting = |id: &str| {
+            serde_json::json!({"id": ID, "content": "x", "requestId": REQUEST, "quotedParentMessageId": id}).to_string()
+        };
+        assert_eq!(check(&own, &quoting(ID), 500), "Unavailable to 01980a2b");
+        assert_eq!(check(&to("user-3", "room-000002"), &quoting(ID), 500), "NotSubscribed to 01980a2b");
     }
 
     #[test]
     fn the_canonical_event_is_the_contracts() {
         let directory = Directory::new(Fixtures::build(MessagesPreset::Small, 42, "s"));
-        let request = SendRequest { id: ID.into(), content: "\"hi\"".into(), request_id: REQUEST.into() };
+        let request = SendRequest {
+            id: ID.into(),
+            content: "\"hi\"".into(),
+            request_id: REQUEST.into(),
+            quoted_parent_message_id: None,
+        };
         let room = directory.room("room-000002").unwrap();
         let message = message_json(&request, "user-7", room, 7, 1_782_617_354_123_456_789);
         let json = canonical_json(&message, "s", 1_782_617_354_123);
