@@ -151,3 +151,31 @@ async fn a_target_seeded_with_other_fixtures_is_refused_before_any_load() -> any
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn what_enters_past_the_gatekeeper_carries_its_message_id_as_the_header_that_the_stream_deduplicates_by()
+-> anyhow::Result<()> {
+    let _exclusive = Exclusive::acquire()?;
+    let server = NatsServer::start(NatsOptions::default())?;
+    let standin = Standin::start(StandinConfig::new(server.url())).await?;
+    let run = Run::new(&server.url(), "small").steps(&[200.0]).warmup(Duration::ZERO).hold(Duration::from_secs(1));
+    // A second's backlog is read too seldom for a verdict: only what was sent matters here.
+    let run = run.flag("--inject", "canonical").flag("--durable", "none").trials(1);
+    let outcome = tokio::task::spawn_blocking(move || run.finish()).await??;
+    let client = async_nats::connect(server.url()).await?;
+    let stream = async_nats::jetstream::new(client).get_stream("MESSAGES_CANONICAL_site-local").await?;
+    let sent = outcome.trial_at(200.0)?.sent;
+    assert!(sent > 100 && stream.get_info().await?.state.messages == sent, "{outcome}");
+    let mut ids = std::collections::HashSet::new();
+    for sequence in 1..=50 {
+        let message = stream.get_raw_message(sequence).await?;
+        let body: serde_json::Value = serde_json::from_slice(&message.payload)?;
+        let id = message.headers.get("Nats-Msg-Id").map(|id| id.as_str().to_owned());
+        assert_eq!(id.as_deref(), body["message"]["id"].as_str(), "{body}");
+        assert!(message.headers.get("X-Request-ID").is_some_and(|id| id.as_str().len() == 36));
+        ids.insert(id);
+    }
+    assert_eq!(ids.len(), 50);
+    standin.shutdown().await?;
+    Ok(())
+}
