@@ -56,7 +56,7 @@ fn plan(url: &str) -> AgentPlan {
 fn order() -> StepOrder {
     StepOrder {
         trial: TrialId { step: 0, trial: 0 },
-        share: Rate::per_second(200).unwrap(),
+        share: Rate::per_second(200).expect("a rate above nothing"),
         start_boottime_ns: boottime_ns() + 300_000_000,
         warmup: Duration::ZERO,
         hold: Duration::from_secs(1),
