@@ -74,13 +74,13 @@ pub enum DealError {
     },
 }
 
-/// Deals rooms to agents by their shares (any unit; zero for an agent that sits out).
+/// Deals rooms to agents by their shares (any unit; zero for an agent that sits out). A room's part of the traffic is its
+/// weight, in any unit and above zero.
 ///
 /// # Errors
 /// When there are not enough rooms and members for every owner to have a sender of its own.
-pub fn deal_to_agents(members: &[&[u32]], users: u32, shares: &[u64]) -> Result<Deal, DealError> {
-    let whole: Vec<WeightedRoom> =
-        (0..).zip(members).map(|(room, members)| WeightedRoom { room, weight: members.len() as f64 }).collect();
+pub fn deal_to_agents(members: &[&[u32]], weights: &[f64], users: u32, shares: &[u64]) -> Result<Deal, DealError> {
+    let whole: Vec<WeightedRoom> = (0..).zip(weights).map(|(room, &weight)| WeightedRoom { room, weight }).collect();
     let mut parts = deal_whole(&whole, shares);
     if deviation_of_owners(&parts, shares) > WHOLE_ROOM_TOLERANCE {
         parts = cut(&whole, shares);
@@ -91,7 +91,7 @@ pub fn deal_to_agents(members: &[&[u32]], users: u32, shares: &[u64]) -> Result<
         users,
     })?;
     let hands = with_senders(parts, anchors, members, users);
-    let largest_deviation = largest_deviation(&hands, members, shares);
+    let largest_deviation = largest_deviation(&hands, weights, shares);
     Ok(Deal { hands, largest_deviation })
 }
 
@@ -297,18 +297,18 @@ fn most_claimed(claims: &mut [(u32, f64)]) -> Option<u32> {
 }
 
 /// A room's rate is the sum over its owners of share × piece ÷ hand; it should be its weight's part of all weights.
-fn largest_deviation(hands: &[Hand], members: &[&[u32]], shares: &[u64]) -> f64 {
-    let total: f64 = members.iter().map(|room| room.len() as f64).sum();
+fn largest_deviation(hands: &[Hand], weights: &[f64], shares: &[u64]) -> f64 {
+    let total: f64 = weights.iter().sum();
     let sum: f64 = shares.iter().map(|&share| share as f64).sum();
-    let mut rates = vec![0.0; members.len()];
+    let mut rates = vec![0.0; weights.len()];
     for (hand, &share) in hands.iter().zip(shares) {
         let weight = hand.weight();
         for piece in &hand.pieces {
             rates[piece.room as usize] += share as f64 / sum * piece.weight / weight;
         }
     }
-    let deviation = |(rate, room): (&f64, &&[u32])| (rate / (room.len() as f64 / total) - 1.0).abs();
-    rates.iter().zip(members).map(deviation).fold(0.0, f64::max)
+    let deviation = |(rate, weight): (&f64, &f64)| (rate / (weight / total) - 1.0).abs();
+    rates.iter().zip(weights).map(deviation).fold(0.0, f64::max)
 }
 
 #[cfg(test)]
@@ -322,7 +322,8 @@ mod tests {
     fn dealt(preset: MessagesPreset, shares: &[u64]) -> Result<(Fixtures, Deal), DealError> {
         let fixtures = Fixtures::build(preset, 42, "site-local");
         let members: Vec<&[u32]> = fixtures.rooms.iter().map(|room| room.members.as_slice()).collect();
-        let deal = deal_to_agents(&members, fixtures.users, shares)?;
+        let weights: Vec<f64> = fixtures.rooms.iter().map(|room| room.weight() as f64).collect();
+        let deal = deal_to_agents(&members, &weights, fixtures.users, shares)?;
         Ok((fixtures, deal))
     }
 

@@ -4,7 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::units::Rate;
-pub use crate::workload::{Inject, InjectError, MessagesWorkload, Workload};
+pub use crate::workload::{
+    HistoryWorkload, Inject, InjectError, MessagesWorkload, ReadReceiptWorkload, RoomReadWorkload, Workload,
+};
 
 /// The grain of snapshots, statistics and box health: half a second of intended time.
 pub const BLOCK: Duration = Duration::from_millis(500);

@@ -5,6 +5,7 @@
 //! expire in that order, so a ring that is long enough for one timeout needs no free list, and an answer finds its
 //! operation by a mask and one comparison.
 
+use plimsoll_common::contract::read::Answer;
 use plimsoll_common::plan::SeriesLimits;
 
 use super::recorder::{Ending, Recorder, WorkerBlock};
@@ -97,6 +98,16 @@ pub enum Outcome {
     Unreadable,
     /// The server says that nobody listens where the request was sent.
     NoResponders,
+}
+
+impl From<Answer> for Outcome {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::Accepted => Self::Sample,
+            Answer::Refused => Self::Refused,
+            Answer::Unreadable => Self::Unreadable,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default)]

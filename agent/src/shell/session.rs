@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_common::contract::fixtures::Fixtures;
+use plimsoll_common::contract::fixtures::{Fixtures, Room};
 use plimsoll_common::deal::{deal_to_agents, deal_to_workers};
 use plimsoll_common::plan::{AgentPlan, Arrivals, StepOrder, TrialId};
 use plimsoll_common::units::Rate;
@@ -378,7 +378,9 @@ impl Prepared {
             return Ok((Part::equal(workers), v1::Dealt { deal, ..v1::Dealt::default() }));
         };
         let members: Vec<&[u32]> = fixtures.rooms.iter().map(|room| room.members.as_slice()).collect();
-        let dealt = deal_to_agents(&members, fixtures.users, shares).map_err(|error| error.to_string())?;
+        let weight = |room: &Room| self.plan.workload.room_weight(room);
+        let weights: Vec<f64> = fixtures.rooms.iter().map(weight).collect();
+        let dealt = deal_to_agents(&members, &weights, fixtures.users, shares).map_err(|error| error.to_string())?;
         let hand = &dealt.hands[own];
         let answer = v1::Dealt {
             deal,

@@ -181,13 +181,12 @@ pub fn run(
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
         let run = spec.plan.clone();
-        let served = for_workload!(&run.workload, |plan, W| {
-            Worker::<W>::connect(spec, plan.clone(), events.clone()).await.map(|worker| worker.serve(commands))
+        for_workload!(&run.workload, |plan, W| {
+            match Worker::<W>::connect(spec, plan.clone(), events.clone()).await {
+                Ok(worker) => worker.serve(commands).await,
+                Err(refusal) => refuse(refusal),
+            }
         });
-        match served {
-            Ok(served) => served.await,
-            Err(refusal) => refuse(refusal),
-        }
     });
     drop(local);
     runtime.shutdown_background();

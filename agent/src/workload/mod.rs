@@ -2,8 +2,12 @@
 //! ([`plimsoll_common::workload`]): it names its subjects, draws operations, writes their messages and says what an incoming
 //! message means. Each is driven by a worker that is compiled for it, so nothing here is dispatched per operation.
 
+pub mod history;
 pub mod messages;
+pub mod read_receipt;
 pub mod replies;
+pub mod room_read;
+mod room_requests;
 
 use std::sync::Arc;
 
@@ -25,6 +29,18 @@ macro_rules! for_workload {
         match $workload {
             plimsoll_common::plan::Workload::Messages($plan) => {
                 type $kind = $crate::workload::messages::Messages;
+                $body
+            }
+            plimsoll_common::plan::Workload::History($plan) => {
+                type $kind = $crate::workload::history::History;
+                $body
+            }
+            plimsoll_common::plan::Workload::RoomRead($plan) => {
+                type $kind = $crate::workload::room_read::RoomRead;
+                $body
+            }
+            plimsoll_common::plan::Workload::ReadReceipt($plan) => {
+                type $kind = $crate::workload::read_receipt::ReadReceipt;
                 $body
             }
         }

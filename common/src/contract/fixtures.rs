@@ -7,7 +7,6 @@ use rand::Rng as _;
 /// All users and rooms of a preset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fixtures {
-    pub preset: MessagesPreset,
     pub seed: u64,
     /// The site's name, one subject token.
     pub site: String,
@@ -26,11 +25,30 @@ pub enum RoomKind {
     Dm,
 }
 
+/// What the room was made for, which shows in its id and name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// `room-000002`
+    Messages,
+    /// `hroom-000002`
+    History,
+}
+
+impl Family {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Messages => "room",
+            Self::History => "hroom",
+        }
+    }
+}
+
 /// One room and its members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Room {
     pub index: u32,
     pub kind: RoomKind,
+    pub family: Family,
     /// User indices, ascending, each once, at least two.
     pub members: Vec<u32>,
 }
@@ -41,7 +59,6 @@ impl Fixtures {
         let shape = preset.shape();
         let dm_pairs = dm_pairs(&shape, seed);
         Self {
-            preset,
             seed,
             site: site.to_owned(),
             users: shape.users,
@@ -59,7 +76,7 @@ impl Room {
     /// The id on the wire: `room-000002`, or for a direct message the two user ids, sorted and concatenated.
     pub fn id(&self) -> String {
         match self.kind {
-            RoomKind::Channel => format!("room-{:06}", self.index),
+            RoomKind::Channel => format!("{}-{:06}", self.family.prefix(), self.index),
             RoomKind::Dm => {
                 // By their text, as the chat does: from 1,000,000 users on, that is another order than by number.
                 let mut ids: Vec<String> = self.members.iter().map(|user| user_id(*user)).collect();
@@ -71,7 +88,7 @@ impl Room {
 
     /// The name people see: `room-2`.
     pub fn name(&self) -> String {
-        format!("room-{}", self.index)
+        format!("{}-{}", self.family.prefix(), self.index)
     }
 
     /// The room's part of the traffic: its subscriptions, since senders are drawn evenly over subscriptions.
@@ -139,7 +156,7 @@ fn draw_room(shape: &PresetShape, dm_pairs: &Permutation, seed: u64, index: u32)
     let channels = shape.rooms - shape.dm_rooms;
     if index >= channels {
         let (low, high) = pair(dm_pairs.at(u64::from(index - channels)));
-        return Room { index, kind: RoomKind::Dm, members: vec![low, high] };
+        return Room { index, kind: RoomKind::Dm, family: Family::Messages, members: vec![low, high] };
     }
     let mut members = match &shape.sizes {
         RoomSizes::Uniform => pad((index..shape.users).step_by(shape.rooms as usize).collect(), shape, seed, index),
@@ -150,7 +167,7 @@ fn draw_room(shape: &PresetShape, dm_pairs: &Permutation, seed: u64, index: u32)
         }
     };
     members.sort_unstable();
-    Room { index, kind: RoomKind::Channel, members }
+    Room { index, kind: RoomKind::Channel, family: Family::Messages, members }
 }
 
 /// All users in the room's own order.
@@ -304,8 +321,8 @@ mod tests {
 
     #[test]
     fn ids_and_names_have_the_contracts_patterns() {
-        let channel = Room { index: 2, kind: RoomKind::Channel, members: vec![2, 7] };
-        let dm = Room { index: 99, kind: RoomKind::Dm, members: vec![2, 7] };
+        let channel = Room { index: 2, kind: RoomKind::Channel, family: Family::Messages, members: vec![2, 7] };
+        let dm = Room { index: 99, kind: RoomKind::Dm, family: Family::Messages, members: vec![2, 7] };
         assert_eq!((channel.id().as_str(), channel.name().as_str()), ("room-000002", "room-2"));
         assert_eq!((dm.id().as_str(), dm.name().as_str()), ("u-000002u-000007", "room-99"));
         assert_eq!((user_id(7).as_str(), account(7).as_str()), ("u-000007", "user-7"));

@@ -3,6 +3,7 @@
 //! [`presets`] and [`fixtures`] say who talks where, [`subjects`] on which subjects, [`payload`] in which words.
 
 pub mod fixtures;
+pub mod history;
 pub mod ids;
 pub mod payload;
 mod permutation;

@@ -14,6 +14,7 @@ pub(super) enum Purpose {
     RoomMembers = 2,
     DmPairs = 3,
     RoomKey = 4,
+    HistoryMembers = 5,
 }
 
 /// The random stream number `stream` of a purpose under a seed.
@@ -82,7 +83,7 @@ impl Permutation {
 }
 
 /// The finalizer of SplitMix64 (Steele, Lea and Flood 2014): every bit of the input moves every bit of the output.
-fn mix(mut x: u64) -> u64 {
+pub(super) fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)

@@ -53,6 +53,120 @@ fn parse_ack(payload: &[u8]) -> Ack {
     }
 }
 
+/// What a reply to a request says at first sight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// What was asked for.
+    Accepted,
+    /// An error envelope: `error` is a text that is not empty.
+    Refused,
+    /// Neither.
+    Unreadable,
+}
+
+/// A page of messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Messages in it.
+    pub rows: u64,
+    /// When the last of them, which is the oldest, was written, in Unix milliseconds.
+    pub oldest_ms: Option<u64>,
+}
+
+/// Fields that a reply may have; whatever else is skipped without being built.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    error: Lenient<'a>,
+    #[serde(borrow)]
+    status: Lenient<'a>,
+    messages: Option<Rows>,
+    readers: Option<Rows>,
+}
+
+/// A text, or anything else, which reads as none.
+#[derive(Default)]
+struct Lenient<'a>(Option<Cow<'a, str>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Lenient<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Either<'a> {
+            Text(#[serde(borrow)] Cow<'a, str>),
+            Other(serde::de::IgnoredAny),
+        }
+        Ok(Self(match Either::deserialize(deserializer)? {
+            Either::Text(text) => Some(text),
+            Either::Other(_) => None,
+        }))
+    }
+}
+
+/// The number of rows, and what the last one says of its time.
+struct Rows(Page);
+
+impl<'de> Deserialize<'de> for Rows {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Rows;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a list of objects")
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Rows, A::Error> {
+                #[derive(Deserialize)]
+                struct Row<'a> {
+                    #[serde(rename = "createdAt", borrow, default)]
+                    created_at: Option<Cow<'a, str>>,
+                }
+                let mut page = Page::default();
+                while let Some(row) = list.next_element::<Row<'de>>()? {
+                    page.rows += 1;
+                    page.oldest_ms = row.created_at.as_deref().and_then(super::time::parse_rfc3339_ms);
+                }
+                Ok(Rows(page))
+            }
+        }
+        deserializer.deserialize_seq(Visitor)
+    }
+}
+
+fn fields(payload: &[u8]) -> Result<Fields<'_>, Answer> {
+    let fields: Fields<'_> = serde_json::from_slice(payload).map_err(|_| Answer::Unreadable)?;
+    match &fields.error.0 {
+        Some(error) if !error.is_empty() => Err(Answer::Refused),
+        _ => Ok(fields),
+    }
+}
+
+fn of_rows(rows: Option<Rows>) -> (Answer, Option<Page>) {
+    rows.map_or((Answer::Unreadable, None), |Rows(page)| (Answer::Accepted, Some(page)))
+}
+
+/// Reads a page of a room's history or of a thread, newest first.
+pub fn read_page(payload: &[u8]) -> (Answer, Option<Page>) {
+    fields(payload).map_or_else(|answer| (answer, None), |fields| of_rows(fields.messages))
+}
+
+/// Reads who has read a message: how many they are.
+pub fn read_readers(payload: &[u8]) -> (Answer, Option<u64>) {
+    let (answer, page) = fields(payload).map_or_else(|answer| (answer, None), |fields| of_rows(fields.readers));
+    (answer, page.map(|page| page.rows))
+}
+
+/// Reads the reply of an operation that answers with a status: `{"status":"accepted"}`.
+pub fn classify_status(payload: &[u8]) -> Answer {
+    match fields(payload) {
+        Err(answer) => answer,
+        Ok(Fields { status: Lenient(Some(status)), .. }) if !status.is_empty() => Answer::Accepted,
+        Ok(_) => Answer::Unreadable,
+    }
+}
+
 impl From<ErrorEnvelope> for Ack {
     fn from(envelope: ErrorEnvelope) -> Self {
         Self::Refused { code: envelope.code, reason: envelope.reason, error: envelope.error }
@@ -151,6 +265,29 @@ mod tests {
             (b"", None),
         ] {
             assert_eq!(broadcast_message_id(payload), expected, "{}", String::from_utf8_lossy(payload));
+        }
+    }
+
+    #[test]
+    fn replies_of_the_read_services() {
+        let page = |rows, oldest_ms| (Answer::Accepted, Some(Page { rows, oldest_ms }));
+        let rows = br#"{"messages":[{"roomId":"r","createdAt":"2026-06-28T03:29:14.124Z","sender":{"id":"u"}},
+            {"createdAt":"2026-06-28T03:29:14.123Z","msg":"\"error\""}],"minUserLastSeenAt":1782617000000}"#;
+        assert_eq!(read_page(rows), page(2, Some(1_782_617_354_123)));
+        assert_eq!(read_page(br#"{"messages":[],"hasNext":false,"parentMessage":{"error":"x"}}"#), page(0, None));
+        let forbidden = br#"{"code":"forbidden","reason":"not_subscribed","error":"not subscribed to room"}"#;
+        assert_eq!(read_page(forbidden), (Answer::Refused, None));
+        assert_eq!(read_page(br#"{"error":"no","messages":[]}"#), (Answer::Refused, None));
+        for junk in [&b"{}"[..], b"", b"[]", b"{\"messages\":7}", b"{\"messages\":[1]}", b"{\"status\":\"accepted\"}"] {
+            assert_eq!(read_page(junk), (Answer::Unreadable, None), "{}", String::from_utf8_lossy(junk));
+        }
+        assert_eq!(read_readers(br#"{"readers":[{"userId":"u","account":"a"}]}"#), (Answer::Accepted, Some(1)));
+        assert_eq!(read_readers(forbidden), (Answer::Refused, None));
+        assert_eq!(classify_status(br#"{"status":"accepted"}"#), Answer::Accepted);
+        assert_eq!(classify_status(br#"{"status":"accepted","error":null}"#), Answer::Accepted);
+        assert_eq!(classify_status(forbidden), Answer::Refused);
+        for junk in [&b"{}"[..], b"accepted", br#"{"status":""}"#, br#"{"status":1}"#] {
+            assert_eq!(classify_status(junk), Answer::Unreadable);
         }
     }
 

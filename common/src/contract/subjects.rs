@@ -61,6 +61,33 @@ pub fn canonical_created(site: &str) -> String {
     format!("chat.msg.canonical.{site}.created")
 }
 
+/// Where a user asks something of a room: `operation` is `msg.history`, `message.read`, …
+pub fn room_request(account: &str, room: &str, site: &str, operation: &str) -> String {
+    format!("chat.user.{account}.request.room.{room}.{site}.{operation}")
+}
+
+/// Every request of one operation at a site.
+pub fn room_request_wildcard(site: &str, operation: &str) -> String {
+    format!("chat.user.*.request.room.*.{site}.{operation}")
+}
+
+/// Reads a page of a room's history.
+pub const LOAD_HISTORY: &str = "msg.history";
+/// Reads the replies of a thread.
+pub const GET_THREAD: &str = "msg.thread";
+/// Marks a room as read.
+pub const MARK_READ: &str = "message.read";
+/// Asks who has read one's own message.
+pub const READ_RECEIPT: &str = "message.read-receipt";
+
+/// The account and the room of a request of this operation.
+pub fn parse_room_request<'a>(subject: &'a str, site: &str, operation: &str) -> Option<(&'a str, &'a str)> {
+    let (account, rest) = subject.strip_prefix("chat.user.")?.split_once('.')?;
+    let (room, rest) = rest.strip_prefix("request.room.")?.split_once('.')?;
+    let rest = rest.strip_prefix(site)?.strip_prefix('.')?;
+    (rest == operation && is_token(account) && is_token(room)).then_some((account, room))
+}
+
 /// The stream of sends.
 pub fn messages_stream(site: &str) -> String {
     format!("MESSAGES_{site}")
@@ -116,6 +143,13 @@ mod tests {
         assert_eq!(user_event("user-7"), "chat.user.user-7.event.room");
         assert_eq!(canonical_created("s"), "chat.msg.canonical.s.created");
         assert_eq!((messages_stream("s"), canonical_stream("s")), ("MESSAGES_s".into(), "MESSAGES_CANONICAL_s".into()));
+        assert_eq!(
+            room_request("user-7", "hroom-000002", "s", LOAD_HISTORY),
+            "chat.user.user-7.request.room.hroom-000002.s.msg.history"
+        );
+        let read = room_request("user-7", "hroom-000002", "s", MARK_READ);
+        assert_eq!(parse_room_request(&read, "s", MARK_READ), Some(("user-7", "hroom-000002")));
+        assert_eq!(parse_room_request(&read, "s", READ_RECEIPT), None);
         assert_eq!(messages_stream_subjects("s"), ["chat.user.*.room.*.s.msg.>"]);
         assert_eq!(canonical_stream_subjects("s"), ["chat.msg.canonical.s.>"]);
     }

@@ -23,6 +23,52 @@ pub fn write_rfc3339(out: &mut impl Write, unix_nanos: u64) -> fmt::Result {
     out.write_char('Z')
 }
 
+/// Milliseconds after 1970-01-01T00:00:00Z of an instant as [`write_rfc3339`] writes it, rounded down; `None` for any other
+/// text.
+pub fn parse_rfc3339_ms(text: &str) -> Option<u64> {
+    let bytes = text.as_bytes();
+    let number = |from: usize, to: usize| {
+        let digits = bytes.get(from..to)?;
+        digits
+            .iter()
+            .all(u8::is_ascii_digit)
+            .then(|| digits.iter().fold(0_u64, |value, digit| value * 10 + u64::from(digit - b'0')))
+    };
+    let separators = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+    if separators.iter().any(|&(at, byte)| bytes.get(at) != Some(&byte)) || bytes.last() != Some(&b'Z') {
+        return None;
+    }
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    if year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 59
+    {
+        return None;
+    }
+    let millis = match bytes.get(19)? {
+        b'Z' if bytes.len() == 20 => 0,
+        b'.' if (22..=30).contains(&bytes.len()) => {
+            let digits = bytes.len() - 21;
+            let fraction = number(20, bytes.len() - 1)?;
+            if digits <= 3 {
+                fraction * 10_u64.pow(3 - digits as u32)
+            } else {
+                fraction / 10_u64.pow(digits as u32 - 3)
+            }
+        }
+        _ => return None,
+    };
+    Some((((days_since_epoch(year, month, day) * 24 + hour) * 60 + minute) * 60 + second) * 1000 + millis)
+}
+
+/// The inverse of [`civil`] (same source).
+fn days_since_epoch(year: u64, month: u64, day: u64) -> u64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, year_of_era) = (year / 400, year % 400);
+    let shifted_month = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_year = (153 * shifted_month + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
 /// Year, month and day of a number of days since 1970-01-01 (Hinnant, "chrono-compatible low-level date algorithms").
 fn civil(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
@@ -43,6 +89,20 @@ mod tests {
         let mut text = String::new();
         write_rfc3339(&mut text, unix_nanos).unwrap();
         assert_eq!(text, expected);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_written_reads_back_in_milliseconds(nanos in 0_u64..4_107_542_400_000_000_000) {
+            let mut text = String::new();
+            write_rfc3339(&mut text, nanos).unwrap();
+            proptest::prop_assert_eq!(parse_rfc3339_ms(&text), Some(nanos / 1_000_000), "{}", text);
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "[0-9TZ:.+-]{0,32}|\\PC{0,32}") {
+            let _ = parse_rfc3339_ms(&text);
+        }
     }
 
     #[test]

@@ -1,13 +1,19 @@
 //! The vocabulary of workloads: what each is called, what it takes, which series it has and what it needs of the target.
 //! Coordinator and agents read the same entries, so a workload is an entry here and a file in the agent.
 
+mod history;
 mod messages;
+mod read_receipt;
+mod room_read;
 
 use std::fmt;
 use std::str::FromStr;
 
+pub use self::history::{BeforeMode, HistoryWorkload, Mix};
 pub use self::messages::{Inject, InjectError, MessagesWorkload};
-use crate::contract::fixtures::Fixtures;
+pub use self::read_receipt::ReadReceiptWorkload;
+pub use self::room_read::RoomReadWorkload;
+use crate::contract::fixtures::{Fixtures, Room};
 
 /// A setting that only some workloads take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,6 +236,11 @@ pub trait WorkloadPlan {
     fn seed_probes(&self, _seed: u64, _nonce: u64) -> Vec<SeedProbe> {
         Vec::new()
     }
+
+    /// A room's part of the traffic, in any unit: its subscriptions, unless the workload draws rooms otherwise.
+    fn room_weight(&self, room: &Room) -> f64 {
+        room.weight() as f64
+    }
 }
 
 /// A question that a target without our fixtures answers with `not_subscribed`.
@@ -301,6 +312,12 @@ macro_rules! vocabulary {
 vocabulary! {
     /// The chat's message pipeline.
     Messages(MessagesWorkload) = messages::ENTRY,
+    /// Pages of history and of threads.
+    History(HistoryWorkload) = history::ENTRY,
+    /// Rooms marked as read.
+    RoomRead(RoomReadWorkload) = room_read::ENTRY,
+    /// Who has read one's own messages.
+    ReadReceipt(ReadReceiptWorkload) = read_receipt::ENTRY,
 }
 
 impl Workload {
@@ -323,6 +340,13 @@ impl Workload {
         (entry.read)(settings)
     }
 }
+
+/// Reads are slower than sends: the steps begin and end lower.
+const READ_STEPS: (&str, &str) = ("steps", "200,500,1k,2k,5k");
+
+/// The size of what the service answers.
+const REPLY_BYTES: ObservationSpec =
+    ObservationSpec { name: "reply_bytes", words: "bytes per reply", kind: ObservationKind::Size };
 
 /// The site in the subjects and streams of every chat workload.
 const SITE_ID: WorkloadSetting = WorkloadSetting {
@@ -354,12 +378,30 @@ mod tests {
 
     #[test]
     fn every_entry_reads_its_own_settings_back() {
-        let settings = [("preset", "realistic"), ("inject", "canonical"), ("site-id", "s1")];
-        let value = |name: &str| settings.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        let workload = Workload::read("messages", &Given::new(&value)).unwrap();
-        let again = workload.settings();
-        let value = |name: &str| again.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone());
-        assert_eq!(Workload::read(workload.name(), &Given::new(&value)), Ok(workload));
+        for (name, given) in [
+            ("messages", vec![("preset", "realistic"), ("inject", "canonical"), ("site-id", "s1")]),
+            (
+                "history",
+                vec![
+                    ("preset", "history-medium"),
+                    ("mix", "thread:1,history:3"),
+                    ("before-mode", "open:0,scrollback:1"),
+                    ("scrollback-pages", "7"),
+                    ("page-limit", "50"),
+                    ("site-id", "s1"),
+                ],
+            ),
+            ("room-read", vec![("preset", "small"), ("site-id", "s1")]),
+            ("read-receipt", vec![("preset", "history-small"), ("site-id", "s1")]),
+        ] {
+            let value = |name: &str| given.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+            let workload = Workload::read(name, &Given::new(&value)).unwrap();
+            let again = workload.settings();
+            let value = |name: &str| again.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone());
+            assert_eq!(workload.name(), name);
+            assert_eq!(Workload::read(name, &Given::new(&value)), Ok(workload));
+            assert!(again.iter().all(|(key, _)| entry(name).unwrap().setting(key).is_some()), "{again:?}");
+        }
     }
 
     #[test]

@@ -188,8 +188,8 @@ fn csv_has_one_row_per_trial_under_a_stable_header() {
     drop(csv);
     insta::assert_snapshot!(String::from_utf8(bytes).unwrap(), @r"
         step,trial,target_rate,achieved_rate,completion_rate,due,attempted,sent,completed,saturated,underrun,failed_timeout,failed_refused,failed_bad_reply,failed_publish,failed_no_responders,lost,failed_anyway,error_rate,E1_n,E1_p50_ms,E1_p95_ms,E1_p99_ms,E1_max_ms,E2_n,E2_p50_ms,E2_p95_ms,E2_p99_ms,E2_max_ms,clipped,worst_durable,worst_growth,foreign,duplicate,late,void_blocks,verdict,reasons,started_at
-        1,1,1000,1000.000,1000.000,10000,10000,10000,10000,0,0,0,0,0,0,0,0,0.000000000,10000,4.491,4.943,4.983,4.991,10000,19.503,19.951,19.983,19.999,0,MESSAGES_CANONICAL_site-local/message-worker,2,0,0,0,0,PASS,,2026-01-02T03:04:05Z
-        2,1,2000,1000.000,1000.000,10000,10000,10000,10000,0,0,0,0,0,0,0,0,0.000000000,10000,4.491,4.943,4.983,4.991,10000,30.015,312.063,312.063,312.063,0,MESSAGES_CANONICAL_site-local/broadcast-worker,1240,0,0,0,0,TRIP,E2 p95=312ms > 100ms; E2 p99=312ms > 250ms; broadcast-worker pending +1240 > +1000,2026-01-02T03:04:05Z
+        1,1,1000,1000.000,1000.000,10000,10000,10000,10000,0,0,0,0,0,0,0,0,0,0.000000000,10000,4.491,4.943,4.983,4.991,10000,19.503,19.951,19.983,19.999,0,MESSAGES_CANONICAL_site-local/message-worker,2,0,0,0,0,PASS,,2026-01-02T03:04:05Z
+        2,1,2000,1000.000,1000.000,10000,10000,10000,10000,0,0,0,0,0,0,0,0,0,0.000000000,10000,4.491,4.943,4.983,4.991,10000,30.015,312.063,312.063,312.063,0,MESSAGES_CANONICAL_site-local/broadcast-worker,1240,0,0,0,0,TRIP,E2 p95=312ms > 100ms; E2 p99=312ms > 250ms; broadcast-worker pending +1240 > +1000,2026-01-02T03:04:05Z
         ");
 }
 

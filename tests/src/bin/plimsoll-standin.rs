@@ -2,12 +2,14 @@
 
 use anyhow::Context as _;
 use clap::Parser;
+use plimsoll_common::contract::history::HistoryPreset;
 use plimsoll_common::contract::presets::MessagesPreset;
 use plimsoll_tests::standin::config::{
-    BroadcastFaults, GateFaults, Incident, Refusal, Trigger, parse_fraction, parse_reject,
+    BroadcastFaults, GateFaults, Incident, Refusal, Trigger, parse_endpoint_capacity, parse_endpoint_latency,
+    parse_endpoint_reject, parse_fraction, parse_reject,
 };
 use plimsoll_tests::standin::null::{NullAnswers, NullGatekeeper};
-use plimsoll_tests::standin::{Counters, Latency, Stage, StageConfig, Standin, StandinConfig, Storage};
+use plimsoll_tests::standin::{Counters, Endpoint, Latency, Stage, StageConfig, Standin, StandinConfig, Storage};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -47,6 +49,8 @@ struct Args {
     #[command(flatten)]
     stages: Stages,
     #[command(flatten)]
+    reads: Reads,
+    #[command(flatten)]
     faults: Faults,
     #[command(flatten)]
     null: Null,
@@ -72,6 +76,23 @@ struct Stages {
     broadcast_worker_latency: Option<Latency>,
     #[arg(long, value_name = "DELAY")]
     notification_worker_latency: Option<Latency>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Request services (of history, thread, mark-read, read-receipt)")]
+struct Reads {
+    /// Rooms with a history: history-small, history-medium or history-large
+    #[arg(long, value_name = "PRESET", default_value = "history-small")]
+    history_preset: HistoryPreset,
+    /// Requests per second that an endpoint answers, such as history:800; may be repeated
+    #[arg(long, value_name = "ENDPOINT:RATE", value_parser = parse_endpoint_capacity)]
+    endpoint_capacity: Vec<(Endpoint, f64)>,
+    /// Delay of an endpoint's answers, such as thread:exp:5ms; may be repeated
+    #[arg(long, value_name = "ENDPOINT:DELAY", value_parser = parse_endpoint_latency)]
+    endpoint_latency: Vec<(Endpoint, Latency)>,
+    /// Answer an endpoint's every N-th request with an error, such as history:10:internal; may be repeated
+    #[arg(long, value_name = "ENDPOINT:N:REASON", value_parser = parse_endpoint_reject)]
+    endpoint_reject: Vec<(Endpoint, (NonZeroU64, Refusal))>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -130,6 +151,7 @@ const EXAMPLES: &str = "\
 Examples:
   plimsoll-standin --preset medium --message-worker-capacity 2000
   plimsoll-standin --gatekeeper-latency exp:5ms --reject 100:not_subscribed --drop-broadcasts 10%
+  plimsoll-standin --history-preset history-medium --endpoint-capacity history:800 --endpoint-latency thread:exp:5ms
   plimsoll-standin --stall broadcast-worker:1s@5s --incidents-from first-message
   plimsoll-standin --null --null-broadcast";
 
@@ -192,9 +214,9 @@ impl Interrupts {
 }
 
 fn config(args: Args) -> StandinConfig {
-    let Args { stages, faults, .. } = args;
+    let Args { stages, faults, reads, .. } = args;
     let stage = |capacity, latency: Option<Latency>| StageConfig { capacity, latency: latency.unwrap_or_default() };
-    StandinConfig {
+    let mut config = StandinConfig {
         nats_url: args.nats_url,
         creds: args.nats_creds,
         preset: args.preset,
@@ -223,7 +245,19 @@ fn config(args: Args) -> StandinConfig {
         },
         incidents: faults.stall.into_iter().chain(faults.vanish).collect(),
         incidents_from: faults.incidents_from,
+        history: reads.history_preset,
+        endpoints: Default::default(),
+    };
+    for (endpoint, capacity) in reads.endpoint_capacity {
+        config.endpoint_mut(endpoint).speed.capacity = Some(capacity);
     }
+    for (endpoint, latency) in reads.endpoint_latency {
+        config.endpoint_mut(endpoint).speed.latency = latency;
+    }
+    for (endpoint, reject) in reads.endpoint_reject {
+        config.endpoint_mut(endpoint).reject = Some(reject);
+    }
+    config
 }
 
 fn summary(counters: &Counters) -> String {

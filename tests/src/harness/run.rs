@@ -3,6 +3,7 @@
 use super::processes::{Agent, Ended, Process, Program};
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -48,25 +49,26 @@ pub struct Trial {
     pub failed_refused: u64,
     pub failed_bad_reply: u64,
     pub failed_publish: u64,
+    pub failed_no_responders: u64,
     pub lost: u64,
     pub failed_anyway: u64,
     /// None where nothing was attempted.
     pub error_rate: Option<f64>,
-    #[serde(rename = "E1_n")]
+    #[serde(rename = "E1_n", default)]
     pub e1_n: u64,
-    #[serde(rename = "E1_p95_ms")]
+    #[serde(rename = "E1_p95_ms", default)]
     pub e1_p95_ms: Option<f64>,
-    #[serde(rename = "E1_p99_ms")]
+    #[serde(rename = "E1_p99_ms", default)]
     pub e1_p99_ms: Option<f64>,
-    #[serde(rename = "E1_max_ms")]
+    #[serde(rename = "E1_max_ms", default)]
     pub e1_max_ms: Option<f64>,
-    #[serde(rename = "E2_n")]
+    #[serde(rename = "E2_n", default)]
     pub e2_n: u64,
-    #[serde(rename = "E2_p95_ms")]
+    #[serde(rename = "E2_p95_ms", default)]
     pub e2_p95_ms: Option<f64>,
-    #[serde(rename = "E2_p99_ms")]
+    #[serde(rename = "E2_p99_ms", default)]
     pub e2_p99_ms: Option<f64>,
-    #[serde(rename = "E2_max_ms")]
+    #[serde(rename = "E2_max_ms", default)]
     pub e2_max_ms: Option<f64>,
     pub worst_durable: String,
     pub worst_growth: Option<i64>,
@@ -76,6 +78,20 @@ pub struct Trial {
     pub void_blocks: u64,
     pub verdict: Verdict,
     pub reasons: String,
+    /// Every column as it stands, for series and observations of any workload.
+    #[serde(skip)]
+    pub columns: HashMap<String, String>,
+}
+
+impl Trial {
+    /// A column as a number; none where it has no data.
+    ///
+    /// # Panics
+    /// If there is no such column.
+    pub fn number(&self, column: &str) -> Option<f64> {
+        let text = self.columns.get(column).unwrap_or_else(|| panic!("no column {column}: {:?}", self.columns.keys()));
+        text.parse().ok()
+    }
 }
 
 /// What a run ended with.
@@ -228,7 +244,14 @@ impl Running {
 
 fn read_trials(path: &std::path::Path) -> anyhow::Result<Vec<Trial>> {
     let mut reader = csv::Reader::from_path(path).with_context(|| format!("reading {}", path.display()))?;
-    let trials: Result<Vec<Trial>, csv::Error> = reader.deserialize().collect();
+    let header = reader.headers()?.clone();
+    let trial = |record: Result<csv::StringRecord, csv::Error>| {
+        let record = record?;
+        let trial: Trial = record.deserialize(Some(&header))?;
+        let columns = header.iter().zip(&record).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Ok(Trial { columns, ..trial })
+    };
+    let trials: Result<Vec<Trial>, csv::Error> = reader.records().map(trial).collect();
     trials.with_context(|| format!("reading {}", path.display()))
 }
 

@@ -1,6 +1,7 @@
 //! What a stand-in backend is told: where it lives, how fast each stage is, and what it does wrong.
 
 use anyhow::{Context as _, bail, ensure};
+use plimsoll_common::contract::history::HistoryPreset;
 use plimsoll_common::contract::presets::MessagesPreset;
 use plimsoll_common::contract::subjects;
 use std::fmt;
@@ -33,9 +34,71 @@ pub struct StandinConfig {
     pub broadcast_faults: BroadcastFaults,
     pub incidents: Vec<Incident>,
     pub incidents_from: Trigger,
+    /// The rooms whose history is read, beside those of the preset.
+    pub history: HistoryPreset,
+    /// How the request services behave, by [`Endpoint`].
+    pub endpoints: [EndpointConfig; Endpoint::ALL.len()],
+}
+
+/// A request that the history or the room service answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    LoadHistory,
+    GetThread,
+    MarkRead,
+    ReadReceipt,
+}
+
+impl Endpoint {
+    pub const ALL: [Self; 4] = [Self::LoadHistory, Self::GetThread, Self::MarkRead, Self::ReadReceipt];
+
+    /// The end of its subjects.
+    pub const fn operation(self) -> &'static str {
+        match self {
+            Self::LoadHistory => subjects::LOAD_HISTORY,
+            Self::GetThread => subjects::GET_THREAD,
+            Self::MarkRead => subjects::MARK_READ,
+            Self::ReadReceipt => subjects::READ_RECEIPT,
+        }
+    }
+
+    /// The queue group of the service that answers it.
+    pub const fn service(self) -> &'static str {
+        match self {
+            Self::LoadHistory | Self::GetThread => "history-service",
+            Self::MarkRead | Self::ReadReceipt => "room-service",
+        }
+    }
+}
+
+/// How an endpoint behaves. "Every n-th" counts the requests that it answers, from the first.
+#[derive(Debug, Clone, Default)]
+pub struct EndpointConfig {
+    /// How fast it is.
+    pub speed: StageConfig,
+    /// Answers every n-th request with an error envelope.
+    pub reject: Option<(NonZeroU64, Refusal)>,
+    /// Does not answer every n-th request.
+    pub skip_every: Option<NonZeroU64>,
+    /// Says something that is no JSON instead of every n-th answer.
+    pub garbage_every: Option<NonZeroU64>,
+    /// Sends every n-th answer twice.
+    pub duplicate_every: Option<NonZeroU64>,
+    /// With every n-th answer, answers a request that nobody made, to the same inbox.
+    pub foreign_every: Option<NonZeroU64>,
 }
 
 impl StandinConfig {
+    /// How an endpoint behaves, to be changed.
+    pub fn endpoint_mut(&mut self, endpoint: Endpoint) -> &mut EndpointConfig {
+        &mut self.endpoints[endpoint as usize]
+    }
+
+    /// How an endpoint behaves.
+    pub fn endpoint(&self, endpoint: Endpoint) -> &EndpointConfig {
+        &self.endpoints[endpoint as usize]
+    }
+
     /// A healthy backend without limits: preset small, seed 42, site `site-local`, streams in memory.
     pub fn new(nats_url: impl Into<String>) -> Self {
         Self {
@@ -56,6 +119,8 @@ impl StandinConfig {
             broadcast_faults: BroadcastFaults::default(),
             incidents: Vec::new(),
             incidents_from: Trigger::Ready,
+            history: HistoryPreset::Small,
+            endpoints: Default::default(),
         }
     }
 
@@ -86,6 +151,11 @@ impl StandinConfig {
         for stage in Stage::ALL {
             if let Some(capacity) = self.stage(stage).capacity {
                 check_capacity(capacity).with_context(|| format!("capacity of {stage}"))?;
+            }
+        }
+        for endpoint in Endpoint::ALL {
+            if let Some(capacity) = self.endpoint(endpoint).speed.capacity {
+                check_capacity(capacity).with_context(|| format!("capacity of {}", endpoint.operation()))?;
             }
         }
         let fraction = self.broadcast_faults.drop_fraction;
@@ -355,6 +425,42 @@ pub fn parse_reject(given: &str) -> anyhow::Result<(NonZeroU64, Refusal)> {
     Ok((every.parse().with_context(|| format!("{every:?} is no positive number"))?, reason.parse()?))
 }
 
+/// An endpoint by its short name, and the rest after its colon.
+fn endpoint(given: &str) -> anyhow::Result<(Endpoint, &str)> {
+    const NAMES: [&str; 4] = ["history", "thread", "mark-read", "read-receipt"];
+    let (name, rest) = given.split_once(':').context("begin with an endpoint and a colon")?;
+    let at = NAMES.iter().position(|known| *known == name);
+    let at = at.with_context(|| format!("unknown endpoint {name:?}: there are {}", NAMES.join(", ")))?;
+    Ok((Endpoint::ALL[at], rest))
+}
+
+/// `history:800`.
+///
+/// # Errors
+/// Says which part is wrong.
+pub fn parse_endpoint_capacity(given: &str) -> anyhow::Result<(Endpoint, f64)> {
+    let (endpoint, rate) = endpoint(given)?;
+    Ok((endpoint, rate.parse().with_context(|| format!("{rate:?} is no number"))?))
+}
+
+/// `thread:exp:5ms`.
+///
+/// # Errors
+/// Says which part is wrong.
+pub fn parse_endpoint_latency(given: &str) -> anyhow::Result<(Endpoint, Latency)> {
+    let (endpoint, latency) = endpoint(given)?;
+    Ok((endpoint, latency.parse()?))
+}
+
+/// `history:10:internal`.
+///
+/// # Errors
+/// Says which part is wrong.
+pub fn parse_endpoint_reject(given: &str) -> anyhow::Result<(Endpoint, (NonZeroU64, Refusal))> {
+    let (endpoint, reject) = endpoint(given)?;
+    Ok((endpoint, parse_reject(reject)?))
+}
+
 /// `0.1` or `10%`.
 ///
 /// # Errors
@@ -401,6 +507,16 @@ mod tests {
         for wrong in ["worker:1s@5s", "message-worker:1s", "message-worker@5s", "all:x@1s"] {
             assert!(Incident::parse_stall(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn endpoints_are_read() {
+        assert_eq!(parse_endpoint_capacity("history:800").unwrap(), (Endpoint::LoadHistory, 800.0));
+        assert_eq!(parse_endpoint_latency("thread:5ms").unwrap(), (Endpoint::GetThread, Latency::Fixed(5 * MS)));
+        let (endpoint, (every, refusal)) = parse_endpoint_reject("mark-read:10:internal").unwrap();
+        assert_eq!((endpoint, every.get(), refusal), (Endpoint::MarkRead, 10, Refusal::Internal));
+        let error = parse_endpoint_capacity("read:1").unwrap_err().to_string();
+        assert!(error.contains("read-receipt"), "{error}");
     }
 
     #[test]

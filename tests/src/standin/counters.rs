@@ -1,6 +1,6 @@
 //! What a stand-in backend has done so far: the truth that a test compares a report with.
 
-use super::config::Stage;
+use super::config::{Endpoint, Stage};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -46,6 +46,10 @@ pub struct Counters {
     pub broadcasts_dropped: Counter,
     pub broadcasts_duplicated: Counter,
     pub broadcasts_foreign: Counter,
+    /// Requests answered as asked, by [`Endpoint`].
+    pub answered: [Counter; Endpoint::ALL.len()],
+    /// Requests answered with an error envelope, by [`Endpoint`].
+    pub rejected: [Counter; Endpoint::ALL.len()],
 }
 
 impl Counters {

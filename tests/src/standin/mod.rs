@@ -14,10 +14,11 @@ mod gatekeeper;
 mod ids;
 mod jetstream;
 pub mod null;
+mod reads;
 pub mod service;
 mod stage;
 
-pub use config::{Latency, Stage, StageConfig, StandinConfig, Storage};
+pub use config::{Endpoint, EndpointConfig, Latency, Stage, StageConfig, StandinConfig, Storage};
 pub use counters::Counters;
 
 use anyhow::{Context as _, anyhow};
@@ -28,6 +29,7 @@ use gatekeeper::Gatekeeper;
 use plimsoll_common::contract::fixtures::Fixtures;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
+use reads::{Archive, EndpointCommand, Reader, ReaderParts};
 use stage::{Command, Role, Tools, Worker, WorkerParts};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -42,6 +44,7 @@ const COMMANDS: usize = 64;
 pub struct Standin {
     counters: Arc<Counters>,
     commands: Vec<mpsc::Sender<Command>>,
+    endpoints: Vec<mpsc::Sender<EndpointCommand>>,
     ended: Option<oneshot::Receiver<anyhow::Result<()>>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -55,19 +58,21 @@ impl Standin {
         config.check()?;
         let counters = Arc::new(Counters::default());
         let (senders, receivers): (Vec<_>, Vec<_>) = Stage::ALL.iter().map(|_| mpsc::channel(COMMANDS)).unzip();
+        let (endpoints, endpoint_receivers): (Vec<_>, Vec<_>) =
+            Endpoint::ALL.iter().map(|_| mpsc::channel(COMMANDS)).unzip();
         let (ready_sender, ready) = oneshot::channel();
         let (ended_sender, ended) = oneshot::channel();
         let theirs = Arc::clone(&counters);
         let thread = std::thread::Builder::new().name("standin".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let outcome = match runtime {
-                Ok(runtime) => runtime.block_on(serve(config, theirs, receivers, ready_sender)),
+                Ok(runtime) => runtime.block_on(serve(config, theirs, receivers, endpoint_receivers, ready_sender)),
                 Err(error) => Err(error.into()),
             };
             // Nobody may be waiting any more.
             let _ = ended_sender.send(outcome);
         })?;
-        let mut standin = Self { counters, commands: senders, ended: Some(ended), thread: Some(thread) };
+        let mut standin = Self { counters, commands: senders, endpoints, ended: Some(ended), thread: Some(thread) };
         match ready.await {
             Ok(()) => Ok(standin),
             Err(_) => match standin.join().await {
@@ -121,12 +126,25 @@ impl Standin {
         answered.await.context("the stage ended")?
     }
 
+    /// Nobody answers the endpoint's requests from now on: NATS says so to whoever asks.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub async fn leave(&self, endpoint: Endpoint) -> anyhow::Result<()> {
+        let (answer, answered) = oneshot::channel();
+        let sender = self.endpoints.get(endpoint as usize).context("the stand-in is shutting down")?;
+        let gone = || anyhow!("{} has ended", endpoint.operation());
+        sender.send(EndpointCommand::Leave(answer)).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())
+    }
+
     /// Stops all stages. Streams and durables stay.
     ///
     /// # Errors
     /// What ended a stage before its time.
     pub async fn shutdown(mut self) -> anyhow::Result<()> {
         self.commands.clear();
+        self.endpoints.clear();
         self.join().await
     }
 
@@ -169,6 +187,7 @@ async fn serve(
     config: StandinConfig,
     counters: Arc<Counters>,
     receivers: Vec<mpsc::Receiver<Command>>,
+    endpoint_receivers: Vec<mpsc::Receiver<EndpointCommand>>,
     ready: oneshot::Sender<()>,
 ) -> anyhow::Result<()> {
     let clock = Clock::start();
@@ -200,9 +219,18 @@ async fn serve(
         };
         workers.push(Worker::new(parts, role).await?.run());
     }
+    let archive = Arc::new(Archive::new(&config, Arc::clone(&directory), &clock));
+    let mut endpoints = Vec::new();
+    for (endpoint, commands) in Endpoint::ALL.into_iter().zip(endpoint_receivers) {
+        let client = jetstream::connect(&config, endpoint.operation()).await?;
+        let faults = config.endpoint(endpoint).clone();
+        let parts =
+            ReaderParts { client, archive: Arc::clone(&archive), counters: Arc::clone(&counters), clock, commands };
+        endpoints.push(Reader::new(endpoint, faults, config.seed, parts).await?.run());
+    }
     // If nobody waits for it, the commands have ended too, and so do the workers.
     let _ = ready.send(());
-    futures::future::try_join_all(workers).await?;
+    futures::try_join!(futures::future::try_join_all(workers), futures::future::try_join_all(endpoints))?;
     for client in clients {
         client.flush().await.context("flushing the last acknowledgements")?;
     }

@@ -1,0 +1,219 @@
+//! Reading pages of rooms' history and of threads. A scroll is a chain of requests: when the reply to one is here and was a
+//! full page, the next one is ready and asks for what lies before it. The schedule decides when it leaves.
+
+use std::collections::VecDeque;
+use std::io::Write as _;
+
+use async_nats::Message;
+use bytes::{BufMut as _, BytesMut};
+use plimsoll_common::contract::history::{RoomHistory, message_id};
+use plimsoll_common::contract::read::{Page, read_page};
+use plimsoll_common::contract::subjects;
+use plimsoll_common::plan::HistoryWorkload;
+use rand::RngExt as _;
+use rand_chacha::ChaCha8Rng;
+
+use super::replies::Replies;
+use super::room_requests::{Askers, below, is_open, status};
+use super::{Aside, Incoming, Outgoing, Probe, Setup, Subscription, Workload};
+use crate::core::ledger::{Choice, Kind, Ledger, Outcome};
+
+/// Kinds of operation, and the place of their subjects.
+const HISTORY: u8 = 0;
+const THREAD: u8 = 1;
+
+/// Observations, in the order of the vocabulary.
+const REPLY_BYTES: u8 = 0;
+const ROWS: u8 = 1;
+const EMPTY: u8 = 2;
+const FALLBACK: u8 = 3;
+
+/// Scrolls that wait for their next request; beyond it the oldest is dropped, as a user who lost interest.
+const MOST_SCROLLS: usize = 4096;
+const CHUNK_BYTES: usize = 64 * 1024;
+/// `{"before":…,"limit":…}`, or a thread's.
+const MOST_BODY_BYTES: usize = 160;
+
+// The content of a choice. History: when the page ends, in Unix milliseconds (44 bits, 0: now), which page of its scroll it is
+// (8 bits, 0: of none), and whether it stands for a thread that its room does not have. Thread: the parent's index.
+const PAGE_SHIFT: u32 = 44;
+const FELL_BACK: u64 = 1 << 63;
+
+/// Where a scroll goes on.
+#[derive(Debug, Clone, Copy)]
+struct Scroll {
+    place: u32,
+    actor: u32,
+    before_ms: u64,
+    page: u8,
+}
+
+/// Pages of history and of threads.
+pub struct History {
+    plan: HistoryWorkload,
+    askers: Askers,
+    replies: Replies,
+    /// Per place: the messages that have a thread.
+    threads: Vec<Vec<u32>>,
+    ready: VecDeque<Scroll>,
+    chunk: BytesMut,
+}
+
+impl History {
+    fn open(&self, chance: &mut ChaCha8Rng, page: u8, flags: u64) -> Choice {
+        let (place, actor) = self.askers.draw(chance);
+        Choice { place, actor, content: u64::from(page) << PAGE_SHIFT | flags, kind: HISTORY }
+    }
+
+    fn history(&mut self, chance: &mut ChaCha8Rng) -> Choice {
+        let mode = self.plan.before_mode;
+        if below(chance.random(), u64::from(mode.open) + u64::from(mode.scrollback)) < u64::from(mode.open) {
+            return self.open(chance, 0, 0);
+        }
+        match self.ready.pop_front() {
+            Some(Scroll { place, actor, before_ms, page }) => {
+                Choice { place, actor, content: u64::from(page) << PAGE_SHIFT | before_ms, kind: HISTORY }
+            }
+            None => self.open(chance, 1, 0),
+        }
+    }
+
+    fn thread(&mut self, chance: &mut ChaCha8Rng) -> Choice {
+        loop {
+            let (place, actor) = self.askers.draw(chance);
+            let threads = &self.threads[place as usize];
+            if !threads.is_empty() {
+                let parent = threads[below(chance.random(), threads.len() as u64) as usize];
+                return Choice { place, actor, content: u64::from(parent), kind: THREAD };
+            }
+            // Where no history is read there is no series to fall back to: another room.
+            if self.plan.reads_history() {
+                return Choice { place, actor, content: FELL_BACK, kind: HISTORY };
+            }
+        }
+    }
+
+    /// A full page of a scroll makes the next one ready.
+    fn go_on(&mut self, choice: Choice, page: &Page) {
+        let number = (choice.content >> PAGE_SHIFT) as u8;
+        let full = page.rows == u64::from(self.plan.page_limit);
+        let Some(before_ms) = page.oldest_ms.filter(|_| full && number > 0 && number < self.plan.scrollback_pages)
+        else {
+            return;
+        };
+        if self.ready.len() == MOST_SCROLLS {
+            self.ready.pop_front();
+        }
+        self.ready.push_back(Scroll { place: choice.place, actor: choice.actor, before_ms, page: number + 1 });
+    }
+
+    fn observe(&mut self, choice: Choice, page: &Page, bytes: usize, aside: &mut Aside) {
+        aside.observed.extend([(REPLY_BYTES, bytes as u64), (ROWS, page.rows)]);
+        if page.rows == 0 {
+            aside.observed.push((EMPTY, 0));
+        }
+        if choice.kind == HISTORY {
+            if choice.content & FELL_BACK != 0 {
+                aside.observed.push((FALLBACK, 0));
+            }
+            self.go_on(choice, page);
+        }
+    }
+
+    /// The series of a kind: those that are read, in their order.
+    fn series(&self, kind: u8) -> u32 {
+        u32::from(kind == THREAD && self.plan.reads_history())
+    }
+}
+
+impl Workload for History {
+    type Plan = HistoryWorkload;
+
+    fn new(plan: &HistoryWorkload, setup: Setup<'_>) -> Result<Self, String> {
+        let askers = Askers::new(&setup, &plan.site_id, &[subjects::LOAD_HISTORY, subjects::GET_THREAD]);
+        let seed = setup.dealt().seed;
+        let threads =
+            |room| if plan.reads_threads() { RoomHistory::new(plan.preset, seed, room).threads() } else { vec![] };
+        let threads: Vec<Vec<u32>> = askers.places().iter().map(|place| threads(place.room)).collect();
+        if !plan.reads_history() && !threads.is_empty() && threads.iter().all(Vec::is_empty) {
+            return Err("no room here has a thread: take fewer agents or a mix with history".to_owned());
+        }
+        Ok(Self {
+            threads,
+            replies: Replies::new(setup.inbox, "r"),
+            plan: plan.clone(),
+            ready: VecDeque::new(),
+            chunk: BytesMut::new(),
+            askers,
+        })
+    }
+
+    fn kinds(&self) -> Vec<Kind> {
+        let kind = |kind| {
+            let series = self.series(kind);
+            Kind::replied(&[series], series)
+        };
+        vec![kind(HISTORY), kind(THREAD)]
+    }
+
+    fn subscriptions(&self) -> Vec<Subscription> {
+        vec![self.replies.subscription(0)]
+    }
+
+    fn probes(&self) -> Vec<Probe> {
+        let probes = self.askers.probes("start the history service, and check --site-id");
+        let read = [self.plan.reads_history(), self.plan.reads_threads()];
+        probes.into_iter().zip(read).filter(|(_, read)| *read).map(|(probe, _)| probe).collect()
+    }
+
+    fn choose(&mut self, chance: &mut ChaCha8Rng) -> Choice {
+        let mix = self.plan.mix;
+        let thread = if self.plan.reads_threads() { mix.thread } else { 0 };
+        if below(chance.random(), (u64::from(mix.history) + u64::from(thread)).max(1)) < u64::from(mix.history) {
+            self.history(chance)
+        } else {
+            self.thread(chance)
+        }
+    }
+
+    fn message(&mut self, sequence: u64, choice: Choice) -> Outgoing {
+        if self.chunk.capacity() < MOST_BODY_BYTES {
+            // The old chunk lives on in the bodies cut from it.
+            self.chunk = BytesMut::with_capacity(CHUNK_BYTES);
+        }
+        let limit = self.plan.page_limit;
+        let mut body = (&mut self.chunk).writer();
+        // Writing to memory does not fail.
+        let _ = if choice.kind == THREAD {
+            let parent = message_id(&self.askers.place(choice).room_id, choice.content as u32);
+            write!(body, "{{\"threadMessageId\":\"{parent}\",\"limit\":{limit}}}")
+        } else {
+            match choice.content & ((1 << PAGE_SHIFT) - 1) {
+                0 => write!(body, "{{\"limit\":{limit}}}"),
+                before_ms => write!(body, "{{\"before\":{before_ms},\"limit\":{limit}}}"),
+            }
+        };
+        Outgoing {
+            subject: self.askers.subject(choice, usize::from(choice.kind)),
+            reply: Some(self.replies.subject(sequence)),
+            headers: None,
+            payload: self.chunk.split().freeze(),
+        }
+    }
+
+    fn incoming(&mut self, _: u32, message: &Message, ledger: &Ledger, aside: &mut Aside) -> Incoming {
+        let Some(sequence) = self.replies.sequence(&message.subject) else { return Incoming::Foreign };
+        let Some(choice) = ledger.choice_ever(sequence) else {
+            // Long given up, or never sent: the ledger says which.
+            return Incoming::Answer { sequence, series: 0, outcome: Outcome::Unreadable };
+        };
+        let outcome = status(message).unwrap_or_else(|| {
+            let (answer, page) = read_page(&message.payload);
+            if let Some(page) = page.filter(|_| is_open(ledger, sequence)) {
+                self.observe(choice, &page, message.payload.len(), aside);
+            }
+            answer.into()
+        });
+        Incoming::Answer { sequence, series: self.series(choice.kind), outcome }
+    }
+}

@@ -1,0 +1,166 @@
+//! The read workloads: history, room-read and read-receipt find a capacity that is set, and cannot be flattered.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use plimsoll_common::contract::history::HistoryPreset;
+use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
+use plimsoll_tests::harness::processes::Agent;
+use plimsoll_tests::harness::run::{Outcome, Run, Trial, Verdict};
+use plimsoll_tests::standin::config::Refusal;
+use plimsoll_tests::standin::{Endpoint, Standin, StandinConfig};
+
+fn every(n: u64) -> Option<NonZeroU64> {
+    NonZeroU64::new(n)
+}
+
+/// A run of a workload against a stand-in, after which both are gone.
+async fn hold(
+    change: impl FnOnce(&mut StandinConfig),
+    run: impl FnOnce(Run) -> Run,
+    workload: &str,
+    preset: &str,
+) -> anyhow::Result<Outcome> {
+    let _exclusive = Exclusive::acquire()?;
+    let server = NatsServer::start(NatsOptions::default())?;
+    let mut config = StandinConfig::new(server.url());
+    change(&mut config);
+    let standin = Standin::start(config).await?;
+    let first = Run::new(&server.url(), preset).flag("--workload", workload).warmup(Duration::from_secs(1));
+    let run = run(first.hold(Duration::from_secs(4)).steps(&[300.0]));
+    let outcome = tokio::task::spawn_blocking(move || run.finish()).await??;
+    standin.shutdown().await?;
+    Ok(outcome)
+}
+
+async fn trial(workload: &str, change: impl FnOnce(&mut StandinConfig)) -> anyhow::Result<Trial> {
+    let preset = if workload == "room-read" { "small" } else { "history-small" };
+    let outcome = hold(change, |run| run, workload, preset).await?;
+    Ok(outcome.trial_at(300.0)?.clone())
+}
+
+fn check_found(outcome: &Outcome, signal: &str) -> anyhow::Result<()> {
+    let (below, above) = (outcome.trial_at(300.0)?, outcome.trial_at(900.0)?);
+    assert_eq!((below.verdict, above.verdict), (Verdict::Pass, Verdict::Trip), "{outcome}");
+    assert!(above.reasons.contains(signal), "{outcome}");
+    assert_eq!((outcome.max_rps(), outcome.code()), (Some(300.0), Some(0)), "{outcome}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_read_workload_finds_the_capacity_of_its_endpoint() -> anyhow::Result<()> {
+    for (workload, preset, endpoint, signal) in [
+        ("history", "history-small", Endpoint::LoadHistory, "history p95"),
+        ("room-read", "small", Endpoint::MarkRead, "room-read p95"),
+        ("read-receipt", "history-small", Endpoint::ReadReceipt, "read-receipt p95"),
+    ] {
+        let slow = |config: &mut StandinConfig| config.endpoint_mut(endpoint).speed.capacity = Some(600.0);
+        check_found(&hold(slow, |run| run.steps(&[300.0, 900.0]), workload, preset).await?, signal)?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn history_and_thread_are_judged_apart_by_two_agents_that_scroll() -> anyhow::Result<()> {
+    let agents = Agent::start_many(2)?;
+    let slow_threads = |config: &mut StandinConfig| {
+        config.history = HistoryPreset::Medium;
+        config.endpoint_mut(Endpoint::GetThread).speed.capacity = Some(100.0);
+    };
+    let run = |run: Run| run.agents(&agents).flag("--mix", "history:50,thread:50").flag("--page-limit", 10);
+    let outcome = hold(slow_threads, run, "history", "history-medium").await?;
+    let trial = outcome.trial_at(300.0)?;
+    assert_eq!(trial.verdict, Verdict::Trip, "{outcome}");
+    assert!(trial.reasons.contains("thread p95") && !trial.reasons.contains("history p"), "{outcome}");
+    let (history, thread) = (trial.number("history_n").unwrap(), trial.number("thread_n").unwrap());
+    assert!((history + thread - trial.attempted as f64).abs() < 0.5, "{outcome}");
+    assert!((0.4..0.6).contains(&(thread / trial.attempted as f64)), "{outcome}");
+    // Pages are full, threads have three replies, and scrolling never leaves the room's history.
+    let rows = trial.number("rows_mean").unwrap();
+    assert!((3.0..10.0).contains(&rows) && trial.number("rows_max") == Some(10.0), "{outcome}");
+    assert_eq!(trial.number("empty_replies_count"), Some(0.0), "{outcome}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn error_envelopes_are_failures_and_no_samples() -> anyhow::Result<()> {
+    for (workload, endpoint, n) in [
+        ("history", Endpoint::LoadHistory, "history_n"),
+        ("room-read", Endpoint::MarkRead, "room-read_n"),
+        ("read-receipt", Endpoint::ReadReceipt, "read-receipt_n"),
+    ] {
+        let refuse = |config: &mut StandinConfig| {
+            config.endpoint_mut(endpoint).reject = every(1).map(|n| (n, Refusal::Unavailable));
+        };
+        let trial = trial(workload, refuse).await?;
+        assert_eq!(trial.verdict, Verdict::Trip, "{trial:?}");
+        assert_eq!((trial.failed_refused, trial.number(n)), (trial.attempted, Some(0.0)), "{trial:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn replies_that_never_come_enter_the_series() -> anyhow::Result<()> {
+    let trial = trial("history", |config| config.endpoint_mut(Endpoint::LoadHistory).skip_every = every(4)).await?;
+    assert_eq!(trial.verdict, Verdict::Trip, "{trial:?}");
+    assert!(trial.failed_timeout > trial.attempted / 5, "{trial:?}");
+    assert_eq!(trial.number("history_n"), Some(trial.attempted as f64), "{trial:?}");
+    assert!(trial.number("history_p95_ms") >= Some(2_900.0), "{trial:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn foreign_and_second_replies_change_nothing_and_garbage_fails() -> anyhow::Result<()> {
+    let noise = |config: &mut StandinConfig| {
+        let endpoint = config.endpoint_mut(Endpoint::LoadHistory);
+        endpoint.foreign_every = every(3);
+        endpoint.duplicate_every = every(3);
+    };
+    let clean = trial("history", noise).await?;
+    assert_eq!((clean.verdict, clean.completed), (Verdict::Pass, clean.attempted), "{clean:?}");
+    assert_eq!(clean.number("history_n"), Some(clean.attempted as f64), "{clean:?}");
+    assert_eq!(clean.number("rows_count"), Some(clean.attempted as f64), "{clean:?}");
+    assert!(clean.foreign > clean.attempted / 4 && clean.duplicate > clean.attempted / 4, "{clean:?}");
+    let garbage =
+        trial("history", |config| config.endpoint_mut(Endpoint::LoadHistory).garbage_every = every(2)).await?;
+    assert!(garbage.failed_bad_reply > garbage.attempted / 3, "{garbage:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_there_stops_the_run_before_it_and_is_a_failure_of_its_own_in_it() -> anyhow::Result<()> {
+    let _exclusive = Exclusive::acquire()?;
+    let server = NatsServer::start(NatsOptions::default())?;
+    let run = || {
+        let run = Run::new(&server.url(), "history-small").flag("--workload", "history").warmup(Duration::from_secs(1));
+        run.hold(Duration::from_secs(4)).steps(&[300.0])
+    };
+    let absent = run();
+    let absent = tokio::task::spawn_blocking(move || absent.finish()).await??;
+    assert!(absent.trials.is_empty() && absent.code() == Some(2), "{absent}");
+    assert!(absent.ended.stderr.contains("start the history service"), "{absent}");
+
+    let standin = Standin::start(StandinConfig::new(server.url())).await?;
+    let running = run();
+    let mut running = tokio::task::spawn_blocking(move || running.start()).await??;
+    let running = tokio::task::spawn_blocking(move || running.wait_for_hold().map(|()| running)).await??;
+    standin.leave(Endpoint::LoadHistory).await?;
+    let outcome = tokio::task::spawn_blocking(move || running.finish()).await??;
+    standin.shutdown().await?;
+    let trial = outcome.trial_at(300.0)?;
+    assert_eq!(trial.verdict, Verdict::Trip, "{outcome}");
+    assert!(trial.failed_no_responders > trial.attempted / 4, "{outcome}");
+    assert_eq!(trial.completed + trial.failed_no_responders, trial.attempted, "{outcome}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn settings_of_another_workload_are_refused_with_who_takes_them() -> anyhow::Result<()> {
+    let run = Run::new("nats://127.0.0.1:1", "small").flag("--mix", "history:1,thread:1");
+    let outcome = tokio::task::spawn_blocking(move || run.finish()).await??;
+    assert_eq!(outcome.code(), Some(2), "{outcome}");
+    let words = "--mix: the workload messages does not take it: only history";
+    assert!(outcome.ended.stderr.contains(words), "{outcome}");
+    Ok(())
+}
