@@ -4,8 +4,8 @@ use std::io::Write as _;
 
 use async_nats::{HeaderMap, Message, StatusCode, Subject};
 use bytes::{Bytes, BytesMut};
-use plimsoll_common::contract::fixtures::{RoomKind, account, user_id};
-use plimsoll_common::contract::ids::{IdCodec, Owner};
+use plimsoll_common::contract::fixtures::{RoomKind, account, thread_parent_id, user_id};
+use plimsoll_common::contract::ids::{IdCodec, MESSAGE_ID_BYTES, Owner};
 use plimsoll_common::contract::presets::PresetShape;
 use plimsoll_common::contract::read::{Ack, broadcast_message_id, classify_ack};
 use plimsoll_common::contract::{subjects, time, write};
@@ -66,9 +66,23 @@ pub struct Messages {
     ack_prefix: String,
     created_at: String,
     content: Vec<u8>,
+    /// Per place: the messages that are replied to; empty where nothing is.
+    parents: Vec<Vec<[u8; MESSAGE_ID_BYTES]>>,
 }
 
 impl Messages {
+    /// The pipeline driven with replies to so many seeded messages of every room.
+    pub(super) fn with_parents(
+        plan: &MessagesWorkload,
+        parents_per_room: u16,
+        setup: Setup<'_>,
+    ) -> Result<Self, String> {
+        let seed = setup.dealt().seed;
+        let parents = |room| (0..u32::from(parents_per_room)).map(|at| thread_parent_id(seed, room, at)).collect();
+        let parents = setup.part.hand.pieces.iter().map(|piece| parents(piece.room)).collect();
+        Ok(Self { parents, ..Self::new(plan, setup)? })
+    }
+
     /// The content of an operation: letters that need no escape in JSON, after a mention where one was drawn.
     fn fill_content(&mut self, choice: Choice) {
         let (at, length, mention) = unpack_content(choice.content as u32);
@@ -95,8 +109,14 @@ impl Messages {
 
     fn frontdoor(&mut self, sequence: u64, choice: Choice) -> Outgoing {
         let (message_id, request_id) = (self.ids.message_id(sequence), self.ids.request_id(sequence));
-        self.body_space(self.content.len() + 256);
-        write::write_send_request(&mut self.chunk, &message_id, &request_id, &self.content);
+        self.body_space(self.content.len() + 320);
+        match self.parents.get(choice.place as usize) {
+            Some(parents) => {
+                let parent = &parents[(choice.content >> u32::BITS) as usize];
+                write::write_thread_reply(&mut self.chunk, &message_id, &request_id, parent, &self.content);
+            }
+            None => write::write_send_request(&mut self.chunk, &message_id, &request_id, &self.content),
+        }
         let payload = self.chunk.split().freeze();
         let subject = self.sender(choice).subject.clone();
         Outgoing { subject, reply: None, headers: None, payload }
@@ -240,6 +260,7 @@ impl Workload for Messages {
             ids: setup.ids,
             created_at: String::new(),
             content: Vec::new(),
+            parents: Vec::new(),
         })
     }
 
@@ -253,10 +274,11 @@ impl Workload for Messages {
         for place in &self.places {
             repliers.extend(place.senders.iter().map(|sender| sender.user));
             match place.kind {
-                RoomKind::Channel => {
+                RoomKind::Channel if self.parents.is_empty() => {
                     subscriptions.push(Subscription { subject: subjects::room_event(&place.room_id), tag: ROOM_EVENT })
                 }
-                RoomKind::Dm => listeners.extend(place.senders.iter().map(|sender| sender.user)),
+                // A reply in a thread goes to those who follow it, each a copy, as everything does in a direct message.
+                RoomKind::Channel | RoomKind::Dm => listeners.extend(place.senders.iter().map(|sender| sender.user)),
             }
         }
         let unique = |users: &mut Vec<u32>| {
@@ -299,7 +321,8 @@ impl Workload for Messages {
         let length = shortest as usize + below(bits << 16, u64::from(longest - shortest) + 1) as usize;
         let mention = self.shape.mention_rate > 0.0 && chance.random::<f64>() < self.shape.mention_rate;
         let content = u64::from(pack_content((bits >> 48) as usize, length, mention));
-        Choice { place, actor, content, kind: 0 }
+        let parent = self.parents.get(place as usize).map_or(0, |parents| below(chance.random(), parents.len() as u64));
+        Choice { place, actor, content: parent << u32::BITS | content, kind: 0 }
     }
 
     fn message(&mut self, sequence: u64, choice: Choice) -> Outgoing {

@@ -8,6 +8,7 @@ pub mod read_receipt;
 pub mod replies;
 pub mod room_read;
 mod room_requests;
+pub mod thread;
 
 use std::sync::Arc;
 
@@ -29,6 +30,10 @@ macro_rules! for_workload {
         match $workload {
             plimsoll_common::plan::Workload::Messages($plan) => {
                 type $kind = $crate::workload::messages::Messages;
+                $body
+            }
+            plimsoll_common::plan::Workload::Thread($plan) => {
+                type $kind = $crate::workload::thread::Thread;
                 $body
             }
             plimsoll_common::plan::Workload::History($plan) => {

@@ -119,6 +119,18 @@ pub fn room_key(seed: u64, room_index: u32) -> [u8; 32] {
     key
 }
 
+/// The id of the message that was seeded as parent number `parent` of a thread in a room: 20 characters of base62.
+pub fn thread_parent_id(seed: u64, room_index: u32, parent: u32) -> [u8; 20] {
+    const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut chance = stream(seed, Purpose::ThreadParents, u64::from(room_index) << 32 | u64::from(parent));
+    std::array::from_fn(|_| LETTERS[below(&mut chance, 62) as usize])
+}
+
+/// The member of a room who wrote its parent number `parent`.
+pub fn thread_parent_author(room: &Room, parent: u32) -> u32 {
+    room.members[parent as usize % room.members.len()]
+}
+
 /// `u-000007`
 pub fn user_id(user: u32) -> String {
     format!("u-{user:06}")
@@ -327,6 +339,15 @@ mod tests {
         assert_eq!((dm.id().as_str(), dm.name().as_str()), ("u-000002u-000007", "room-99"));
         assert_eq!((user_id(7).as_str(), account(7).as_str()), ("u-000007", "user-7"));
         assert_eq!((eng_name(7), chinese_name(7)), ("Carol Lee", "卡蘿"));
+    }
+
+    #[test]
+    fn thread_parents_have_ids_that_the_gatekeeper_takes_and_none_twice() {
+        let ids: HashSet<[u8; 20]> =
+            (0..50).flat_map(|room| (0..8).map(move |parent| thread_parent_id(42, room, parent))).collect();
+        assert_eq!(ids.len(), 400);
+        assert!(ids.iter().flatten().all(u8::is_ascii_alphanumeric));
+        assert_eq!(thread_parent_id(42, 3, 1), thread_parent_id(42, 3, 1));
     }
 
     #[test]

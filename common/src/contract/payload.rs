@@ -28,6 +28,9 @@ pub struct SendRequest<'a> {
     /// The message that this one quotes; the gatekeeper looks it up and refuses where it is not to be had.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub quoted_parent_message_id: Option<Cow<'a, str>>,
+    /// The message that this one replies to in a thread.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub thread_parent_message_id: Option<Cow<'a, str>>,
 }
 
 /// A message as the gatekeeper has accepted it: its answer to a send, and part of the canonical event and the broadcast.
@@ -49,6 +52,9 @@ pub struct Message<'a> {
     /// When the gatekeeper accepted it, RFC 3339 in UTC.
     #[serde(borrow)]
     pub created_at: Cow<'a, str>,
+    /// The message that this one replies to in a thread.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub thread_parent_message_id: Option<Cow<'a, str>>,
     /// Who sent it; in broadcasts only.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<Participant<'a>>,

@@ -15,6 +15,7 @@ pub(super) enum Purpose {
     DmPairs = 3,
     RoomKey = 4,
     HistoryMembers = 5,
+    ThreadParents = 6,
 }
 
 /// The random stream number `stream` of a purpose under a seed.

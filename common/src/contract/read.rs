@@ -339,7 +339,7 @@ mod tests {
         fn a_broadcast_names_its_message_encrypted_or_not(id in "[0-9A-Za-z]{20}", name in "\\PC{0,12}", encrypted: bool) {
             let message = Message {
                 id: id.as_str().into(), room_id: "r".into(), user_id: "u".into(), user_account: "a".into(),
-                user_display_name: None, content: name.as_str().into(), created_at: "t".into(), sender: None,
+                user_display_name: None, content: name.as_str().into(), created_at: "t".into(), thread_parent_message_id: None, sender: None,
             };
             let secret = EncryptedMessage { version: 0, nonce: "n".into(), ciphertext: "c".into() };
             let event = RoomEvent {

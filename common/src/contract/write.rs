@@ -8,6 +8,24 @@ pub fn write_send_request(buf: &mut BytesMut, id: &[u8], request_id: &[u8], cont
     put(buf, &[b"{\"id\":\"", id, b"\",\"content\":\"", content, b"\",\"requestId\":\"", request_id, b"\"}"]);
 }
 
+/// Appends the body of a send that replies in the thread of the message `parent`, under the same conditions.
+pub fn write_thread_reply(buf: &mut BytesMut, id: &[u8], request_id: &[u8], parent: &[u8], content: &[u8]) {
+    put(
+        buf,
+        &[
+            b"{\"id\":\"",
+            id,
+            b"\",\"content\":\"",
+            content,
+            b"\",\"requestId\":\"",
+            request_id,
+            b"\",\"threadParentMessageId\":\"",
+            parent,
+            b"\"}",
+        ],
+    );
+}
+
 /// Appends the body of a canonical `created` event. The parts are written as they are, so they must already be JSON-safe.
 /// `timestamp_ms` is in Unix milliseconds.
 #[expect(clippy::too_many_arguments, reason = "one argument per field; a struct of slices would only rename them")]
@@ -86,7 +104,15 @@ mod tests {
             let mut buf = BytesMut::new();
             write_send_request(&mut buf, id.as_bytes(), request.as_bytes(), escaped(&content).as_bytes());
             let read: SendRequest = serde_json::from_slice(&buf).unwrap();
-            prop_assert_eq!(read, SendRequest { id: id.into(), content: content.into(), request_id: request.into(), quoted_parent_message_id: None });
+            let (thread_parent_message_id, quoted_parent_message_id) = (None, None);
+            let sent = SendRequest { id: id.into(), content: content.into(), request_id: request.into(), thread_parent_message_id, quoted_parent_message_id };
+            prop_assert_eq!(&read, &sent);
+            let mut buf = BytesMut::new();
+            let (id, request) = (sent.id.as_bytes(), sent.request_id.as_bytes());
+            write_thread_reply(&mut buf, id, request, b"0aZ9kLmN3pQrS7tUvWxY", escaped(&sent.content).as_bytes());
+            let read: SendRequest = serde_json::from_slice(&buf).unwrap();
+            let parent = Some("0aZ9kLmN3pQrS7tUvWxY".into());
+            prop_assert_eq!(read, SendRequest { thread_parent_message_id: parent, ..sent.clone() });
         }
 
         #[test]

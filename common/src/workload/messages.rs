@@ -126,7 +126,7 @@ fn seed_probe(room: &Room, user: u32, site: &str, nonce: u64, number: usize) -> 
 }
 
 /// The stream of a durable of the message pipeline: the gatekeeper reads sends, all others what it accepted.
-fn pipeline_stream(durable: &str, site: &str) -> String {
+pub(super) fn pipeline_stream(durable: &str, site: &str) -> String {
     if durable == subjects::GATEKEEPER { subjects::messages_stream(site) } else { subjects::canonical_stream(site) }
 }
 

@@ -5,6 +5,7 @@ mod history;
 mod messages;
 mod read_receipt;
 mod room_read;
+mod thread;
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,6 +14,7 @@ pub use self::history::{BeforeMode, HistoryWorkload, Mix};
 pub use self::messages::{Inject, InjectError, MessagesWorkload};
 pub use self::read_receipt::ReadReceiptWorkload;
 pub use self::room_read::RoomReadWorkload;
+pub use self::thread::ThreadWorkload;
 use crate::contract::fixtures::{Fixtures, Room};
 
 /// A setting that only some workloads take.
@@ -312,6 +314,8 @@ macro_rules! vocabulary {
 vocabulary! {
     /// The chat's message pipeline.
     Messages(MessagesWorkload) = messages::ENTRY,
+    /// Replies in threads.
+    Thread(ThreadWorkload) = thread::ENTRY,
     /// Pages of history and of threads.
     History(HistoryWorkload) = history::ENTRY,
     /// Rooms marked as read.
@@ -391,6 +395,7 @@ mod tests {
                     ("site-id", "s1"),
                 ],
             ),
+            ("thread", vec![("preset", "small"), ("parents-per-room", "3"), ("site-id", "s1")]),
             ("room-read", vec![("preset", "small"), ("site-id", "s1")]),
             ("read-receipt", vec![("preset", "history-small"), ("site-id", "s1")]),
         ] {

@@ -125,6 +125,47 @@ fn the_in_flight_cap_follows_from_share_and_timeout() {
 }
 
 #[test]
+fn an_unknown_workload_is_told_the_known_ones() {
+    let known = plimsoll_common::workload::names().join(", ");
+    assert_eq!(error("max-rps --preset small --workload daily"), format!("--workload: got 'daily', takes {known}"));
+}
+
+#[test]
+fn settings_and_defaults_depend_on_the_workload() {
+    let reads = plan("max-rps --workload history --preset history-medium --mix history:1,thread:1");
+    assert_eq!(reads.steps.to_string(), "200,500,1000,2000,5000");
+    assert_eq!(reads.target.durables, []);
+    let series: Vec<&str> = reads.slo.series.iter().map(|series| &*series.series).collect();
+    assert_eq!(series, ["history", "thread"]);
+    let shown = |name: &str| reads.applied.iter().any(|applied| applied.setting == name);
+    assert!(shown("mix") && shown("page-limit") && !shown("inject") && !shown("parents-per-room"));
+    for (flags, words) in [
+        (
+            "max-rps --preset small --mix history:1,thread:1",
+            "--mix: the workload messages does not take it: only history",
+        ),
+        (
+            "max-rps --workload history --preset small",
+            "--preset: unknown preset \"small\": this workload knows history-",
+        ),
+        (
+            "max-rps --workload history --preset history-small --mix history:0,thread:1",
+            "--mix: got 'history:0,thread:1', takes",
+        ),
+        (
+            "max-rps --workload history --preset history-small --page-limit 101",
+            "--page-limit: got '101', takes a whole number",
+        ),
+        ("max-rps --workload thread", "--preset is missing"),
+    ] {
+        assert!(error(flags).starts_with(words), "{}", error(flags));
+    }
+    // A variable that other tools know too is no setting of this run; one of ours is meant.
+    let other = error_with("max-rps --preset small", &[("PLIMSOLL_MIX", "history:1,thread:0")]);
+    assert!(other.starts_with("--mix (from PLIMSOLL_MIX): the workload messages does not take it"), "{other}");
+}
+
+#[test]
 fn every_bad_value_is_one_error_naming_the_flag_what_it_got_and_what_it_takes() {
     for (flags, expected) in [
         ("--steps 500,,1k", "--steps: step 2 of '500,,1k' is empty: give rates such as 500,1k,2k"),
@@ -137,7 +178,6 @@ fn every_bad_value_is_one_error_naming_the_flag_what_it_got_and_what_it_takes() 
             "--steps 500,1k,abc",
             "--steps: step 3 of '500,1k,abc': 'abc' is no rate: give a positive number of requests per second, such as 500, 2.5 or 2k",
         ),
-        ("--workload daily", "--workload: got 'daily', takes messages"),
         (
             "--preset huge",
             "--preset: unknown preset \"huge\": the messages workload knows small, medium, large and realistic",

@@ -46,6 +46,9 @@ struct Args {
     /// Refuse posts to rooms with more members than this
     #[arg(long, default_value_t = 500)]
     large_room_threshold: u64,
+    /// Messages of every room that can be replied to in a thread
+    #[arg(long, default_value_t = 8)]
+    parents_per_room: u32,
     #[command(flatten)]
     stages: Stages,
     #[command(flatten)]
@@ -245,6 +248,7 @@ fn config(args: Args) -> StandinConfig {
         },
         incidents: faults.stall.into_iter().chain(faults.vanish).collect(),
         incidents_from: faults.incidents_from,
+        parents_per_room: args.parents_per_room,
         history: reads.history_preset,
         endpoints: Default::default(),
     };

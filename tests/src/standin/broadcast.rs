@@ -9,11 +9,11 @@ use super::stage::{Tools, is_nth, settle};
 use aes_gcm::aead::Aead as _;
 use aes_gcm::{Aes256Gcm, KeyInit as _, Nonce};
 use anyhow::anyhow;
-use async_nats::{HeaderMap, Message};
+use async_nats::{HeaderMap, Message, Subject};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use plimsoll_common::contract::fixtures::{RoomKind, chinese_name, eng_name, user_of_account};
+use plimsoll_common::contract::fixtures::{RoomKind, account, chinese_name, eng_name, user_of_account};
 use plimsoll_common::contract::payload::{CanonicalEvent, EncryptedMessage, Participant, RoomEvent};
 use plimsoll_common::contract::subjects;
 use std::collections::HashMap;
@@ -63,19 +63,32 @@ impl Broadcaster {
             foreign.message.id = message_id(&mut self.tools.rng).into();
             let body = self.body(foreign, room)?;
             self.tools.counters.broadcasts_foreign.add(1);
-            self.publish(room, &HeaderMap::new(), body).await?;
+            self.publish(&room.audience, &HeaderMap::new(), body).await?;
         }
+        let followers = self.followers(&event, room);
+        let audience = followers.as_deref().unwrap_or(&room.audience);
         let body = self.body(event, room)?;
         if is_nth(self.faults.duplicate_every, self.seen) {
             self.tools.counters.broadcasts_duplicated.add(1);
-            self.publish(room, &headers, body.clone()).await?;
+            self.publish(audience, &headers, body.clone()).await?;
         }
         self.tools.counters.broadcasts.add(1);
-        self.publish(room, &headers, body).await
+        self.publish(audience, &headers, body).await
     }
 
-    async fn publish(&self, room: &RoomEntry, headers: &HeaderMap, body: Bytes) -> anyhow::Result<()> {
-        for subject in &room.audience {
+    /// Who gets a reply in a channel's thread, each a copy: its sender and the parent's author. `None`: it is no such reply.
+    fn followers(&self, event: &CanonicalEvent<'_>, room: &RoomEntry) -> Option<Vec<Subject>> {
+        let parent = event.message.thread_parent_message_id.as_deref()?;
+        if room.room.kind == RoomKind::Dm {
+            return None;
+        }
+        let sender = event.message.user_account.to_string();
+        let author = self.tools.directory.parent_author(room, parent).map(account).filter(|author| *author != sender);
+        Some(std::iter::once(sender).chain(author).map(|account| subjects::user_event(&account).into()).collect())
+    }
+
+    async fn publish(&self, audience: &[Subject], headers: &HeaderMap, body: Bytes) -> anyhow::Result<()> {
+        for subject in audience {
             if headers.is_empty() {
                 self.tools.client.publish(subject.clone(), body.clone()).await?;
             } else {

@@ -34,6 +34,8 @@ pub struct StandinConfig {
     pub broadcast_faults: BroadcastFaults,
     pub incidents: Vec<Incident>,
     pub incidents_from: Trigger,
+    /// Seeded parents of threads in every room of the preset.
+    pub parents_per_room: u32,
     /// The rooms whose history is read, beside those of the preset.
     pub history: HistoryPreset,
     /// How the request services behave, by [`Endpoint`].
@@ -119,6 +121,7 @@ impl StandinConfig {
             broadcast_faults: BroadcastFaults::default(),
             incidents: Vec::new(),
             incidents_from: Trigger::Ready,
+            parents_per_room: 8,
             history: HistoryPreset::Small,
             endpoints: Default::default(),
         }
@@ -304,10 +307,12 @@ pub enum Refusal {
     Unmarshal,
     Unavailable,
     Internal,
+    ParentId,
+    ParentNotFound,
 }
 
 impl Refusal {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::NotSubscribed,
         Self::LargeRoom,
         Self::ContentEmpty,
@@ -316,6 +321,8 @@ impl Refusal {
         Self::Unmarshal,
         Self::Unavailable,
         Self::Internal,
+        Self::ParentId,
+        Self::ParentNotFound,
     ];
 
     /// Code, reason and text of the envelope.
@@ -333,6 +340,10 @@ impl Refusal {
             Self::Unmarshal => ("bad_request", None, "unmarshal send message request"),
             Self::Unavailable => ("unavailable", None, "fetch quoted parent message"),
             Self::Internal => ("internal", None, "internal error"),
+            Self::ParentId => {
+                ("bad_request", None, "invalid thread parent message ID: must be a 20-char base62 string")
+            }
+            Self::ParentNotFound => ("not_found", None, "message not found"),
         }
     }
 
@@ -346,6 +357,8 @@ impl Refusal {
             Self::Unmarshal => "unmarshal",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",
+            Self::ParentId => "parent_id",
+            Self::ParentNotFound => "parent_not_found",
         }
     }
 }

@@ -238,18 +238,24 @@ fn examine<'a>(send: &'a Message, directory: &'a Directory, large_room_threshold
     }
     let subscription = directory.subscription(account, room);
     let large = subscription.is_some_and(|(entry, _)| entry.room.weight() > large_room_threshold);
+    let parent = request.thread_parent_message_id.as_deref();
     let refusal = if !is_message_id(&request.id) {
         Refusal::MessageId
+    } else if parent.is_some_and(|parent| !is_message_id(parent)) {
+        Refusal::ParentId
     } else if request.content.is_empty() {
         Refusal::ContentEmpty
     } else if request.content.len() > MAX_CONTENT_BYTES {
         Refusal::ContentTooLong
-    } else if large {
+    } else if large && parent.is_none() {
         Refusal::LargeRoom
     } else {
         match subscription {
             // Nobody here keeps old messages that could be quoted.
             Some(_) if request.quoted_parent_message_id.is_some() => Refusal::Unavailable,
+            Some((room, _)) if parent.is_some_and(|parent| directory.parent_author(room, parent).is_none()) => {
+                Refusal::ParentNotFound
+            }
             Some((room, user)) => return Outcome::Accept { request, account, room, user },
             None => Refusal::NotSubscribed,
         }
@@ -290,6 +296,7 @@ fn message_json(request: &SendRequest<'_>, account: &str, room: &RoomEntry, user
         user_display_name: Some(format!("{} {}", eng_name(user), chinese_name(user)).into()),
         content: (&*request.content).into(),
         created_at: created_at.into(),
+        thread_parent_message_id: request.thread_parent_message_id.as_deref().map(Into::into),
         sender: None,
     };
     serde_json::to_vec(&message).expect("strings serialize")
@@ -312,7 +319,7 @@ mod tests {
 
     /// What the checks say to a send of user 2 (a member of room 2) in the small preset.
     fn check(subject: &str, payload: &str, threshold: u64) -> String {
-        let directory = Directory::new(Fixtures::build(MessagesPreset::Small, 42, "site-local"));
+        let directory = Directory::new(Fixtures::build(MessagesPreset::Small, 42, "site-local"), 8);
         let payload = Bytes::from(payload.to_owned());
         let send = Message {
             subject: subject.into(),
@@ -360,16 +367,27 @@ mod tests {
         };
         assert_eq!(check(&own, &quoting(ID), 500), "Unavailable to 01980a2b");
         assert_eq!(check(&to("user-3", "room-000002"), &quoting(ID), 500), "NotSubscribed to 01980a2b");
+        let reply = |parent: &[u8]| {
+            let parent = std::str::from_utf8(parent).unwrap();
+            serde_json::json!({"id": ID, "content": "a", "requestId": REQUEST, "threadParentMessageId": parent})
+                .to_string()
+        };
+        let parent = |room| plimsoll_common::contract::fixtures::thread_parent_id(42, room, 7);
+        // Replies are exempt from the rule of large rooms.
+        assert_eq!(check(&own, &reply(&parent(2)), 1), "accept 2 in room-000002");
+        assert_eq!(check(&own, &reply(&parent(3)), 500), "ParentNotFound to 01980a2b");
+        assert_eq!(check(&own, &reply(b"hmsg-1"), 500), "ParentId to 01980a2b");
     }
 
     #[test]
     fn the_canonical_event_is_the_contracts() {
-        let directory = Directory::new(Fixtures::build(MessagesPreset::Small, 42, "s"));
+        let directory = Directory::new(Fixtures::build(MessagesPreset::Small, 42, "s"), 8);
         let request = SendRequest {
             id: ID.into(),
             content: "\"hi\"".into(),
             request_id: REQUEST.into(),
             quoted_parent_message_id: None,
+            thread_parent_message_id: None,
         };
         let room = directory.room("room-000002").unwrap();
         let message = message_json(&request, "user-7", room, 7, 1_782_617_354_123_456_789);

@@ -191,7 +191,8 @@ async fn serve(
     ready: oneshot::Sender<()>,
 ) -> anyhow::Result<()> {
     let clock = Clock::start();
-    let directory = Arc::new(Directory::new(Fixtures::build(config.preset, config.seed, &config.site)));
+    let directory =
+        Arc::new(Directory::new(Fixtures::build(config.preset, config.seed, &config.site), config.parents_per_room));
     let setup = jetstream::connect(&config, "setup").await?;
     jetstream::create_streams(&async_nats::jetstream::new(setup.clone()), &config).await?;
     let mut workers = Vec::new();

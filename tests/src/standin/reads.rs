@@ -306,7 +306,7 @@ mod tests {
     fn archive() -> Archive {
         let mut config = StandinConfig::new("nats://nowhere");
         config.history = HistoryPreset::Medium;
-        let directory = Directory::new(Fixtures::build(config.preset, config.seed, &config.site));
+        let directory = Directory::new(Fixtures::build(config.preset, config.seed, &config.site), 8);
         Archive::new(&config, Arc::new(directory), &Clock::start())
     }
 
