@@ -1,4 +1,4 @@
-//! The read workloads: history, room-read and read-receipt find a capacity that is set, and cannot be flattered.
+//! History, room-read, read-receipt and thread find a capacity that is set, and cannot be flattered.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::Agent;
 use plimsoll_tests::harness::run::{Outcome, Run, Trial, Verdict};
 use plimsoll_tests::standin::config::Refusal;
-use plimsoll_tests::standin::{Endpoint, Standin, StandinConfig};
+use plimsoll_tests::standin::{Endpoint, Stage, Standin, StandinConfig};
 
 fn every(n: u64) -> Option<NonZeroU64> {
     NonZeroU64::new(n)
@@ -152,6 +152,23 @@ async fn a_service_that_is_not_there_stops_the_run_before_it_and_is_a_failure_of
     assert_eq!(trial.verdict, Verdict::Trip, "{outcome}");
     assert!(trial.failed_no_responders > trial.attempted / 4, "{outcome}");
     assert_eq!(trial.completed + trial.failed_no_responders, trial.attempted, "{outcome}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn replies_in_threads_find_the_broadcast_workers_capacity_by_the_senders_own_copies() -> anyhow::Result<()> {
+    let slow = |config: &mut StandinConfig| config.stage_mut(Stage::BroadcastWorker).capacity = Some(600.0);
+    check_found(&hold(slow, |run| run.steps(&[300.0, 900.0]), "thread", "small").await?, "E2")
+}
+
+#[tokio::test]
+async fn replies_to_parents_that_were_never_seeded_are_failures() -> anyhow::Result<()> {
+    let outcome = hold(|config| config.parents_per_room = 1, |run| run, "thread", "small").await?;
+    let trial = outcome.trial_at(300.0)?;
+    // Seven of eight parents are unknown to the service.
+    let refused = trial.failed_refused as f64 / trial.attempted as f64;
+    assert!(trial.verdict == Verdict::Trip && (0.8..0.95).contains(&refused), "{outcome}");
+    assert_eq!(trial.e1_n, trial.completed, "{outcome}");
     Ok(())
 }
 
