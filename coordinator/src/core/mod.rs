@@ -14,6 +14,7 @@ pub mod measurement;
 pub mod merge;
 pub mod non_empty;
 pub mod ramp;
+pub mod search;
 pub mod slo;
 pub mod split;
 pub mod verdict;

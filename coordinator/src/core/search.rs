@@ -1,0 +1,454 @@
+//! The search for the largest level, as a state machine: it says which trial to hold, is told what that showed, and ends
+//! with an interval that was measured at both ends. It is deterministic: the same outcomes lead to the same trials.
+//!
+//! In order: [`bracket`] climbs and bisects by the [`hint`]s of short trials, [`confirm`] compares two levels on a [`grid`]
+//! until one passes and the other trips, by the [`evidence`] [`pool`]ed over their visits (with [`statistics`],
+//! [`episodes`] and [`slope`]), a soak has the last word, and [`conclusion`] says what it came to. The [`trail`] keeps it all.
+
+pub mod bracket;
+pub mod conclusion;
+pub mod confirm;
+pub mod episodes;
+pub mod estimate;
+pub mod evidence;
+pub mod grid;
+pub mod hint;
+pub mod outcome;
+pub mod plan;
+pub mod pool;
+pub mod slope;
+pub mod statistics;
+pub mod trail;
+
+use std::time::Duration;
+
+use plimsoll_common::plan::BLOCK;
+use plimsoll_common::units::Rate;
+
+use self::bracket::{Bracket, Look};
+use self::conclusion::{Broken, Conclusion, FrontierEntry, PassedLevel, SearchDoubt, TrippedLevel};
+use self::confirm::{Confirm, Judge, Move, implied};
+use self::estimate::{Estimate, time_to_precision};
+use self::evidence::Judgement;
+use self::hint::{cannot_pass, hint, is_hopeless};
+use self::outcome::{Showing, TrialOutcome};
+use self::plan::{SearchPlan, blocks};
+use self::pool::{Pool, Soak};
+use self::statistics::Quantiles;
+use self::trail::{Bound, Bounds, NextTrial, Outcome, TrailEntry, Why};
+
+/// A search under way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Search {
+    plan: SearchPlan,
+    quantiles: Quantiles,
+    pool: Pool,
+    stage: Stage,
+    /// The stages behind this one, each a limit of its own.
+    to_come: Vec<usize>,
+    frontier: Vec<FrontierEntry>,
+    main: Option<Conclusion>,
+    contradictions: u32,
+    /// Trials in a row that could not be trusted.
+    faults: u32,
+    spent: Duration,
+    load: Duration,
+    trail: Vec<TrailEntry>,
+    next: Step,
+}
+
+/// What to do now.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Hold this trial.
+    Hold(NextTrial),
+    /// The search is over.
+    Done(Box<Conclusion>),
+}
+
+/// The search for one set of limits.
+#[derive(Debug, Clone, PartialEq)]
+struct Stage {
+    /// By position.
+    focus: Vec<usize>,
+    bracket: Bracket,
+    confirm: Option<Confirm>,
+    /// The answer is soaked: not on the frontier.
+    soaks: bool,
+}
+
+/// Trials in a row that may not be trusted.
+const MOST_FAULTS: u32 = 3;
+/// What a trial costs beside its load: arming, drain, and reading the backlog twice.
+const OVERHEAD: Duration = Duration::from_secs(1);
+
+impl Search {
+    /// A search before its first trial.
+    pub fn new(plan: SearchPlan) -> Self {
+        let focus: Vec<usize> = (0..plan.limits.len()).collect();
+        let stage = Stage { focus, bracket: Bracket::default(), confirm: None, soaks: true };
+        let first = NextTrial {
+            number: 0,
+            level: plan.highest.map_or(plan.from, |highest| plan.from.min(highest)),
+            why: Why::First,
+            settle: plan.lengths.settle,
+            hold: plan.lengths.climb,
+        };
+        Self {
+            quantiles: Quantiles::new(plan.alpha()),
+            pool: Pool::default(),
+            stage,
+            to_come: Vec::new(),
+            frontier: Vec::new(),
+            main: None,
+            contradictions: 0,
+            faults: 0,
+            spent: Duration::ZERO,
+            load: Duration::ZERO,
+            trail: Vec::new(),
+            next: Step::Hold(first),
+            plan,
+        }
+    }
+
+    /// What to do now. Says the same until an outcome is recorded.
+    pub fn next(&self) -> &Step {
+        &self.next
+    }
+
+    /// What was asked.
+    pub fn plan(&self) -> &SearchPlan {
+        &self.plan
+    }
+
+    /// Every trial so far.
+    pub fn trail(&self) -> &[TrailEntry] {
+        &self.trail
+    }
+
+    /// Every level that was visited.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Whether the trial under way need not go on, by what it has shown so far.
+    pub fn may_stop(&self, so_far: &Showing) -> bool {
+        let Step::Hold(trial) = &self.next else { return true };
+        let (limits, focus) = (&self.plan.limits, &self.stage.focus);
+        let planned = blocks(trial.hold);
+        match trial.why {
+            Why::First | Why::Climb | Why::Descend | Why::Capacity { .. } | Why::Bisect => {
+                is_hopeless(so_far, limits, focus, planned, trial.level.as_f64())
+            }
+            Why::Soak => cannot_pass(so_far, limits, focus, planned),
+            // A visit is worth its whole length: blocks that are chosen by what they show prove nothing.
+            Why::Low(_) | Why::High(_) => false,
+        }
+    }
+
+    /// Takes the outcome of the trial that [`Self::next`] named.
+    ///
+    /// # Panics
+    /// When the search is over.
+    pub fn record(&mut self, outcome: &TrialOutcome) {
+        let Step::Hold(trial) = self.next else { panic!("an outcome needs a trial that was asked for") };
+        self.spent += outcome.took;
+        self.load += outcome.load;
+        let result = if outcome.fault.is_some() { Outcome::Nothing } else { self.take(&trial, outcome) };
+        self.faults = if result == Outcome::Nothing { self.faults + 1 } else { 0 };
+        let judge = judge(&self.plan, &self.stage, &self.quantiles);
+        let sent_back = self.pool.send_back_contradictions(judge.limits, judge.focus, judge.quantiles);
+        self.contradictions += u32::from(!sent_back.is_empty());
+        let entry = self.entry(trial, outcome, result, sent_back);
+        self.trail.push(entry);
+        self.next = self.decide(&trial, outcome);
+    }
+
+    fn take(&mut self, trial: &NextTrial, outcome: &TrialOutcome) -> Outcome {
+        let limits = &self.plan.limits;
+        match trial.why {
+            Why::First | Why::Climb | Why::Descend | Why::Capacity { .. } | Why::Bisect => {
+                let hint = hint(&outcome.showing, limits, &self.stage.focus);
+                self.stage.bracket.take(trial.level, &hint, outcome.served);
+                Outcome::Hint(hint)
+            }
+            Why::Low(_) | Why::High(_) => {
+                self.pool.add(trial.level, outcome, limits);
+                Outcome::Judged(self.judge_level(trial.level))
+            }
+            Why::Soak => {
+                let whole = outcome.showing.blocks.len() + 2 >= blocks(trial.hold);
+                let held = whole && !cannot_pass_at_most(&outcome.showing, self, blocks(trial.hold));
+                self.pool.add(trial.level, outcome, limits);
+                self.pool.soaked(trial.level, if held { Soak::Held } else { Soak::Failed });
+                let judged = self.judge_level(trial.level);
+                if let Some(confirm) = self.stage.confirm.as_mut().filter(|_| !held) {
+                    confirm.step_down();
+                }
+                Outcome::Soaked { held, judged }
+            }
+        }
+    }
+
+    fn judge_level(&self, level: Rate) -> Judgement {
+        self.pool.judge(level, &self.plan.limits, &self.stage.focus, &self.quantiles)
+    }
+
+    fn decide(&mut self, trial: &NextTrial, outcome: &TrialOutcome) -> Step {
+        if let Some(why) = outcome.fault.as_ref() {
+            if self.faults >= MOST_FAULTS {
+                return self.finish(Some(SearchDoubt::NotTrusted { why: why.clone() }));
+            }
+            return self.hold(trial.level, trial.why, trial.hold);
+        }
+        if self.stage.confirm.is_none() {
+            let again = Some((trial.level, trial.why, trial.hold));
+            match self.stage.bracket.look(&self.plan, again) {
+                Look::At(level, why, hold) => return self.hold(level, why, hold),
+                Look::Around(centre) => {
+                    let confirm = Confirm::around(centre, self.plan.precision, self.stage.soaks);
+                    self.stage.confirm = Some(confirm);
+                }
+                Look::Highest(highest) => return self.at_the_highest(highest),
+                Look::Lowest(lowest) => return self.finish(Some(SearchDoubt::NothingPasses { lowest })),
+            }
+        }
+        self.compare()
+    }
+
+    /// The next move of the comparison.
+    fn compare(&mut self) -> Step {
+        let left = self.left();
+        let mut confirm = self.stage.confirm.expect("a comparison is under way");
+        let judge = judge(&self.plan, &self.stage, &self.quantiles);
+        let next = confirm.next(&self.pool, judge, &self.plan, left);
+        self.stage.confirm = Some(confirm);
+        let lengths = self.plan.lengths;
+        match next {
+            Move::Settled(_) => {
+                let is_precise = confirm.width() <= self.plan.precision;
+                self.finish((!is_precise).then_some(SearchDoubt::TooCoarse))
+            }
+            Move::Soak(pair) => self.hold(pair.low, Why::Soak, lengths.soak),
+            Move::VisitLow(pair) => self.hold(pair.low, Why::Low(pair), lengths.visit),
+            Move::VisitHigh(pair) => {
+                if let Some(highest) = self.plan.highest.filter(|&highest| pair.high > highest) {
+                    return self.at_the_highest(highest);
+                }
+                self.hold(pair.high, Why::High(pair), lengths.visit)
+            }
+        }
+    }
+
+    /// Nothing tripped up to the highest level that can be offered: a soak makes it a lower bound.
+    fn at_the_highest(&mut self, highest: Rate) -> Step {
+        if self.stage.soaks && self.pool.level(highest).is_none_or(|level| level.soak == Soak::Untried) {
+            return self.hold(highest, Why::Soak, self.plan.lengths.soak);
+        }
+        self.finish(Some(SearchDoubt::FleetTooSmall { highest }))
+    }
+
+    fn left(&self) -> Duration {
+        self.plan.max_time.saturating_sub(self.spent)
+    }
+
+    /// A trial, or what the time that is left still allows.
+    fn hold(&mut self, level: Rate, why: Why, hold: Duration) -> Step {
+        let lengths = self.plan.lengths;
+        let takes = |hold: Duration| lengths.settle + hold + OVERHEAD;
+        let trial = |level, why, hold| {
+            Step::Hold(NextTrial { number: self.trail.len() as u32, level, why, settle: lengths.settle, hold })
+        };
+        // The last of the time goes to a level that can be printed: only one that was soaked is.
+        let unsoaked = (self.stage.soaks && why != Why::Soak && self.bounds().below.is_none_or(|b| !b.confirmed))
+            .then(|| self.best_unsoaked())
+            .flatten();
+        let needed = takes(hold) + unsoaked.map_or(Duration::ZERO, |_| takes(lengths.soak));
+        if self.left() >= needed {
+            return trial(level, why, hold);
+        }
+        match unsoaked.filter(|_| self.left() >= takes(lengths.soak)) {
+            Some(level) => trial(level, Why::Soak, lengths.soak),
+            None => self.finish(Some(self.out_of_time())),
+        }
+    }
+
+    fn out_of_time(&self) -> SearchDoubt {
+        match self.stage.bracket.clouded {
+            Some(level) => SearchDoubt::Boxes { level },
+            None => SearchDoubt::OutOfTime,
+        }
+    }
+
+    /// The largest level that passes and was never soaked; where none does, half of the smallest that was visited.
+    fn best_unsoaked(&self) -> Option<Rate> {
+        let passes = |level: &&pool::LevelPool| self.judge_level(level.rate) == Judgement::Pass;
+        let levels = self.pool.levels();
+        let untried = levels.iter().rev().filter(|level| level.soak == Soak::Untried);
+        let half = levels.first().map(|level| grid::round(level.rate.as_f64() / 2.0));
+        untried.clone().find(passes).map(|level| level.rate).or(half)
+    }
+
+    /// Ends a stage, and the search with the last of them.
+    fn finish(&mut self, doubt: Option<SearchDoubt>) -> Step {
+        if self.main.is_none() {
+            let conclusion = self.conclude(doubt);
+            if self.plan.frontier {
+                let broke = conclusion.tripped.iter().flat_map(|tripped| &tripped.broke);
+                let binding: Vec<_> = broke.map(|broken| broken.signal.clone()).collect();
+                self.to_come = (0..self.plan.limits.len()).rev().collect();
+                for limit in self.to_come.clone() {
+                    if binding.contains(&self.plan.limits.signal(limit)) {
+                        self.to_come.retain(|&other| other != limit);
+                        self.frontier.insert(0, self.frontier_entry(limit));
+                    }
+                }
+            }
+            self.main = Some(conclusion);
+        } else {
+            let limit = self.stage.focus[0];
+            self.frontier.push(self.frontier_entry(limit));
+        }
+        while let Some(limit) = self.to_come.pop() {
+            if self.left() < self.plan.lengths.visit * 4 {
+                self.frontier.push(self.frontier_entry(limit));
+                continue;
+            }
+            let known = self.largest_that_holds(limit).unwrap_or(self.plan.from);
+            let bracket = Bracket::above(known, 1.0 + 2.0 * self.plan.precision);
+            self.stage = Stage { focus: vec![limit], bracket, confirm: None, soaks: false };
+            match self.stage.bracket.look(&self.plan, None) {
+                Look::At(level, why, hold) => return self.hold(level, why, hold),
+                _ => self.frontier.push(self.frontier_entry(limit)),
+            }
+        }
+        let mut conclusion = self.main.clone().expect("the main stage was concluded first");
+        conclusion.frontier = self.frontier.clone();
+        (conclusion.load, conclusion.spent) = (self.load, self.spent);
+        Step::Done(Box::new(conclusion))
+    }
+
+    fn conclude(&self, doubt: Option<SearchDoubt>) -> Conclusion {
+        let judge = judge(&self.plan, &self.stage, &self.quantiles);
+        let levels = self.pool.levels();
+        let passes =
+            |level: &&pool::LevelPool| level.soak == Soak::Held && self.judge_level(level.rate) == Judgement::Pass;
+        let passed = levels.iter().rev().find(passes);
+        let trips = |level: &&pool::LevelPool| {
+            passed.is_none_or(|passed| level.rate > passed.rate) && self.judge_level(level.rate) == Judgement::Trip
+        };
+        let tripped = levels.iter().find(trips);
+        let estimate = match self.stage.confirm {
+            Some(confirm) => time_to_precision(&self.pool, confirm.pair(), judge, self.plan.precision),
+            None => Estimate::Unknown,
+        };
+        Conclusion {
+            passed: passed.map(|level| PassedLevel {
+                level: level.rate,
+                held: BLOCK * level.evidence.blocks() as u32,
+                episodes: (0..self.plan.limits.fractions.len())
+                    .map(|l| level.evidence.episodes(l).count)
+                    .max()
+                    .unwrap_or(0),
+            }),
+            tripped: tripped.map(|level| TrippedLevel { level: level.rate, broke: self.broken(level.rate, judge) }),
+            doubt,
+            estimate,
+            contradictions: self.contradictions,
+            frontier: Vec::new(),
+            load: self.load,
+            spent: self.spent,
+        }
+    }
+
+    fn broken(&self, level: Rate, judge: Judge) -> Vec<Broken> {
+        let Judge { limits, focus, quantiles } = judge;
+        let figures = |limit: usize| {
+            let figures = self.pool.figures(level, limit, limits, quantiles)?;
+            let observed = figures.at_least.map_or(figures.allowed, |mean| mean.mean);
+            Some(Broken { signal: limits.signal(limit), observed, allowed: figures.allowed })
+        };
+        let mut broken: Vec<Broken> =
+            self.pool.broken(level, limits, focus, quantiles).into_iter().filter_map(figures).collect();
+        broken.sort_by(|a, b| (b.observed / b.allowed).total_cmp(&(a.observed / a.allowed)));
+        broken
+    }
+
+    fn largest_that_holds(&self, limit: usize) -> Option<Rate> {
+        let judged = |rate| self.pool.judge(rate, &self.plan.limits, &[limit], &self.quantiles);
+        let levels = || self.pool.levels().iter().map(|level| level.rate);
+        let lowest_trip = levels().find(|&rate| judged(rate) == Judgement::Trip);
+        levels().rfind(|&rate| judged(rate) == Judgement::Pass && lowest_trip.is_none_or(|trip| rate < trip))
+    }
+
+    fn frontier_entry(&self, limit: usize) -> FrontierEntry {
+        let judged = |rate| self.pool.judge(rate, &self.plan.limits, &[limit], &self.quantiles);
+        let holds = self.largest_that_holds(limit);
+        let above = self.pool.levels().iter().map(|level| level.rate).filter(|&rate| Some(rate) > holds);
+        let breaks = above.into_iter().find(|&rate| judged(rate) == Judgement::Trip);
+        let is_precise = matches!((holds, breaks), (Some(holds), Some(breaks))
+            if breaks.as_f64() / holds.as_f64() <= 1.0 + self.plan.precision);
+        FrontierEntry { signal: self.plan.limits.signal(limit), holds, breaks, is_precise }
+    }
+
+    /// Between which levels the limit lies, as far as is known.
+    pub fn bounds(&self) -> Bounds {
+        let judge = judge(&self.plan, &self.stage, &self.quantiles);
+        let levels = || self.pool.levels().iter();
+        let soaked = |level: &&pool::LevelPool| !self.stage.soaks || level.soak == Soak::Held;
+        let is = |rate, judgement| implied(&self.pool, judge, rate) == judgement;
+        let below = levels().rev().filter(soaked).map(|level| level.rate).find(|&rate| is(rate, Judgement::Pass));
+        let above = levels().map(|level| level.rate).find(|&rate| is(rate, Judgement::Trip));
+        let Bracket { under, over, .. } = self.stage.bracket;
+        let bound = |confirmed: Option<Rate>, hint: Option<Rate>| match (confirmed, hint) {
+            (Some(level), _) => Some(Bound { level, confirmed: true }),
+            (None, hint) => hint.map(|level| Bound { level, confirmed: false }),
+        };
+        Bounds { below: bound(below, under), above: bound(above, over) }
+    }
+
+    fn entry(&self, trial: NextTrial, outcome: &TrialOutcome, result: Outcome, sent_back: Vec<Rate>) -> TrailEntry {
+        let showing = &outcome.showing;
+        let fractions = self.plan.limits.fractions.len();
+        let showed = |limit: usize| match limit.checked_sub(fractions) {
+            None => evidence::mean_at_most(&showing.blocks, limit),
+            Some(durable) => showing.reads.get(durable).and_then(|reads| slope::slope(reads)),
+        };
+        TrailEntry {
+            focus: self.stage.focus.clone(),
+            held: outcome.load.saturating_sub(trial.settle),
+            showed: (0..self.plan.limits.len()).map(showed).collect(),
+            blocks: (showing.blocks.len(), showing.blocks.iter().filter(|block| block.void).count()),
+            fault: outcome.fault.clone(),
+            result,
+            sent_back,
+            bounds: self.bounds(),
+            spent: self.spent,
+            trial,
+        }
+    }
+}
+
+fn judge<'a>(plan: &'a SearchPlan, stage: &'a Stage, quantiles: &'a Quantiles) -> Judge<'a> {
+    Judge { limits: &plan.limits, focus: &stage.focus, quantiles }
+}
+
+/// Whether a soak was over a limit by all that was counted, the load boxes' doings included.
+fn cannot_pass_at_most(showing: &Showing, search: &Search, planned: usize) -> bool {
+    let limits = &search.plan.limits;
+    let broken = |&limit: &usize| match limits.fractions.get(limit) {
+        Some(fraction) => {
+            let sum: f64 = evidence::fractions_at_most(&showing.blocks, limit).iter().sum();
+            sum > fraction.allowed * planned as f64
+        }
+        None => {
+            let index = limit - limits.fractions.len();
+            let slope = showing.reads.get(index).and_then(|reads| slope::slope(reads));
+            slope.is_none_or(|slope| slope > limits.slopes[index].per_second)
+        }
+    };
+    search.stage.focus.iter().any(broken)
+}
+
+#[cfg(test)]
+mod tests;

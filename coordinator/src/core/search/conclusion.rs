@@ -1,0 +1,116 @@
+//! What a search comes to: an interval that was measured at both ends, or why there is none.
+
+use std::time::Duration;
+
+use plimsoll_common::units::Rate;
+
+use super::estimate::Estimate;
+use super::outcome::Signal;
+
+/// What a search came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conclusion {
+    /// The largest level that passed and was soaked.
+    pub passed: Option<PassedLevel>,
+    /// The smallest level above it that tripped, confirmed.
+    pub tripped: Option<TrippedLevel>,
+    /// `None`: the interval is as narrow as was asked.
+    pub doubt: Option<SearchDoubt>,
+    /// What it would take.
+    pub estimate: Estimate,
+    /// How often levels contradicted each other.
+    pub contradictions: u32,
+    /// The largest level of each limit, where that was asked for.
+    pub frontier: Vec<FrontierEntry>,
+    /// Load that was sent.
+    pub load: Duration,
+    /// Everything.
+    pub spent: Duration,
+}
+
+/// A level that passed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PassedLevel {
+    /// The level.
+    pub level: Rate,
+    /// Of all its visits and soaks.
+    pub held: Duration,
+    /// Episodes that were seen in that time, against any limit.
+    pub episodes: usize,
+}
+
+/// A level that tripped.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrippedLevel {
+    /// The level.
+    pub level: Rate,
+    /// What it broke, the worst first.
+    pub broke: Vec<Broken>,
+}
+
+/// A limit that was broken at a level.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Broken {
+    /// What it is about.
+    pub signal: Signal,
+    /// The part of the operations over it; for a durable how fast it fell behind, in messages per second.
+    pub observed: f64,
+    /// What is allowed.
+    pub allowed: f64,
+}
+
+/// Why a search did not come to an interval as narrow as was asked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SearchDoubt {
+    /// The time was up.
+    OutOfTime,
+    /// The precision takes longer than the time that was left.
+    TooCoarse,
+    /// Nothing tripped up to the highest level that the fleet can offer.
+    FleetTooSmall {
+        /// That level.
+        highest: Rate,
+    },
+    /// Over a limit at the lowest level already.
+    NothingPasses {
+        /// That level.
+        lowest: Rate,
+    },
+    /// Trial after trial could not be trusted.
+    NotTrusted {
+        /// Why the last one could not.
+        why: String,
+    },
+    /// The load boxes' doings hide what the service does.
+    Boxes {
+        /// At this level.
+        level: Rate,
+    },
+}
+
+/// One limit by itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FrontierEntry {
+    /// What it is about.
+    pub signal: Signal,
+    /// The largest level that holds it.
+    pub holds: Option<Rate>,
+    /// The smallest level above it that breaks it.
+    pub breaks: Option<Rate>,
+    /// Whether the two are as close as was asked.
+    pub is_precise: bool,
+}
+
+impl Conclusion {
+    /// Whether the interval is as narrow as was asked.
+    pub fn is_conclusive(&self) -> bool {
+        self.doubt.is_none()
+    }
+}
+
+impl PassedLevel {
+    /// What nothing seen cannot exclude: episodes rarer than one in this time (the rule of three).
+    pub fn cannot_exclude(&self) -> Duration {
+        self.held / 3
+    }
+}

@@ -1,0 +1,107 @@
+//! The levels that a search compares: half steps of the asked precision around its best guess, as people write numbers.
+
+use plimsoll_common::units::Rate;
+
+/// Levels at half steps: two neighbours of a pair are a whole step apart, and pairs overlap.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Grid {
+    centre: f64,
+    /// The largest part by which the upper level of a pair may lie above the lower one.
+    width: f64,
+}
+
+/// Two levels, a step apart: one that should pass and one that should trip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pair {
+    /// The lower.
+    pub low: Rate,
+    /// The upper.
+    pub high: Rate,
+}
+
+/// Rounding to whole digits may not make a pair wider than asked.
+const ROUNDING: f64 = 0.98;
+
+impl Grid {
+    /// Around a guess. `width` is the asked precision, such as 0.05.
+    pub fn around(centre: f64, width: f64) -> Self {
+        Self { centre, width }
+    }
+
+    /// The asked precision.
+    pub fn width(&self) -> f64 {
+        self.width
+    }
+
+    fn half_step(&self) -> f64 {
+        (1.0 + self.width * ROUNDING).ln() / 2.0
+    }
+
+    /// The pair whose middle lies so many half steps above the first guess.
+    pub fn pair(&self, index: i32) -> Pair {
+        Pair { low: self.level(index - 1), high: self.level(index + 1) }
+    }
+
+    fn level(&self, index: i32) -> Rate {
+        round(self.centre * (self.half_step() * f64::from(index)).exp())
+    }
+
+    /// The pair whose middle is nearest to a guess.
+    pub fn nearest(&self, guess: f64) -> i32 {
+        ((guess / self.centre).ln() / self.half_step()).round().clamp(-1e6, 1e6) as i32
+    }
+
+    /// How far a guess is from the middle of a pair, in half steps.
+    pub fn offset(&self, index: i32, guess: f64) -> f64 {
+        (guess / self.centre).ln() / self.half_step() - f64::from(index)
+    }
+}
+
+/// A level as people write it: four digits, and whole requests per second where that is finer.
+pub fn round(level: f64) -> Rate {
+    let milli = (level * 1000.0).clamp(1.0, 1e12);
+    let grain = 10_f64.powi((milli.log10().floor() as i32 - 3).max(0));
+    let rounded = (milli / grain).round() * grain;
+    Rate::from_milli(rounded as u64).expect("within the bounds of a rate")
+}
+
+impl Pair {
+    /// By how much the upper level lies above the lower one.
+    pub fn width(&self) -> f64 {
+        self.high.as_f64() / self.low.as_f64() - 1.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn levels_have_four_digits() {
+        for (level, text) in
+            [(19_026.3, "19030"), (3_121.7, "3122"), (899.96, "900"), (12.3456, "12.35"), (0.0001, "0.001")]
+        {
+            assert_eq!(round(level).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn pairs_overlap_by_half() {
+        let grid = Grid::around(1000.0, 0.05);
+        let (pair, above) = (grid.pair(0), grid.pair(1));
+        assert_eq!((pair.low.to_string(), pair.high.to_string()), ("976.1".into(), "1024".into()));
+        assert_eq!((above.low.to_string(), above.high.to_string()), ("1000".into(), "1050".into()));
+        assert_eq!(grid.pair(2).low, pair.high);
+        assert_eq!((grid.nearest(1000.0), grid.nearest(1030.0), grid.nearest(990.0)), (0, 1, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn no_pair_is_wider_than_asked(centre in 1.0_f64..1e6, index in -40_i32..40, per_mille in 5_u32..500) {
+            let width = f64::from(per_mille) / 1000.0;
+            let pair = Grid::around(centre, width).pair(index);
+            prop_assert!(pair.low < pair.high && pair.width() <= width, "{pair:?} {}", pair.width());
+        }
+    }
+}

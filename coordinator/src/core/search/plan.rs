@@ -1,0 +1,104 @@
+//! What a search is asked for, and how long its trials are.
+
+use std::time::Duration;
+
+use plimsoll_common::plan::BLOCK;
+use plimsoll_common::units::Rate;
+
+use super::outcome::Limits;
+
+/// What a search is asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SearchPlan {
+    /// Where the climb begins.
+    pub from: Rate,
+    /// The highest level that the fleet can offer; `None`: no limit is known.
+    pub highest: Option<Rate>,
+    /// By how much the level that trips may lie above the one that passes: 0.05 is 5 %.
+    pub precision: f64,
+    /// That of the interval: 0.95.
+    pub confidence: f64,
+    /// Everything together.
+    pub max_time: Duration,
+    /// What a level is judged by.
+    pub limits: Limits,
+    /// The largest level of every other limit is looked for too.
+    pub frontier: bool,
+    /// How long trials are.
+    pub lengths: Lengths,
+}
+
+/// How long the trials of a search are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lengths {
+    /// Load before each hold, which counts for nothing.
+    pub settle: Duration,
+    /// A step of the climb, at most.
+    pub climb: Duration,
+    /// A trial of the bisection, at most.
+    pub probe: Duration,
+    /// A visit of a level that is to be confirmed.
+    pub visit: Duration,
+    /// The hold before an answer.
+    pub soak: Duration,
+    /// A level's visits together, before the search looks elsewhere.
+    pub patience: Duration,
+}
+
+/// The hold before an answer.
+pub const SOAK: Duration = Duration::from_secs(60);
+/// A longer visit would leave no time for a second one.
+const LONGEST_VISIT: Duration = Duration::from_secs(30);
+
+impl Lengths {
+    /// For latencies judged by this limit or larger ones, and this precision. An overload of w/2 takes T ÷ (w/2) to fill a
+    /// queue up to T, so what is to tell the levels apart lasts longer than that.
+    pub fn for_limit(tightest: Option<Duration>, precision: f64) -> Self {
+        let fill = tightest.unwrap_or_default().div_f64(precision / 2.0);
+        let at_least = |seconds: u64, length: Duration| whole_blocks(length.max(Duration::from_secs(seconds)));
+        Self {
+            settle: BLOCK,
+            climb: at_least(1, tightest.unwrap_or_default() * 4).min(LONGEST_VISIT),
+            probe: at_least(2, fill.mul_f64(0.75)).min(LONGEST_VISIT / 2),
+            visit: at_least(5, fill.mul_f64(1.5)).min(LONGEST_VISIT),
+            soak: SOAK,
+            patience: Duration::from_secs(120),
+        }
+    }
+}
+
+fn whole_blocks(length: Duration) -> Duration {
+    BLOCK * u32::try_from(length.as_millis().div_ceil(BLOCK.as_millis())).unwrap_or(u32::MAX / 1000)
+}
+
+/// Blocks of a length.
+pub fn blocks(length: Duration) -> usize {
+    (length.as_millis() / BLOCK.as_millis()) as usize
+}
+
+impl SearchPlan {
+    /// The probability of a wrong decision: an answer rests on five (two levels, a soak, and two that may have been sent
+    /// back).
+    pub fn alpha(&self) -> f64 {
+        (1.0 - self.confidence) / 5.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trials_are_long_enough_for_an_overload_to_show() {
+        let seconds = |limit: Option<u64>, precision| {
+            let lengths = Lengths::for_limit(limit.map(Duration::from_millis), precision);
+            [lengths.climb, lengths.probe, lengths.visit].map(|length| length.as_secs_f64())
+        };
+        assert_eq!(seconds(None, 0.05), [1.0, 2.0, 5.0]);
+        assert_eq!(seconds(Some(5), 0.05), [1.0, 2.0, 5.0]);
+        assert_eq!(seconds(Some(100), 0.05), [1.0, 3.0, 6.0]);
+        assert_eq!(seconds(Some(400), 0.05), [2.0, 12.0, 24.0]);
+        assert_eq!(seconds(Some(400), 0.1), [2.0, 6.0, 12.0]);
+        assert_eq!(seconds(Some(10_000), 0.05), [30.0, 15.0, 30.0]);
+    }
+}

@@ -1,0 +1,151 @@
+use super::outcome::{Block, Count, FractionLimit, Limits, Read, Signal, SlopeLimit};
+use super::plan::Lengths;
+use super::*;
+use crate::core::backlog::DurableName;
+use proptest::prelude::*;
+
+/// A service that is perfect up to a knee and late with everything above it; a durable that does so many a second.
+#[derive(Clone, Copy)]
+struct Service {
+    knee: f64,
+    durable: f64,
+}
+
+fn plan(from: u64, precision: f64) -> SearchPlan {
+    let durable = DurableName { stream: "S".into(), durable: "d".into() };
+    SearchPlan {
+        from: Rate::per_second(from).unwrap(),
+        highest: None,
+        precision,
+        confidence: 0.95,
+        max_time: Duration::from_secs(900),
+        limits: Limits {
+            fractions: vec![FractionLimit { signal: Signal::ErrorRate, allowed: 0.01 }],
+            slopes: vec![SlopeLimit { durable, per_second: 1.0 }],
+        },
+        frontier: false,
+        lengths: Lengths::for_limit(Some(Duration::from_millis(100)), precision),
+    }
+}
+
+impl Service {
+    fn hold(self, search: &Search, trial: &NextTrial) -> TrialOutcome {
+        let rate = trial.level.as_f64();
+        let over = u64::from(rate > self.knee) * 1000;
+        let block = Block { counts: vec![Count { n: 1000, above: over, anyway: over }], void: false };
+        let mut showing = Showing { blocks: Vec::new(), reads: vec![Vec::new()] };
+        while showing.blocks.len() < blocks(trial.hold) && !search.may_stop(&showing) {
+            let from = showing.blocks.len() as f64 / 2.0;
+            let reads = (0..4).map(|i| from + f64::from(i) / 8.0);
+            showing.reads[0].extend(reads.map(|at| Read { at, backlog: at * (rate - self.durable).max(0.0) }));
+            showing.blocks.push(block.clone());
+        }
+        let load = trial.settle + BLOCK * showing.blocks.len() as u32;
+        let took = load + Duration::from_millis(500);
+        TrialOutcome { showing, served: (over > 0).then_some(self.knee), vanished: vec![], fault: None, load, took }
+    }
+
+    fn search(self, plan: SearchPlan) -> (Search, Conclusion) {
+        let mut search = Search::new(plan);
+        loop {
+            match search.next().clone() {
+                Step::Hold(trial) => search.record(&self.hold(&search, &trial)),
+                Step::Done(conclusion) => return (search, *conclusion),
+            }
+        }
+    }
+}
+
+const NO_LIMIT: f64 = 1e12;
+
+#[test]
+fn the_trail_of_a_knee_at_3300() {
+    let (search, conclusion) = Service { knee: 3300.0, durable: NO_LIMIT }.search(plan(500, 0.05));
+    let word = |entry: &TrailEntry| match &entry.result {
+        Outcome::Hint(hint::Hint::Under) => "under",
+        Outcome::Hint(_) => "over",
+        Outcome::Judged(Judgement::Pass) => "PASS",
+        Outcome::Judged(Judgement::Trip) => "TRIP",
+        Outcome::Soaked { held: true, .. } => "soaked",
+        _ => "?",
+    };
+    let trail: Vec<String> =
+        search.trail().iter().map(|entry| format!("{} {}", entry.trial.level, word(entry))).collect();
+    insta::assert_snapshot!(trail.join(", "), @"");
+    assert!(conclusion.is_conclusive(), "{conclusion:?}");
+}
+
+#[test]
+fn a_durable_that_falls_behind_binds_and_is_named() {
+    let (_, conclusion) = Service { knee: 5000.0, durable: 2000.0 }.search(plan(500, 0.05));
+    let (passed, tripped) = (conclusion.passed.unwrap(), conclusion.tripped.clone().unwrap());
+    assert!(passed.level.as_f64() <= 2001.0 && tripped.level.as_f64() > 2001.0, "{conclusion:?}");
+    assert!(matches!(tripped.broke[0].signal, Signal::Backlog(_)), "{conclusion:?}");
+}
+
+#[test]
+fn the_frontier_finds_the_level_of_every_limit() {
+    let plan = SearchPlan { frontier: true, ..plan(500, 0.05) };
+    let (_, conclusion) = Service { knee: 5000.0, durable: 2000.0 }.search(plan);
+    let found: Vec<(f64, f64)> =
+        conclusion.frontier.iter().map(|e| (e.holds.unwrap().as_f64(), e.breaks.unwrap().as_f64())).collect();
+    assert_eq!(found.len(), 2, "{conclusion:?}");
+    for (found, knee) in found.iter().zip([2001.0, 5000.0].iter().rev().collect::<Vec<_>>().iter().rev()) {
+        assert!(found.0 <= **knee && **knee <= found.1 && found.1 / found.0 <= 1.05, "{conclusion:?}");
+    }
+}
+
+#[test]
+fn a_fleet_that_is_too_small_gives_a_lower_bound_that_was_soaked() {
+    let plan = SearchPlan { highest: Rate::per_second(1000), ..plan(500, 0.05) };
+    let (_, conclusion) = Service { knee: 5000.0, durable: NO_LIMIT }.search(plan);
+    assert_eq!(conclusion.passed.unwrap().level, Rate::per_second(1000).unwrap());
+    assert!(matches!(conclusion.doubt, Some(SearchDoubt::FleetTooSmall { .. })), "{conclusion:?}");
+}
+
+#[test]
+fn a_service_that_holds_nothing_says_so() {
+    let (_, conclusion) = Service { knee: 0.01, durable: NO_LIMIT }.search(plan(500, 0.05));
+    assert!(matches!(conclusion.doubt, Some(SearchDoubt::NothingPasses { .. })), "{conclusion:?}");
+    assert_eq!(conclusion.passed, None);
+}
+
+#[test]
+fn trials_that_cannot_be_trusted_are_repeated_and_end_the_search_after_three() {
+    let mut search = Search::new(plan(500, 0.05));
+    for _ in 0..3 {
+        let Step::Hold(trial) = search.next().clone() else { panic!("{:?}", search.next()) };
+        let outcome = Service { knee: 1e9, durable: NO_LIMIT }.hold(&search, &trial);
+        search.record(&TrialOutcome { fault: Some("an agent was lost".into()), ..outcome });
+    }
+    let Step::Done(conclusion) = search.next() else { panic!("{:?}", search.next()) };
+    assert!(matches!(conclusion.doubt, Some(SearchDoubt::NotTrusted { .. })));
+}
+
+#[test]
+fn the_time_ends_a_search_with_what_was_shown() {
+    let plan = SearchPlan { max_time: Duration::from_secs(40), ..plan(500, 0.01) };
+    let (_, conclusion) = Service { knee: 3300.0, durable: NO_LIMIT }.search(plan);
+    assert_eq!(conclusion.doubt, Some(SearchDoubt::OutOfTime));
+    assert!(conclusion.spent <= Duration::from_secs(40), "{conclusion:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn every_search_ends_and_holds_its_knee_between_two_measured_levels(
+        knee in 5.0_f64..1e6, from in 1_u64..2_000_000, percent in 1_u32..30,
+    ) {
+        let precision = f64::from(percent) / 100.0;
+        let (search, conclusion) = Service { knee, durable: NO_LIMIT }.search(plan(from, precision));
+        prop_assert!(conclusion.spent <= Duration::from_secs(901));
+        prop_assert!(search.trail().len() < 1000);
+        if let (Some(passed), Some(tripped)) = (&conclusion.passed, &conclusion.tripped) {
+            prop_assert!(passed.level.as_f64() <= knee && knee < tripped.level.as_f64(), "{conclusion:?}");
+        }
+        if conclusion.is_conclusive() {
+            let (passed, tripped) = (conclusion.passed.unwrap().level, conclusion.tripped.clone().unwrap().level);
+            prop_assert!(tripped.as_f64() / passed.as_f64() <= 1.0 + precision + 1e-9, "{conclusion:?}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The search on simulated queues: right, fast, and never fooled by a load box. PLIMSOLL_PROVE=1 runs the whole table.
+
+use plimsoll::core::search::evidence::{Evidence, Judgement};
+use plimsoll::core::search::hint::{Hint, hint, is_hopeless};
+use plimsoll::core::search::outcome::Showing;
+use plimsoll::core::search::plan::blocks;
+use plimsoll::core::search::statistics::Quantiles;
+use plimsoll::core::search::{Search, Step};
+use plimsoll_tests::simulation::load_box::{self, Trouble};
+use plimsoll_tests::simulation::methods::{Method, plan, search};
+use plimsoll_tests::simulation::queue::{CAPACITY, Queue, Regime, limits};
+use plimsoll_tests::simulation::table::{Score, runs, true_limit};
+
+fn proving() -> bool {
+    std::env::var("PLIMSOLL_PROVE").is_ok_and(|value| value == "1")
+}
+
+fn seeds(prove: u64, short: u64) -> u64 {
+    if proving() { prove } else { short }
+}
+
+fn score(precision: f64, regime: Regime, seeds: u64) -> Score {
+    Score::of(&runs(Method::Search(precision), regime, seeds), true_limit(regime))
+}
+
+#[test]
+fn a_steady_queue_is_found_to_five_per_cent_and_the_answer_is_right() {
+    let score = score(0.05, Regime::Clean, seeds(600, 16));
+    assert!(score.wrong_part() <= 0.01 && score.conclusive_part() >= 0.66 && score.load.0 <= 180.0, "{score:?}");
+}
+
+#[test]
+fn a_drifting_queue_is_found_to_five_per_cent_and_the_answer_is_right() {
+    let score = score(0.05, Regime::Drift, seeds(600, 16));
+    // A median of sixteen is no median of six hundred.
+    let in_time = !proving() || score.load.0 <= 180.0;
+    assert!(score.wrong_part() <= 0.01 && score.conclusive_part() >= 0.5 && in_time, "{score:?}");
+}
+
+#[test]
+fn ten_per_cent_takes_two_and_a_half_minutes_at_most() {
+    for regime in [Regime::Clean, Regime::Drift] {
+        let score = score(0.1, regime, seeds(600, 16));
+        assert!(score.wrong_part() <= 0.01 && score.load.0 <= 150.0, "{regime:?} {score:?}");
+    }
+}
+
+#[test]
+fn a_queue_that_stalls_is_rather_left_open_than_answered_wrongly() {
+    for regime in [Regime::Stalls, Regime::RareStalls] {
+        let score = score(0.05, regime, seeds(600, 6));
+        assert!(score.wrong_part() <= 0.03, "{regime:?} {score:?}");
+    }
+}
+
+#[test]
+fn twice_the_capacity_trips_within_two_seconds() {
+    let mut plan = plan(0.05);
+    plan.from = plimsoll::core::search::grid::round(2.0 * CAPACITY);
+    for seed in 0..20 {
+        for regime in Regime::ALL {
+            let search = Search::new(plan.clone());
+            let Step::Hold(trial) = *search.next() else { panic!("a new search has a trial to hold") };
+            let mut queue = Queue::new(regime, seed);
+            let held = queue.load(trial.level.as_f64(), 0.5, blocks(trial.hold), |so_far| search.may_stop(so_far));
+            assert!(held.load <= 2.0, "{regime:?} {seed}: {}", held.load);
+            assert_eq!(hint(&held.showing, &plan.limits, &[0]), Hint::Over(vec![0]), "{regime:?} {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_load_box_in_trouble_never_makes_a_trip() {
+    let (limits, quantiles) = (limits(), Quantiles::new(0.01));
+    let rate = 0.9 * true_limit(Regime::Clean);
+    for seed in 0..seeds(1000, 30) {
+        for trouble in Trouble::ALL {
+            let mut evidence = Evidence::default();
+            for visit in 0..4 {
+                let mut queue = Queue::new(Regime::Clean, seed * 4 + visit);
+                let showing = load_box::load(&mut queue, trouble, rate, 10, seed * 4 + visit);
+                let so_far = |blocks| Showing { blocks: showing.blocks[..blocks].to_vec(), reads: Vec::new() };
+                let stops = (1..=10).any(|blocks| is_hopeless(&so_far(blocks), &limits, &[0], 10, rate));
+                assert!(!stops, "{trouble:?} {seed} {showing:?}");
+                assert!(!matches!(hint(&showing, &limits, &[0]), Hint::Over(_)), "{trouble:?} {seed} {showing:?}");
+                evidence.add(&showing, &[], &limits);
+            }
+            let judgement = evidence.figures(&limits, 0, 0.0, &quantiles).judgement;
+            assert_ne!(judgement, Judgement::Trip, "{trouble:?} {seed}");
+        }
+    }
+}
+
+#[test]
+fn the_limits_of_the_simulated_queues_are_what_long_holds_show() {
+    let seconds = if proving() { 8000 } else { 400 };
+    for (regime, tolerance) in
+        [(Regime::Clean, 2.0), (Regime::Drift, 4.0), (Regime::Stalls, 1.5), (Regime::RareStalls, 3.0)]
+    {
+        let held = Queue::new(regime, 7).load(true_limit(regime), 1.0, seconds * 2, |_| false);
+        let sum = |pick: fn(&plimsoll::core::search::outcome::Count) -> u64| {
+            held.showing.blocks.iter().map(|block| pick(&block.counts[0])).sum::<u64>() as f64
+        };
+        let part = sum(|count| count.above) / sum(|count| count.n);
+        assert!((0.01 / tolerance..0.01 * tolerance).contains(&part), "{regime:?}: {part}");
+    }
+}
+
+#[test]
+fn the_same_outcomes_lead_to_the_same_search() {
+    let (once, again) =
+        (search(Queue::new(Regime::Drift, 5), &plan(0.1)), search(Queue::new(Regime::Drift, 5), &plan(0.1)));
+    assert_eq!(once, again);
+}
