@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: help tools build demo test prove bench fmt lint clean
+.PHONY: help tools build demo test table prove bench fmt lint clean
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -19,6 +19,9 @@ demo: tools build  ## Find the capacity of a stand-in backend with two agents
 
 test: tools build  ## Run all tests
 	$(CARGO) test --release --workspace
+
+table: tools  ## Print how often the search is right, beside simpler methods, on simulated queues
+	$(CARGO) run --release -p plimsoll-tests --bin search-table
 
 prove: tools build  ## Run the long versions of the proofs
 	PLIMSOLL_PROVE=1 $(CARGO) test --release -p plimsoll-tests

@@ -26,6 +26,9 @@ pub async fn run(plan: &RunPlan) -> Result<ExitCode, Failure> {
     let interrupt = Interrupt::listen().map_err(|error| Failure::Incomplete(format!("no signals: {error}")))?;
     let report = shell::run::run(plan, interrupt).await?;
     to_stdout(&report::render(&report));
+    if let Some(search) = &report.search {
+        return Ok(core::search::conclusion::exit_code(search.next(), &report.ending));
+    }
     let trials: Vec<_> = report.trials.iter().map(|trial| trial.judged.clone()).collect();
     Ok(core::answer::answer(&trials).exit_code(&report.ending))
 }

@@ -7,7 +7,7 @@ mod health;
 use std::time::Duration;
 
 use plimsoll_common::histogram::LatencyHistogram;
-use plimsoll_common::plan::{SeriesLimits, TrialId};
+use plimsoll_common::plan::{BLOCK, SeriesLimits, TrialId};
 use plimsoll_common::snapshot::{Counters, Observed, SeriesCounts, Snapshot, StepTotals, Strays};
 use plimsoll_common::units::Rate;
 use serde::{Deserialize, Serialize};
@@ -69,6 +69,8 @@ pub struct TrialMerge {
     /// Of all series, batch by batch.
     latency: Vec<Vec<LatencyHistogram>>,
     service_time: Vec<LatencyHistogram>,
+    /// By block of wall time: operations that ended in it, warmup's included.
+    ended: Vec<u64>,
 }
 
 /// What is known of a trial while it runs.
@@ -106,6 +108,7 @@ impl TrialMerge {
             blocks: vec![empty; window.blocks() as usize],
             latency: vec![vec![LatencyHistogram::new(); limits.len()]; window.batches()],
             service_time: vec![LatencyHistogram::new(); limits.len()],
+            ended: vec![0; (plan.warmup + plan.hold).as_micros().div_ceil(BLOCK.as_micros()) as usize],
             window,
             plan,
         }
@@ -119,6 +122,10 @@ impl TrialMerge {
     pub fn add_snapshot(&mut self, agent: usize, snapshot: &Snapshot) {
         if !self.agents[agent].add_snapshot(&self.window, snapshot) {
             return;
+        }
+        if let Some(ended) = self.ended.get_mut(snapshot.number as usize) {
+            let completed = snapshot.blocks.iter().map(|delta| delta.counters.completed);
+            *ended += completed.sum::<u64>() + snapshot.warmup.completed;
         }
         for delta in &snapshot.blocks {
             let block = &mut self.blocks[delta.block as usize];
@@ -174,6 +181,25 @@ impl TrialMerge {
         let mut sum = LatencyHistogram::new();
         self.latency.iter().for_each(|batch| sum.add(&batch[series]));
         sum
+    }
+
+    /// One per block of the hold, as far as is known.
+    pub fn blocks(&self) -> &[FleetBlock] {
+        &self.blocks
+    }
+
+    /// How much of the hold every agent has reported.
+    pub fn reported(&self) -> Duration {
+        let blocks = self.agents.iter().map(AgentMerge::reported).min().unwrap_or(0);
+        (BLOCK * blocks).saturating_sub(self.plan.warmup)
+    }
+
+    /// Operations that completed per second of wall time, without the first block, in which they only set out; `None`
+    /// where too little was reported.
+    pub fn completed_per_second(&self) -> Option<f64> {
+        let blocks = self.agents.iter().map(AgentMerge::reported).min().unwrap_or(0) as usize;
+        let ended = self.ended.get(1..blocks.min(self.ended.len()))?;
+        (!ended.is_empty()).then(|| ended.iter().sum::<u64>() as f64 / (BLOCK * ended.len() as u32).as_secs_f64())
     }
 
     fn overdue(&self, series: usize, limit: usize) -> u64 {

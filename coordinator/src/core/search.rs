@@ -13,6 +13,7 @@ pub mod estimate;
 pub mod evidence;
 pub mod grid;
 pub mod hint;
+pub mod measured;
 pub mod outcome;
 pub mod plan;
 pub mod pool;
@@ -35,7 +36,7 @@ use self::outcome::{Showing, TrialOutcome};
 use self::plan::{SearchPlan, blocks};
 use self::pool::{Pool, Soak};
 use self::statistics::Quantiles;
-use self::trail::{Bound, Bounds, NextTrial, Outcome, TrailEntry, Why};
+use self::trail::{Bound, Bounds, NextTrial, Outcome, TrailEntry, TrailRecord, Why};
 
 /// A search under way.
 #[derive(Debug, Clone, PartialEq)]
@@ -109,6 +110,21 @@ impl Search {
             next: Step::Hold(first),
             plan,
         }
+    }
+
+    /// A search that has come as far as its records say; `None` where they do not begin with a plan, or say more than the
+    /// search asked for.
+    pub fn replay(records: impl IntoIterator<Item = TrailRecord>) -> Option<Self> {
+        let mut records = records.into_iter();
+        let TrailRecord::Plan(plan) = records.next()? else { return None };
+        let mut search = Self::new(*plan);
+        for record in records {
+            match (record, &search.next) {
+                (TrailRecord::Outcome(outcome), Step::Hold(_)) => search.record(&outcome),
+                _ => return None,
+            }
+        }
+        Some(search)
     }
 
     /// What to do now. Says the same until an outcome is recorded.
@@ -323,6 +339,9 @@ impl Search {
             }
         }
         let mut conclusion = self.main.clone().expect("the main stage was concluded first");
+        let position =
+            |entry: &FrontierEntry| (0..self.plan.limits.len()).find(|&l| self.plan.limits.signal(l) == entry.signal);
+        self.frontier.sort_by_key(position);
         conclusion.frontier = self.frontier.clone();
         (conclusion.load, conclusion.spent) = (self.load, self.spent);
         Step::Done(Box::new(conclusion))

@@ -38,6 +38,8 @@ pub fn report(trials: Vec<TrialReport>, ending: Ending) -> RunReport {
         slo: slo(),
         trials,
         ending,
+        search: None,
+        explain: false,
     }
 }
 

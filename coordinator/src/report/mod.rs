@@ -5,6 +5,7 @@ pub mod csv;
 pub mod fixture;
 pub mod formats;
 pub mod notes;
+pub mod search;
 pub mod table;
 pub mod words;
 
@@ -17,6 +18,7 @@ use self::table::Shape;
 use crate::core::answer::{Ending, answer};
 use crate::core::measurement::StepMeasurement;
 use crate::core::ramp::JudgedTrial;
+use crate::core::search::Search;
 use crate::core::slo::Slo;
 
 /// A whole run, for the report at its end.
@@ -36,6 +38,10 @@ pub struct RunReport {
     pub trials: Vec<TrialReport>,
     /// How the run ended.
     pub ending: Ending,
+    /// The search that chose the trials, where one did.
+    pub search: Option<Search>,
+    /// Whether its trail is shown.
+    pub explain: bool,
 }
 
 /// One setting and where it came from.
@@ -88,7 +94,7 @@ pub struct DealSummary {
 pub fn render(report: &RunReport) -> String {
     let sections = [
         settings(report),
-        table_of(report, "Trials", table::trials),
+        trials(report),
         table_of(report, "Load boxes", table::agents),
         table_of(report, "Backlog", table::backlogs),
         list("Notes", &notes::notes(report)),
@@ -97,6 +103,15 @@ pub fn render(report: &RunReport) -> String {
     ];
     let sections: Vec<String> = sections.into_iter().filter(|section| !section.is_empty()).collect();
     sections.join("\n\n") + "\n"
+}
+
+/// A search judges its trials together: its trail stands in place of a verdict for each.
+fn trials(report: &RunReport) -> String {
+    match &report.search {
+        None => table_of(report, "Trials", table::trials),
+        Some(search) if report.explain && !search.trail().is_empty() => format!("Trail\n  {}", search::trail(search)),
+        Some(_) => String::new(),
+    }
 }
 
 fn settings(report: &RunReport) -> String {
@@ -127,6 +142,10 @@ fn ending(report: &RunReport) -> String {
 /// The last lines: `ANSWER: max RPS = 2000 (workload=messages, preset=medium)` and `Next limit: …`.
 pub fn answer_lines(report: &RunReport) -> String {
     let trials: Vec<JudgedTrial> = report.trials.iter().map(|trial| trial.judged.clone()).collect();
+    if let Some(search) = &report.search {
+        let of = format!("workload={}, preset={}", report.workload, report.preset);
+        return search::answer_lines(search, &of, &report.ending);
+    }
     let answer = answer(&trials);
     let of = format!("workload={}, preset={}", report.workload, report.preset);
     let bound = match report.ending {

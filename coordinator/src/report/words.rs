@@ -106,7 +106,7 @@ fn error_words(errors: &Errors) -> String {
 /// Why a trial proves nothing, with the box and the knob.
 pub fn doubt(doubt: &Doubt) -> String {
     match doubt {
-        Doubt::Fault(fault) => fault_words(fault),
+        Doubt::Fault(fault) => self::fault(fault),
         Doubt::NothingAttempted => "no operation was released".to_owned(),
         Doubt::NoSamples { series } => format!("{series} has no samples although operations completed"),
         Doubt::PercentileByBoxes { percentile, boxes } => {
@@ -173,7 +173,8 @@ pub fn stall(stall: Stall) -> String {
     }
 }
 
-fn fault_words(fault: &Fault) -> String {
+/// Why a trial's figures cannot be trusted.
+pub fn fault(fault: &Fault) -> String {
     match fault {
         Fault::AgentLost { agent, after, why } => {
             format!("agent {agent} was lost {} after the warmup's start: {why}", duration(*after))

@@ -6,8 +6,10 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{FORMAT, Header, LOG, Record, SavedTrial};
+use super::{FORMAT, Header, LOG, Record, RunKind, SavedTrial};
 use crate::core::answer::Ending;
+use crate::core::search::Search;
+use crate::core::search::trail::TrailRecord;
 use crate::report::{RunReport, TrialReport};
 
 /// A saved run as it was read.
@@ -134,6 +136,15 @@ impl SavedRun {
         self.trail.iter().enumerate().map(entry).collect()
     }
 
+    /// The search as far as it came, where the run is one: rebuilt from what each trial showed.
+    pub fn search(&self) -> Option<Search> {
+        if self.header.kind != RunKind::Find {
+            return None;
+        }
+        let records = self.trail::<TrailRecord>().ok()?;
+        Search::replay(records.into_iter().map(|(_, record)| record))
+    }
+
     /// The report that the run printed, or would have if it had come to its end.
     pub fn report(&self) -> RunReport {
         let Header { run_id, workload, preset, applied, slo, .. } = self.header.clone();
@@ -151,6 +162,8 @@ impl SavedRun {
             slo,
             trials: self.trials.iter().map(|trial| trial.report.clone()).collect::<Vec<TrialReport>>(),
             ending: self.ending.clone().unwrap_or_else(broke_off),
+            search: self.search(),
+            explain: self.header.kind == RunKind::Find,
         }
     }
 }

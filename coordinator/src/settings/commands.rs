@@ -15,6 +15,14 @@ pub enum LoadCommand {
 const ONLY: &[(&str, &[LoadCommand])] = &[
     ("steps", &[LoadCommand::MaxRps]),
     ("hold", &[LoadCommand::MaxRps]),
+    ("find", &[LoadCommand::MaxRps]),
+    ("from", &[LoadCommand::MaxRps]),
+    ("precision", &[LoadCommand::MaxRps]),
+    ("confidence", &[LoadCommand::MaxRps]),
+    ("max-time", &[LoadCommand::MaxRps]),
+    ("drain-limit", &[LoadCommand::MaxRps]),
+    ("frontier", &[LoadCommand::MaxRps]),
+    ("explain", &[LoadCommand::MaxRps]),
     ("cooldown", &[LoadCommand::MaxRps]),
     ("no-stop-on-trip", &[LoadCommand::MaxRps]),
     ("trials", &[LoadCommand::MaxRps]),
@@ -66,6 +74,7 @@ impl LoadCommand {
                 "plimsoll max-rps --preset medium",
                 "plimsoll max-rps --preset medium --agents box-1:7700,box-2:7700 --nats-url nats://chat:4222",
                 "plimsoll max-rps --preset realistic --steps 200,400,800 --slo E2:p99=400ms --csv steps.csv",
+                "plimsoll max-rps --preset medium --find --precision 5% --explain",
                 "plimsoll max-rps --plan nightly.toml --dry-run",
             ],
             Self::Run => &[

@@ -26,6 +26,21 @@ pub fn describe(plan: &RunPlan) -> Result<String, SplitError> {
     }
     let agents = capacities(plan);
     line(&mut text, format_args!("\nFleet: {}", fleet_in_words(plan)));
+    if let Some(find) = &plan.find {
+        line(
+            &mut text,
+            format_args!(
+                "\nSearch: from {}/s by doubling, then to {:.4} % at {:.4} % within {}; the first step:",
+                find.from,
+                find.precision * 100.0,
+                find.confidence * 100.0,
+                humantime::format_duration(find.max_time)
+            ),
+        );
+        split(find.from, &agents)?;
+        agents.iter().for_each(|agent| line(&mut text, format_args!("  {}", agent.agent)));
+        return Ok(text);
+    }
     let phases = plan.phases;
     for (index, &level) in plan.steps.rates().iter().enumerate() {
         let shares = split(level, &agents)?;

@@ -17,7 +17,7 @@ mod values;
 
 pub use error::SettingsError;
 pub use layers::Environment;
-pub use plan::{FleetChoice, Goal, Phases, Preflight, RunPlan, Spread, TargetChoice};
+pub use plan::{FindPlan, FleetChoice, Goal, Phases, Preflight, RunPlan, Spread, TargetChoice};
 
 use layers::Layers;
 use saved::SavedCommand;

@@ -19,6 +19,8 @@ use crate::report::Applied;
 pub struct RunPlan {
     /// What it is to find out.
     pub goal: Goal,
+    /// How the levels are searched for, in place of held as they are listed.
+    pub find: Option<FindPlan>,
     /// What is driven.
     pub workload: Workload,
     /// The levels, in order.
@@ -57,6 +59,25 @@ pub struct RunPlan {
     pub applied: Vec<Applied>,
     /// Every setting with a value, as a flag takes it, secrets hidden; the fleet as it was made out.
     pub settings: BTreeMap<String, String>,
+}
+
+/// How the largest level is searched for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FindPlan {
+    /// The first level.
+    pub from: Rate,
+    /// By how much the level that trips may lie above the one that passes: 0.05 is 5 %.
+    pub precision: f64,
+    /// Of the interval.
+    pub confidence: f64,
+    /// Of the whole search.
+    pub max_time: Duration,
+    /// How long backlogs may take to drain before a trial.
+    pub drain_limit: Duration,
+    /// Whether the largest level of every single limit is searched for too.
+    pub frontier: bool,
+    /// Whether the trail is shown.
+    pub explain: bool,
 }
 
 /// What a run is to find out.

@@ -14,7 +14,7 @@ use plimsoll_common::workload::{self, BadSetting, Given, SettingKind, is_subject
 use super::commands::LoadCommand;
 use super::error::SettingsError;
 use super::layers::Layers;
-use super::plan::{FleetChoice, Goal, Phases, Preflight, RunPlan, Spread, TargetChoice};
+use super::plan::{FindPlan, FleetChoice, Goal, Phases, Preflight, RunPlan, Spread, TargetChoice};
 use super::table::DefaultValue;
 use super::values::{Values, duration, list, number};
 use crate::core::backlog::DurableName;
@@ -48,7 +48,8 @@ pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, Setting
     let fleet = fleet(&values)?;
     Ok(RunPlan {
         goal: levels.goal,
-        steps: levels.steps,
+        steps: levels.find.map_or(levels.steps, |find| Steps::from(find.from)),
+        find: levels.find,
         phases: levels.phases,
         spread: spread(&values)?,
         request_timeout: request_timeout(&values, &slo)?,
@@ -73,6 +74,7 @@ pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, Setting
 /// What a command makes of the levels and their phases.
 struct Levels {
     goal: Goal,
+    find: Option<FindPlan>,
     steps: Steps,
     phases: Phases,
     on_trip: OnTrip,
@@ -83,6 +85,7 @@ fn ramp(values: &Values) -> Result<Levels, SettingsError> {
     let trials = values.number("trials", 1, 3)?;
     Ok(Levels {
         goal: Goal::MaxRps,
+        find: find(values)?,
         steps: values.parsed("steps", "rates such as 500,1k,2k")?,
         phases: Phases {
             warmup: values.duration("warmup", Duration::ZERO, LONGEST)?,
@@ -94,11 +97,57 @@ fn ramp(values: &Values) -> Result<Levels, SettingsError> {
     })
 }
 
+/// What only a search takes, and what it does not take.
+const OF_FIND: [&str; 7] = ["from", "precision", "confidence", "max-time", "drain-limit", "frontier", "explain"];
+const NOT_OF_FIND: [&str; 6] = ["steps", "warmup", "hold", "cooldown", "no-stop-on-trip", "trials"];
+
+/// How to search, where that is asked for.
+fn find(values: &Values) -> Result<Option<FindPlan>, SettingsError> {
+    let asked = values.switch("find")?;
+    let (idle, words) = if asked {
+        (&NOT_OF_FIND[..], "--find chooses its own rates and lengths: takes --find or this")
+    } else {
+        (&OF_FIND[..], "only a search takes it: takes --find besides")
+    };
+    let given = idle.iter().filter_map(|name| values.optional(name)).find(|value| value.strength() > 0);
+    if let Some(given) = given {
+        return Err(given.error(words));
+    }
+    if !asked {
+        return Ok(None);
+    }
+    let drain = if values.optional("drain-limit").is_some() { "drain-limit" } else { "recovery-limit" };
+    Ok(Some(FindPlan {
+        from: values.parsed("from", "a rate such as 500 or 2k")?,
+        precision: precision(values)?,
+        confidence: confidence(values)?,
+        max_time: values.duration("max-time", Duration::from_secs(10), LONGEST)?,
+        drain_limit: values.duration(drain, SHORTEST_HOLD, LONGEST)?,
+        frontier: values.switch("frontier")?,
+        explain: values.switch("explain")?,
+    }))
+}
+
+fn precision(values: &Values) -> Result<f64, SettingsError> {
+    const TAKES: &str = "a percentage from 1% to 50%, such as 5%";
+    let value = values.required("precision", TAKES)?;
+    let percent = value.text().trim().strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+    percent.filter(|percent| (1.0..=50.0).contains(percent)).map(|p| p / 100.0).ok_or_else(|| value.takes(TAKES))
+}
+
+fn confidence(values: &Values) -> Result<f64, SettingsError> {
+    const TAKES: &str = "a number from 0.5 to 0.999, such as 0.95";
+    let value = values.required("confidence", TAKES)?;
+    let number = value.text().trim().parse::<f64>().ok();
+    number.filter(|number| (0.5..=0.999).contains(number)).ok_or_else(|| value.takes(TAKES))
+}
+
 /// One step that is held once: whoever asked for hours does not want them again unasked.
 fn soak(values: &Values) -> Result<Levels, SettingsError> {
     let rate: Rate = values.parsed("rate", "a rate such as 500 or 2k")?;
     Ok(Levels {
         goal: Goal::Soak,
+        find: None,
         steps: Steps::from(rate),
         phases: Phases {
             warmup: values.duration("warmup", Duration::ZERO, LONGEST)?,
@@ -342,7 +391,12 @@ fn applied(command: LoadCommand, layers: &Layers, fleet: &FleetChoice) -> Vec<Ap
         FleetChoice::Remote(_) => "local",
         FleetChoice::Local(_) => "agents",
     };
-    let in_report = command.settings().filter(|setting| setting.in_plan_file() && setting.name != other_fleet);
+    let finds = layers.get("find").is_some_and(|given| matches!(given.value.as_str(), "true" | "1"));
+    let idle: &[&str] = if finds { &NOT_OF_FIND } else { &OF_FIND };
+    let applies = |setting: &&super::table::Setting| {
+        setting.in_plan_file() && setting.name != other_fleet && !idle.contains(&setting.name)
+    };
+    let in_report = command.settings().filter(applies).filter(|setting| finds || setting.name != "find");
     let row = |setting: &super::table::Setting| {
         let derived = setting.workloads.is_empty().then_some(setting.default);
         let (value, source) = match (layers.get(setting.name), derived) {

@@ -10,6 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::monitor::Monitor;
 use crate::core::backlog::{BacklogRead, DurableName, DurableReads, DurableState, READ_DEADLINE, recovered};
+use crate::core::search::outcome::Read;
 
 /// Between two reads while waiting for a recovery.
 const RECOVERY_INTERVAL: Duration = Duration::from_millis(200);
@@ -41,6 +42,19 @@ impl BacklogWatch {
     /// What was read last.
     pub fn newest(&self) -> Newest {
         self.newest.borrow().clone()
+    }
+
+    /// What was read since an instant on our clock, by durable.
+    pub fn since(&self, hold_start_ns: u64) -> Vec<Vec<Read>> {
+        let reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |reads: &Reads| {
+            let read = |(at_ns, state): &(u64, DurableState)| {
+                let at = Duration::from_nanos(at_ns.checked_sub(hold_start_ns)?).as_secs_f64();
+                Some(Read { at, backlog: state.backlog()?.total() as f64 })
+            };
+            reads.iter().filter_map(read).collect()
+        };
+        reads.iter().map(of).collect()
     }
 
     /// Stops reading. Instants count from the start of the hold; what was read before it belongs to the warmup.

@@ -1,5 +1,7 @@
 //! A whole run: asks the core which level comes next, has the fleet hold it, has it judged, and writes it down.
 
+mod find;
+
 use std::fs::File;
 use std::time::SystemTime;
 
@@ -23,7 +25,9 @@ use crate::core::answer::Ending;
 use crate::core::backlog::{READ_DEADLINE, StreamGrowth, read_interval};
 use crate::core::measurement::StepMeasurement;
 use crate::core::merge::ServiceReads;
-use crate::core::ramp::{NextTrial, Ramp};
+use crate::core::ramp::{JudgedTrial, NextTrial, Ramp};
+use crate::core::search::Search;
+use crate::core::search::outcome::Showing;
 use crate::core::split::split;
 use crate::core::verdict::judge;
 use crate::exit::Failure;
@@ -31,7 +35,7 @@ use crate::report::csv::CsvReport;
 use crate::report::{Applied, RunReport, TrialReport, render, words};
 use crate::results::write::RunWriter;
 use crate::results::{FORMAT, Header, RunKind, SavedTrial};
-use crate::settings::{Goal, RunPlan};
+use crate::settings::{Goal, Phases, RunPlan};
 
 /// A deal stays while no agent's part of the whole moves by more than this; rounding alone moves it.
 const DEAL_TOLERANCE: f64 = 0.001;
@@ -53,9 +57,12 @@ pub async fn run(plan: &RunPlan, interrupt: Interrupt) -> Result<RunReport, Fail
     };
     let mut run = Run::new(plan, ready, Progress::on_stderr(live), interrupt);
     run.save_head(&identity)?;
-    let ending = run.climb().await;
-    let Closed { seen, trials, mut saved } = run.close().await;
-    let report = report(plan, &identity, seen, trials, ending);
+    let ending = match &plan.find {
+        None => run.climb().await,
+        Some(find) => run.find(find).await,
+    };
+    let Closed { seen, trials, mut saved, search } = run.close().await;
+    let report = RunReport { search, ..report(plan, &identity, seen, trials, ending) };
     if let Some(saved) = &mut saved {
         match saved.end(&report.ending, &render(&report)) {
             Ok(()) => eprintln!("saved in {}", saved.dir().display()),
@@ -80,6 +87,8 @@ fn report(
         slo: plan.slo.clone(),
         trials,
         ending,
+        search: None,
+        explain: plan.find.as_ref().is_some_and(|find| find.explain),
     }
 }
 
@@ -99,6 +108,7 @@ struct Run<'a> {
     seen: Seen,
     saved: Option<RunWriter>,
     trials: Vec<TrialReport>,
+    search: Option<Search>,
 }
 
 impl<'a> Run<'a> {
@@ -108,7 +118,7 @@ impl<'a> Run<'a> {
             durables: plan.target.durables.clone(),
             baselines: vec![None; plan.target.durables.len()],
             growth_limit: plan.slo.pending_growth,
-            within: plan.target.recovery_limit,
+            within: plan.find.as_ref().map_or(plan.target.recovery_limit, |find| find.drain_limit),
         };
         let ramp = Ramp::new(&plan.steps, plan.on_trip, plan.trials);
         let trials = Vec::new();
@@ -127,6 +137,7 @@ impl<'a> Run<'a> {
             seen,
             saved,
             trials,
+            search: None,
         }
     }
 
@@ -138,6 +149,7 @@ impl<'a> Run<'a> {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kind: match self.plan.goal {
+                Goal::MaxRps if self.plan.find.is_some() => RunKind::Find,
                 Goal::MaxRps => RunKind::Steps,
                 Goal::Soak => RunKind::Soak,
             },
@@ -170,10 +182,11 @@ impl<'a> Run<'a> {
         let shares = split(next.level, &self.fleet.capacities())?;
         self.deal_for(&shares).await?;
         let recovery = self.recover(next).await?;
-        let measured = self.hold(next, &shares, &recovery).await?;
-        let Measured { step, reads, started_at, lost } = measured;
+        let measured = self.hold(next, &shares, &recovery, self.plan.phases).await?;
+        let Measured { step, reads, started_at, lost, .. } = measured;
         self.ramp.record(judge(&step, &self.plan.slo));
-        self.write_down(step, reads, started_at, &recovery)?;
+        let judged = self.ramp.trials().last().expect("a verdict was just recorded").clone();
+        self.write_down(judged, step, reads, started_at, &recovery)?;
         if let Some(lost) = lost {
             return Err(lost.into());
         }
@@ -227,13 +240,19 @@ impl<'a> Run<'a> {
         Ok(recovery)
     }
 
-    async fn hold(&mut self, next: NextTrial, shares: &[Rate], recovery: &Recovery) -> Result<Measured, Stop> {
+    async fn hold(
+        &mut self,
+        next: NextTrial,
+        shares: &[Rate],
+        recovery: &Recovery,
+        phases: Phases,
+    ) -> Result<Measured, Stop> {
         let streams = streams_entered(&self.plan.workload);
         let before = self.last_sequences(&streams).await;
         let durables = self.plan.target.durables.clone();
-        let watch = BacklogWatch::start(self.monitor.clone(), durables, read_interval(self.plan.phases.hold));
-        let order = TrialOrder { plan: self.plan, next, shares };
-        let Held { merge, started_at, hold_start_ns, lost } =
+        let watch = BacklogWatch::start(self.monitor.clone(), durables, read_interval(phases.hold));
+        let order = TrialOrder { plan: self.plan, next, shares, phases, search: self.search.as_ref() };
+        let Held { merge, started_at, hold_start_ns, lost, stopped } =
             hold(&mut self.fleet, &order, &watch, &mut self.progress, &self.interrupt).await?;
         let after = self.last_sequences(&streams).await;
         let growth = |((stream, before), after): ((String, Option<u64>), Option<u64>)| {
@@ -243,7 +262,8 @@ impl<'a> Run<'a> {
             durables: watch.finish(&recovery.states, hold_start_ns),
             streams: streams.into_iter().zip(before).zip(after).filter_map(growth).collect(),
         };
-        Ok(Measured { step: merge.finish(&reads), reads, started_at, lost })
+        let completed_per_second = merge.completed_per_second();
+        Ok(Measured { step: merge.finish(&reads), reads, started_at, lost, stopped, completed_per_second })
     }
 
     /// The number of each stream's newest message; `None` where it cannot be read, which only costs a note.
@@ -255,12 +275,12 @@ impl<'a> Run<'a> {
     /// At once, so that a later error loses nothing.
     fn write_down(
         &mut self,
+        judged: JudgedTrial,
         measurement: StepMeasurement,
         reads: ServiceReads,
         started_at: SystemTime,
         recovery: &Recovery,
     ) -> Result<(), Stop> {
-        let judged = self.ramp.trials().last().expect("a verdict was just recorded").clone();
         let trial = TrialReport {
             judged,
             measurement,
@@ -268,10 +288,13 @@ impl<'a> Run<'a> {
             recovery: recovery.took,
             deal: (self.dealt.summary.rooms > 0).then_some(self.dealt.summary),
         };
-        self.progress.say(&verdict_line(&trial, self.plan.steps.rates().len()));
+        if self.search.is_none() {
+            self.progress.say(&verdict_line(&trial, self.plan.steps.rates().len()));
+        }
+        let warmup = self.search.as_ref().map_or(self.plan.phases.warmup, |search| search.plan().lengths.settle);
         if let Some(saved) = &mut self.saved {
             let trial = SavedTrial { report: trial.clone(), reads };
-            if let Err(words) = saved.trial(trial, started_at + self.plan.phases.warmup) {
+            if let Err(words) = saved.trial(trial, started_at + warmup) {
                 self.progress.say(&format!("warning: {words}"));
             }
         }
@@ -298,7 +321,7 @@ impl<'a> Run<'a> {
         if let Some(local) = self.local {
             local.stop().await;
         }
-        Closed { seen: self.seen.applied, trials: self.trials, saved: self.saved }
+        Closed { seen: self.seen.applied, trials: self.trials, saved: self.saved, search: self.search }
     }
 }
 
@@ -307,6 +330,7 @@ struct Closed {
     seen: Vec<Applied>,
     trials: Vec<TrialReport>,
     saved: Option<RunWriter>,
+    search: Option<Search>,
 }
 
 /// A trial of which everything is known but the verdict.
@@ -315,6 +339,9 @@ struct Measured {
     reads: ServiceReads,
     started_at: SystemTime,
     lost: Option<FleetError>,
+    /// What it had shown when it was stopped early on purpose.
+    stopped: Option<Showing>,
+    completed_per_second: Option<f64>,
 }
 
 fn is_alike(dealt: &[Rate], shares: &[Rate]) -> bool {

@@ -18,6 +18,8 @@ use super::signals::Interrupt;
 use crate::core::clock_offset::ClockOffset;
 use crate::core::merge::{AgentPart, TrialMerge, TrialPlan};
 use crate::core::ramp::NextTrial;
+use crate::core::search::outcome::Showing;
+use crate::core::search::{Search, measured};
 use crate::settings::{Phases, RunPlan};
 
 /// Between the order and the start: time for the order to arrive and for every agent to say that it is armed.
@@ -40,6 +42,10 @@ pub struct TrialOrder<'a> {
     pub next: NextTrial,
     /// By agent index.
     pub shares: &'a [Rate],
+    /// How long its parts are.
+    pub phases: Phases,
+    /// Whether it need not go on, where somebody asks.
+    pub search: Option<&'a Search>,
 }
 
 /// A trial that is over.
@@ -53,6 +59,8 @@ pub struct Held {
     pub hold_start_ns: u64,
     /// The first agent that was lost in it, and why; everybody was stopped then.
     pub lost: Option<FleetError>,
+    /// What it had shown when it needed not go on.
+    pub stopped: Option<Showing>,
 }
 
 /// Holds a trial.
@@ -77,11 +85,11 @@ pub async fn hold(
         return Err(error.into());
     }
     let totals_came = vec![false; fleet.len()];
-    let mut under_way = UnderWay { order, start_ns, merge, totals_came, lost: None };
+    let mut under_way = UnderWay { order, start_ns, merge, totals_came, lost: None, stopped: None };
     let ended = under_way.follow(fleet, watch, progress, interrupt).await;
-    let UnderWay { merge, lost, .. } = under_way;
+    let UnderWay { merge, lost, stopped, .. } = under_way;
     ended?;
-    Ok(Held { merge, started_at, hold_start_ns: start_ns + nanos(order.plan.phases.warmup), lost })
+    Ok(Held { merge, started_at, hold_start_ns: start_ns + nanos(order.phases.warmup), lost, stopped })
 }
 
 fn nanos(length: Duration) -> u64 {
@@ -97,8 +105,8 @@ fn trial_plan(fleet: &Fleet, order: &TrialOrder, clocks: &[ClockOffset], start_b
     TrialPlan {
         trial: order.next.trial,
         target: order.next.level,
-        warmup: order.plan.phases.warmup,
-        hold: order.plan.phases.hold,
+        warmup: order.phases.warmup,
+        hold: order.phases.hold,
         start_boottime_ns,
         limits: order.plan.slo.limits(),
         observations: order.plan.workload.observations().iter().map(|observed| observed.name.to_owned()).collect(),
@@ -124,8 +132,8 @@ async fn arm(
             trial,
             share,
             start_boottime_ns: clock.to_agent(start_ns).ok_or_else(unbooted)?,
-            warmup: plan.phases.warmup,
-            hold: plan.phases.hold,
+            warmup: order.phases.warmup,
+            hold: order.phases.hold,
             arrivals: plan.arrivals(index, order.shares.len()),
             max_in_flight: plan.in_flight_cap(share),
         };
@@ -142,6 +150,7 @@ struct UnderWay<'a> {
     /// By agent index.
     totals_came: Vec<bool>,
     lost: Option<FleetError>,
+    stopped: Option<Showing>,
 }
 
 impl UnderWay<'_> {
@@ -153,7 +162,7 @@ impl UnderWay<'_> {
         progress: &mut Progress,
         interrupt: &Interrupt,
     ) -> Result<(), Stop> {
-        let Phases { warmup, hold, .. } = self.order.plan.phases;
+        let Phases { warmup, hold, .. } = self.order.phases;
         let left = Duration::from_nanos(self.start_ns.saturating_sub(boottime_ns()));
         let mut deadline = Instant::now() + left + warmup + hold + self.order.plan.request_timeout + TOTALS_GRACE;
         let mut ticks = interval(TICK);
@@ -171,6 +180,9 @@ impl UnderWay<'_> {
                     if whole_before && self.lost.is_some() {
                         fleet.stop(self.order.next.trial);
                         deadline = deadline.min(Instant::now() + STOP_LIMIT);
+                    } else if self.stopped.is_none() && self.need_not_go_on(watch) {
+                        fleet.stop(self.order.next.trial);
+                        deadline = deadline.min(Instant::now() + STOP_LIMIT);
                     }
                 }
                 _ = ticks.tick() => progress.update(self.now(watch)),
@@ -181,6 +193,22 @@ impl UnderWay<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the outcome is clear by now; what shows it is kept.
+    fn need_not_go_on(&mut self, watch: &BacklogWatch) -> bool {
+        let Some(search) = self.order.search else { return false };
+        let reported = self.merge.reported();
+        if reported.is_zero() || reported >= self.order.phases.hold {
+            return false;
+        }
+        let blocks = measured::blocks(self.merge.blocks(), &self.order.plan.slo, Some(reported));
+        let showing = Showing { blocks, reads: watch.since(self.start_ns + nanos(self.order.phases.warmup)) };
+        let stops = search.may_stop(&showing);
+        if stops {
+            self.stopped = Some(showing);
+        }
+        stops
     }
 
     fn take(&mut self, fleet: &Fleet, agent: usize, event: AgentEvent) {
@@ -229,7 +257,7 @@ impl UnderWay<'_> {
     }
 
     fn now(&self, watch: &BacklogWatch) -> Now {
-        let Phases { warmup, hold, .. } = self.order.plan.phases;
+        let Phases { warmup, hold, .. } = self.order.phases;
         let elapsed = self.elapsed();
         let (phase, since, length) = if elapsed < warmup {
             (Phase::Warmup, Duration::ZERO, warmup)

@@ -182,6 +182,11 @@ impl AgentMerge {
         }
     }
 
+    /// Blocks of wall time that it has sent.
+    pub(super) fn reported(&self) -> u32 {
+        self.next_number
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         self.ending.is_some()
     }

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use plimsoll_common::units::Rate;
 
+use super::Step;
 use super::estimate::Estimate;
 use super::outcome::Signal;
+use crate::core::answer::{Ending, ExitCode};
 
 /// What a search came to.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,6 +101,19 @@ pub struct FrontierEntry {
     pub breaks: Option<Rate>,
     /// Whether the two are as close as was asked.
     pub is_precise: bool,
+}
+
+/// What the process exits with, by where a search stands and how the run ended.
+pub fn exit_code(step: &Step, ending: &Ending) -> ExitCode {
+    match (ending, step) {
+        (Ending::Aborted, _) => ExitCode::Interrupted,
+        (Ending::Failed(_), _) | (Ending::Completed, Step::Hold(_)) => ExitCode::Incomplete,
+        (Ending::Completed, Step::Done(conclusion)) => match conclusion.doubt {
+            None => ExitCode::Answer,
+            Some(SearchDoubt::NothingPasses { .. }) => ExitCode::NothingPassed,
+            Some(_) => ExitCode::Inconclusive,
+        },
+    }
 }
 
 impl Conclusion {

@@ -133,10 +133,15 @@ fn judgement(passes: bool, trips: bool) -> Judgement {
 
 impl Figures {
     /// How far the level is from the limit: negative below it, positive above, 0 at it, in natural logarithms of the
-    /// part over it, from −[`FARTHEST`] to [`FARTHEST_ABOVE`]. `room` is what a slope may differ from its limit to count as that far.
+    /// part over it, from −[`FARTHEST`] to [`FARTHEST_ABOVE`]. A durable shows nothing below its limit; above it, `room` is
+    /// the slope that counts as [`FARTHEST`].
     pub fn distance(&self, is_slope: bool, room: f64) -> Option<f64> {
         let mean = self.at_most?.mean;
-        let distance = if is_slope { (mean - self.allowed) / room * FARTHEST } else { (mean / self.allowed).ln() };
+        let distance = match (is_slope, mean > self.allowed) {
+            (false, _) => (mean / self.allowed).ln(),
+            (true, false) => -FARTHEST,
+            (true, true) => (mean - self.allowed) / room * FARTHEST,
+        };
         Some(distance.clamp(-FARTHEST, FARTHEST_ABOVE))
     }
 }

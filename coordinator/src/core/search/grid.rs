@@ -90,8 +90,8 @@ mod tests {
     fn pairs_overlap_by_half() {
         let grid = Grid::around(1000.0, 0.05);
         let (pair, above) = (grid.pair(0), grid.pair(1));
-        assert_eq!((pair.low.to_string(), pair.high.to_string()), ("976.1".into(), "1024".into()));
-        assert_eq!((above.low.to_string(), above.high.to_string()), ("1000".into(), "1050".into()));
+        assert_eq!((pair.low.to_string(), pair.high.to_string()), ("976.4".into(), "1024".into()));
+        assert_eq!((above.low.to_string(), above.high.to_string()), ("1000".into(), "1049".into()));
         assert_eq!(grid.pair(2).low, pair.high);
         assert_eq!((grid.nearest(1000.0), grid.nearest(1030.0), grid.nearest(990.0)), (0, 1, 0));
     }

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use plimsoll_common::plan::BLOCK;
 use plimsoll_common::units::Rate;
+use serde::{Deserialize, Serialize};
 
 use super::outcome::Limits;
 
 /// What a search is asked for.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SearchPlan {
     /// Where the climb begins.
     pub from: Rate,
@@ -29,7 +30,7 @@ pub struct SearchPlan {
 }
 
 /// How long the trials of a search are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lengths {
     /// Load before each hold, which counts for nothing.
     pub settle: Duration,

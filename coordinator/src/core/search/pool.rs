@@ -107,7 +107,8 @@ impl Pool {
         focus.iter().copied().filter(is_broken).collect()
     }
 
-    /// How far a level is from the nearest limit: see [`Figures::distance`]; `room` in operations per second.
+    /// How far a level is from the nearest limit: see [`Figures::distance`]; `room` in operations per second. `None` while
+    /// any limit has shown too little: it may be the nearest.
     pub fn distance(
         &self,
         rate: Rate,
@@ -119,7 +120,8 @@ impl Pool {
         let each = |limit: &usize| {
             self.figures(rate, *limit, limits, quantiles)?.distance(*limit >= limits.fractions.len(), room)
         };
-        focus.iter().filter_map(each).max_by(f64::total_cmp)
+        let distances: Option<Vec<f64>> = focus.iter().map(each).collect();
+        distances?.into_iter().max_by(f64::total_cmp)
     }
 
     /// Levels that contradict each other, a TRIP below a PASS, go back to undecided until each has seen as much again as a

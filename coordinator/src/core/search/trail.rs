@@ -108,3 +108,13 @@ pub struct Bound {
     /// Confirmed, or a hint only.
     pub confirmed: bool,
 }
+
+/// What a saved run keeps of a search: with these the search is what it was.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrailRecord {
+    /// First: what was asked.
+    Plan(Box<super::plan::SearchPlan>),
+    /// Then, after each trial: what it showed.
+    Outcome(Box<super::outcome::TrialOutcome>),
+}

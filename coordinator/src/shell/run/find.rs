@@ -1,0 +1,133 @@
+//! A run that searches: asks the search for its next trial, has the fleet hold it, and tells what it showed.
+
+use std::time::Duration;
+
+use plimsoll_common::plan::TrialId;
+use tokio::time::{Instant, sleep};
+
+use super::{Measured, Run};
+use crate::core::answer::Ending;
+use crate::core::backlog::Fate;
+use crate::core::ramp::{JudgedTrial, NextTrial};
+use crate::core::search::outcome::{Read, TrialOutcome};
+use crate::core::search::plan::{Lengths, SearchPlan};
+use crate::core::search::slope::slope;
+use crate::core::search::trail::{self, TrailRecord};
+use crate::core::search::{Search, Step, measured};
+use crate::core::split::split;
+use crate::core::verdict::judge;
+use crate::report::search::trail_line;
+use crate::settings::{FindPlan, Phases};
+use crate::shell::Stop;
+use plimsoll_common::units::Rate;
+
+impl Run<'_> {
+    /// Holds trial after trial until the search is over.
+    pub(super) async fn find(&mut self, find: &FindPlan) -> Ending {
+        self.warn_of_deviation();
+        let search = Search::new(self.search_plan(find));
+        self.keep(&TrailRecord::Plan(Box::new(search.plan().clone())));
+        self.search = Some(search);
+        loop {
+            let next = match self.search.as_ref().map(Search::next) {
+                Some(Step::Hold(trial)) => *trial,
+                _ => return Ending::Completed,
+            };
+            match self.try_level(next).await {
+                Ok(()) => {}
+                Err(Stop::Interrupted) => return Ending::Aborted,
+                Err(Stop::Failed(why)) => return Ending::Failed(why),
+            }
+        }
+    }
+
+    fn search_plan(&self, find: &FindPlan) -> SearchPlan {
+        let ceilings: Option<Vec<Rate>> = self.fleet.capacities().iter().map(|agent| agent.ceiling).collect();
+        let sum = ceilings.map(|ceilings| ceilings.iter().map(|ceiling| ceiling.milli()).sum::<u64>());
+        let lengths = Lengths::for_limit(self.plan.slo.tightest_limit(), find.precision);
+        SearchPlan {
+            from: find.from,
+            highest: sum.and_then(Rate::from_milli),
+            precision: find.precision,
+            confidence: find.confidence,
+            max_time: find.max_time,
+            limits: measured::limits(&self.plan.slo, &self.plan.target.durables),
+            frontier: find.frontier,
+            lengths: Lengths { soak: lengths.soak.min(whole_seconds(find.max_time / 4)), ..lengths },
+        }
+    }
+
+    async fn try_level(&mut self, next: trail::NextTrial) -> Result<(), Stop> {
+        let began = Instant::now();
+        let trial = NextTrial { trial: TrialId { step: next.number, trial: 0 }, level: next.level };
+        let shares = split(next.level, &self.fleet.capacities())?;
+        self.deal_for(&shares).await?;
+        let recovery = self.recover(trial).await?;
+        let phases = Phases { warmup: next.settle, hold: next.hold, cooldown: Duration::ZERO };
+        let measured = self.hold(trial, &shares, &recovery, phases).await?;
+        let judged =
+            JudgedTrial { trial: trial.trial, level: next.level, verdict: judge(&measured.step, &self.plan.slo) };
+        let mut outcome = self.outcome(&next, &measured);
+        if measured.stopped.is_some() {
+            self.let_it_drain(&next, &outcome).await?;
+        }
+        outcome.took = began.elapsed();
+        let Measured { step, reads, started_at, lost, .. } = measured;
+        self.write_down(judged, step, reads, started_at, &recovery)?;
+        self.keep(&TrailRecord::Outcome(Box::new(outcome.clone())));
+        let search = self.search.as_mut().expect("a search is under way");
+        search.record(&outcome);
+        let line = search.trail().last().map(|entry| trail_line(entry, &search.plan().limits));
+        self.progress.say(&line.unwrap_or_default());
+        lost.map_or(Ok(()), |lost| Err(lost.into()))
+    }
+
+    fn keep(&mut self, record: &TrailRecord) {
+        let Some(saved) = &mut self.saved else { return };
+        if let Err(words) = saved.trail(record) {
+            self.progress.say(&format!("warning: {words}"));
+        }
+    }
+
+    fn outcome(&self, next: &trail::NextTrial, measured: &Measured) -> TrialOutcome {
+        let slo = &self.plan.slo;
+        let whole = || {
+            let reads = measured.reads.durables.iter().map(|durable| measured::reads(&durable.reads, next.hold));
+            measured::showing(&measured.step, slo, reads.collect())
+        };
+        let showing = measured.stopped.clone().unwrap_or_else(whole);
+        let vanished =
+            |backlog: &crate::core::backlog::DurableBacklog| matches!(backlog.fate, Fate::Gone | Fate::Recreated);
+        let held = match &measured.stopped {
+            Some(showing) => plimsoll_common::plan::BLOCK * showing.blocks.len() as u32,
+            None => next.hold,
+        };
+        // A durable that falls behind does what came in less what stayed.
+        let behind = showing.reads.iter().filter_map(|reads: &Vec<Read>| slope(reads)).fold(0.0, f64::max);
+        let kept_up = next.level.as_f64() - behind;
+        TrialOutcome {
+            served: measured.completed_per_second.map(|served| served.min(kept_up)).filter(|served| *served > 0.0),
+            vanished: (0..measured.step.backlog.len()).filter(|&i| vanished(&measured.step.backlog[i])).collect(),
+            fault: measured::fault(&measured.step, measured.stopped.is_some()),
+            load: next.settle + held,
+            took: Duration::ZERO,
+            showing,
+        }
+    }
+
+    /// What a stopped trial left at the service shows in no backlog where it waits in front of the first stream: it gets
+    /// the time that it needs at the rate that the service showed.
+    async fn let_it_drain(&self, next: &trail::NextTrial, outcome: &TrialOutcome) -> Result<(), Stop> {
+        let excess = outcome.served.map_or(1.0, |served| (next.level.as_f64() / served - 1.0).max(0.0));
+        let needed = outcome.load.mul_f64(excess.min(4.0)) + Duration::from_millis(200);
+        tokio::select! {
+            biased;
+            () = self.interrupt.raised() => Err(Stop::Interrupted),
+            () = sleep(needed.min(self.rest.within)) => Ok(()),
+        }
+    }
+}
+
+fn whole_seconds(length: Duration) -> Duration {
+    Duration::from_secs(length.as_secs().max(1))
+}
