@@ -19,8 +19,8 @@ pub struct Pair {
     pub high: Rate,
 }
 
-/// Rounding to whole digits may not make a pair wider than asked.
-const ROUNDING: f64 = 0.98;
+/// Rounding both levels to four digits widens a pair by at most this.
+const ROUNDING: f64 = 0.0011;
 
 impl Grid {
     /// Around a guess. `width` is the asked precision, such as 0.05.
@@ -34,7 +34,7 @@ impl Grid {
     }
 
     fn half_step(&self) -> f64 {
-        (1.0 + self.width * ROUNDING).ln() / 2.0
+        (1.0 + self.width - ROUNDING).ln() / 2.0
     }
 
     /// The pair whose middle lies so many half steps above the first guess.
