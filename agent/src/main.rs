@@ -1,5 +1,6 @@
 //! The agent daemon: parses, starts tracing and the runtime, serves, and turns the outcome into an exit code.
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "plimsoll_agent=info".into()),
         )
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
@@ -71,8 +73,9 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
     }
     let agent = Agent::bind(flags.listen, AgentConfig { workers: flags.workers, max_rate: flags.max_rate }).await?;
     if let Some(address) = flags.metrics_listen {
-        let listener =
-            TcpListener::bind(address).await.with_context(|| format!("cannot listen on --metrics-listen {address}"))?;
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("--metrics-listen: cannot listen on {address}, takes a free address of this host")
+        })?;
         tokio::spawn(agent.metrics().serve(listener));
     }
     // Scripts wait for this line, and find the port in it.

@@ -1,5 +1,6 @@
 //! Parses, starts tracing and the runtime, calls the library, and turns its outcome into an exit code.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use plimsoll::exit::Failure;
@@ -27,10 +28,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Warnings only, so that progress stays readable; `RUST_LOG` says otherwise.
+/// Warnings only, so that progress stays readable, and nothing of the NATS client, whose errors are ours to report once;
+/// `RUST_LOG` says otherwise.
 fn start_tracing() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,async_nats=off"));
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }
 
 fn fail(failure: &Failure) -> ExitCode {

@@ -47,6 +47,12 @@ impl ClientEvents {
         }
     }
 
+    /// What the server denies, as far as it was reported since the last [`Self::take`].
+    pub fn denial(&self) -> Option<String> {
+        let reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        reported.errors.iter().find(|words| words.to_lowercase().contains("permission")).cloned()
+    }
+
     /// Takes what was reported since the last call.
     pub fn take(&self) -> Reported {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))

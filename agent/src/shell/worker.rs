@@ -402,6 +402,10 @@ impl<W: Workload> Worker<W> {
 
     async fn deal(&mut self, part: &Part, agents: usize) -> Result<(), WorkerRefusal> {
         self.readers.drain(..).for_each(|reader| reader.abort());
+        // What was reported before is old, but for a denial: the fence's subscription is older than every deal.
+        if self.client_events.denial().is_none() {
+            self.client_events.take();
+        }
         // The text that contents are cut from is a phase of no trial.
         let mut chance = self.chance(TrialId { step: u32::MAX, trial: 0 }, 0);
         let spec = &self.spec;
@@ -431,7 +435,6 @@ impl<W: Workload> Worker<W> {
                 }
             }));
         }
-        self.client_events.take();
         if !part.is_idle() {
             for probe in workload.probes() {
                 self.probe(probe).await?;
@@ -441,15 +444,16 @@ impl<W: Workload> Worker<W> {
         self.state.borrow_mut().workload = Some(workload);
         let fence = self.raise_fence();
         let confirmed = tokio::time::timeout(FENCE_TIMEOUT, async {
-            while self.state.borrow().fence < fence {
+            // A fence that is denied never comes back.
+            while self.state.borrow().fence < fence && self.client_events.denial().is_none() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             // The client hands events on through a task of its own: it has run by the time this sleep is over.
             tokio::time::sleep(Duration::from_millis(5)).await;
         });
         let confirmed = confirmed.await.is_ok();
-        let denied =
-            self.client_events.take().errors.into_iter().find(|words| words.to_lowercase().contains("permission"));
+        let denied = self.client_events.denial();
+        self.client_events.take();
         match denied {
             Some(words) => Err(WorkerRefusal::Denied { words }),
             None if !confirmed => Err(WorkerRefusal::NotConfirmed { count }),

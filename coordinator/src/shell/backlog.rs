@@ -96,7 +96,11 @@ async fn read_on(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
-        let states = monitor.read(&durables, READ_DEADLINE).await;
+        let answers = monitor.read(&durables, READ_DEADLINE).await;
+        answers.iter().filter_map(|answer| answer.as_ref().err()).for_each(|words| {
+            tracing::debug!(words, "a backlog was not read");
+        });
+        let states: Vec<Option<DurableState>> = answers.into_iter().map(Result::ok).collect();
         let at_ns = boottime_ns();
         let total = |state: &Option<DurableState>| state.as_ref()?.backlog().map(|backlog| backlog.total());
         newest.send_replace(durables.iter().cloned().zip(states.iter().map(total)).collect());
@@ -139,7 +143,8 @@ pub async fn wait_for_recovery(monitor: &Monitor, rest: &Rest) -> Result<Recover
     let mut before: Option<Vec<Option<DurableState>>> = None;
     let mut rounds = 0_u32;
     loop {
-        let states = monitor.read(&rest.durables, READ_DEADLINE).await;
+        let answers = monitor.read(&rest.durables, READ_DEADLINE).await;
+        let states: Vec<Option<DurableState>> = answers.iter().map(|answer| answer.clone().ok()).collect();
         rounds += 1;
         let waiting: Vec<usize> = (0..states.len())
             .filter(|&i| {
@@ -150,7 +155,7 @@ pub async fn wait_for_recovery(monitor: &Monitor, rest: &Rest) -> Result<Recover
             return Ok(Recovery { states, took: (rounds > 2).then(|| started.elapsed()) });
         }
         if started.elapsed() + RECOVERY_INTERVAL > rest.within {
-            return Err(no_recovery(rest, &waiting, &states));
+            return Err(no_recovery(rest, &waiting, &answers));
         }
         before = Some(states);
         sleep(RECOVERY_INTERVAL).await;
@@ -167,13 +172,13 @@ fn is_at_rest(rest: &Rest, index: usize, before: Option<&DurableState>, now: Opt
     }
 }
 
-fn no_recovery(rest: &Rest, waiting: &[usize], states: &[Option<DurableState>]) -> String {
+fn no_recovery(rest: &Rest, waiting: &[usize], answers: &[Result<DurableState, String>]) -> String {
     let words = |&i: &usize| {
         let name = &rest.durables[i];
-        match (&states[i], rest.baselines[i]) {
-            (None, _) => format!("{name} gives no answer about its backlog"),
-            (Some(DurableState::Gone), _) => format!("{name} is gone"),
-            (Some(DurableState::Present { backlog, .. }), baseline) => {
+        match (&answers[i], rest.baselines[i]) {
+            (Err(words), _) => format!("{name} gives no answer about its backlog ({words})"),
+            (Ok(DurableState::Gone), _) => format!("{name} is gone"),
+            (Ok(DurableState::Present { backlog, .. }), baseline) => {
                 let allowed = baseline.unwrap_or(0).saturating_add(rest.growth_limit / 10);
                 format!("{name} has a backlog of {} and should have at most {allowed}", backlog.total())
             }

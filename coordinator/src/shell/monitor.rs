@@ -1,9 +1,9 @@
 //! The coordinator's view of streams and durables: by the JetStream API or by a monitoring URL.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_nats::connection::State as ConnectionState;
 use async_nats::{Client, ConnectErrorKind, Event, RequestErrorKind};
 use futures::future::{join, join_all};
 use plimsoll_agent::shell::nats_target::authenticated;
@@ -11,6 +11,7 @@ use plimsoll_common::plan::{Target, redact_url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tokio::sync::broadcast;
 use tokio::time::timeout;
 
 use super::jsz::{self, Jsz};
@@ -20,14 +21,24 @@ use crate::core::backlog::{Backlog, DurableName, DurableState};
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// The client's default of a minute would show a dead server late.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// The server's newest complaints that are kept for an error's words.
-const COMPLAINTS: usize = 4;
+/// Complaints of the server that may wait for those who ask: more than are ever asked for at once.
+const COMPLAINTS: usize = 64;
 
 /// A connection of the coordinator to the target.
 #[derive(Debug, Clone)]
 pub struct Nats {
     client: Client,
-    complaints: Arc<Mutex<VecDeque<String>>>,
+    /// Without secrets.
+    url: Arc<str>,
+    complaints: Complaints,
+}
+
+/// What the server reports apart from the request that it is about: permission errors.
+#[derive(Debug, Clone)]
+struct Complaints {
+    all: broadcast::Sender<String>,
+    /// For those who ask after an error that was reported only once.
+    newest: Arc<Mutex<Option<String>>>,
 }
 
 impl Nats {
@@ -36,7 +47,7 @@ impl Nats {
     /// # Errors
     /// The target cannot be reached or refuses us; for people, with its words.
     pub async fn connect(url: &str, credentials: Option<&str>, run_id: &str) -> Result<Self, String> {
-        let complaints = Arc::new(Mutex::new(VecDeque::new()));
+        let complaints = Complaints { all: broadcast::Sender::new(COMPLAINTS), newest: Arc::default() };
         let kept = complaints.clone();
         let target = Target { url: url.to_owned(), credentials: credentials.map(str::to_owned) };
         let options = authenticated(&target)
@@ -46,8 +57,8 @@ impl Nats {
             .ping_interval(PING_INTERVAL)
             .connection_timeout(CONNECT_LIMIT)
             .event_callback(move |event| {
-                let kept = kept.clone();
-                async move { keep(&kept, &event) }
+                kept.keep(&event);
+                std::future::ready(())
             });
         let shown = redact_url(url);
         let addresses: Vec<&str> = url.split(',').map(str::trim).collect();
@@ -59,7 +70,7 @@ impl Nats {
             }
             _ => format!("NATS at {shown} cannot be reached: {error}; check --nats-url"),
         })?;
-        Ok(Self { client, complaints })
+        Ok(Self { client, url: shown.into(), complaints })
     }
 
     /// What of the server's setup may change an answer; not its name, which is drawn anew at each start.
@@ -97,13 +108,18 @@ impl Nats {
 
     /// Asks the JetStream API; `None` where it answers that there is no such thing.
     async fn ask<T: DeserializeOwned>(&self, subject: String, within: Duration) -> Result<Option<T>, String> {
-        let answer = match timeout(within, self.client.request(subject.clone(), Default::default())).await {
+        let complaints = self.complaints.all.subscribe();
+        let answer = tokio::select! {
+            answer = timeout(within, self.client.request(subject.clone(), Default::default())) => answer,
+            words = complaint_about(complaints, &subject) => return Err(format!("the server says: {words}")),
+        };
+        let answer = match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => {
                 return Err("JetStream is not enabled for this account (nobody answers its API)".to_owned());
             }
-            Ok(Err(error)) => return Err(format!("{subject}: {error}{}", self.newest_complaint())),
-            Err(_) => return Err(format!("{subject}: no answer within {within:?}{}", self.newest_complaint())),
+            Ok(Err(error)) => return Err(format!("{subject}: {error}{}", self.circumstances())),
+            Err(_) => return Err(format!("{subject}: no answer within {within:?}{}", self.circumstances())),
         };
         let answer: ApiAnswer<T> = serde_json::from_slice(&answer.payload)
             .map_err(|error| format!("{subject}: an answer that cannot be read: {error}"))?;
@@ -114,21 +130,37 @@ impl Nats {
         }
     }
 
-    /// Permission errors come apart from the request that they are about.
-    fn newest_complaint(&self) -> String {
-        let complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
-        complaints.back().map_or(String::new(), |words| format!("; the server says: {words}"))
+    /// What may be why there is no answer.
+    fn circumstances(&self) -> String {
+        if self.client.connection_state() != ConnectionState::Connected {
+            return format!(": the connection to NATS at {} is down", self.url);
+        }
+        let newest = self.complaints.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.as_ref().map_or(String::new(), |words| format!("; the server says: {words}"))
     }
 }
 
-fn keep(complaints: &Mutex<VecDeque<String>>, event: &Event) {
-    tracing::info!(%event, "connection to the target");
-    let Event::ServerError(error) = event else { return };
-    let mut complaints = complaints.lock().unwrap_or_else(PoisonError::into_inner);
-    if complaints.len() == COMPLAINTS {
-        complaints.pop_front();
+impl Complaints {
+    fn keep(&self, event: &Event) {
+        tracing::info!(%event, "connection to the target");
+        let Event::ServerError(error) = event else { return };
+        let words = error.to_string();
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(words.clone());
+        // Nobody may be asking.
+        let _ = self.all.send(words);
     }
-    complaints.push_back(error.to_string());
+}
+
+/// Waits until the server denies this request, or the subscription that its answer would come by.
+async fn complaint_about(mut complaints: broadcast::Receiver<String>, subject: &str) -> String {
+    let request = format!("\"{subject}\"");
+    loop {
+        match complaints.recv().await {
+            Ok(words) if words.contains(&request) || words.contains("Subscription to \"_INBOX.") => return words,
+            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -304,17 +336,10 @@ impl Monitor {
         }
     }
 
-    /// Reads durables; `None` for one whose answer did not come in time.
-    pub async fn read(&self, durables: &[DurableName], within: Duration) -> Vec<Option<DurableState>> {
+    /// Reads durables; why not, for one whose answer did not come in time.
+    pub async fn read(&self, durables: &[DurableName], within: Duration) -> Vec<Result<DurableState, String>> {
         let (_, consumers) = self.look(&[], durables, within).await;
-        let state = |look: Look<ConsumerInfo>| match look {
-            Ok(Some(info)) => Some(info.state()),
-            Ok(None) => Some(DurableState::Gone),
-            Err(words) => {
-                tracing::debug!(words, "a backlog was not read");
-                None
-            }
-        };
+        let state = |look: Look<ConsumerInfo>| look.map(|info| info.map_or(DurableState::Gone, ConsumerInfo::state));
         consumers.into_iter().map(state).collect()
     }
 }

@@ -7,7 +7,7 @@ use plimsoll_common::plan::Workload;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::monitor::{AccountInfo, ConsumerInfo, Look, Monitor, Nats, StreamInfo};
+use super::monitor::{AccountInfo, ConsumerInfo, Monitor, Nats, StreamInfo};
 use crate::core::backlog::DurableName;
 use crate::report::Applied;
 use crate::results::Configuration;
@@ -43,12 +43,14 @@ pub async fn check(plan: &RunPlan, nats: &Nats, monitor: &Monitor) -> Result<See
     let streams: Vec<(String, StreamInfo)> = streams
         .into_iter()
         .zip(found_streams)
-        .map(|(name, found)| Ok((name.clone(), present_stream(&name, found)?)))
+        .map(|(name, found)| {
+            Ok((name.clone(), present_stream(&name, found.map_err(|words| no_answer(&words, monitor))?)?))
+        })
         .collect::<Result<_, String>>()?;
     let durables: Vec<(&DurableName, ConsumerInfo)> = durables
         .iter()
         .zip(found_durables)
-        .map(|(name, found)| Ok((name, present_durable(name, found)?)))
+        .map(|(name, found)| Ok((name, present_durable(name, found.map_err(|words| no_answer(&words, monitor))?)?)))
         .collect::<Result<_, String>>()?;
     if let Monitor::Api(_) = monitor {
         let account = nats.account(ANSWER_LIMIT).await.map_err(|words| format!("preflight: {words}"))?;
@@ -74,8 +76,8 @@ fn seen(setting: String, value: String) -> Applied {
     Applied { setting, value, source: "target".to_owned() }
 }
 
-fn present_stream(name: &str, found: Look<StreamInfo>) -> Result<StreamInfo, String> {
-    found.map_err(no_answer)?.ok_or_else(|| {
+fn present_stream(name: &str, found: Option<StreamInfo>) -> Result<StreamInfo, String> {
+    found.ok_or_else(|| {
         format!(
             "preflight: the target has no stream {name}: check --site-id, and start the service \
              (with BOOTSTRAP_STREAMS=true it makes its streams), or pass --skip-preflight"
@@ -83,9 +85,9 @@ fn present_stream(name: &str, found: Look<StreamInfo>) -> Result<StreamInfo, Str
     })
 }
 
-fn present_durable(name: &DurableName, found: Look<ConsumerInfo>) -> Result<ConsumerInfo, String> {
+fn present_durable(name: &DurableName, found: Option<ConsumerInfo>) -> Result<ConsumerInfo, String> {
     let DurableName { stream, durable } = name;
-    found.map_err(no_answer)?.ok_or_else(|| {
+    found.ok_or_else(|| {
         format!(
             "preflight: the stream {stream} has no durable {durable}: start the service that owns it, \
              or name the durables to watch with --durable"
@@ -93,10 +95,12 @@ fn present_durable(name: &DurableName, found: Look<ConsumerInfo>) -> Result<Cons
     })
 }
 
-fn no_answer(words: String) -> String {
-    format!(
-        "preflight: {words}; where the credentials do not allow the JetStream API, give --jsz-url or --skip-preflight"
-    )
+fn no_answer(words: &str, monitor: &Monitor) -> String {
+    let way_out = match monitor {
+        Monitor::Api(_) => "where the credentials do not allow the JetStream API, give --jsz-url",
+        Monitor::Jsz(_) => "check --jsz-url",
+    };
+    format!("preflight: {words}; {way_out}, or pass --skip-preflight")
 }
 
 /// Compares what the whole plan would store with what the account may still store. A full quota must not pose as the
@@ -208,17 +212,14 @@ mod tests {
     fn what_is_missing_is_named_with_what_to_do() {
         let name = DurableName { stream: "MESSAGES_CANONICAL_x".into(), durable: "message-worker".into() };
         assert_eq!(
-            present_durable(&name, Ok(None)).unwrap_err(),
+            present_durable(&name, None).unwrap_err(),
             "preflight: the stream MESSAGES_CANONICAL_x has no durable message-worker: start the service that owns it, \
              or name the durables to watch with --durable"
         );
-        let words = present_stream("MESSAGES_x", Ok(None)).unwrap_err();
+        let words = present_stream("MESSAGES_x", None).unwrap_err();
         assert!(words.starts_with("preflight: the target has no stream MESSAGES_x: check --site-id"), "{words}");
-        let words = present_stream("MESSAGES_x", Err("no answer".into())).unwrap_err();
-        assert!(
-            words.contains("no answer; where the credentials do not allow the JetStream API, give --jsz-url"),
-            "{words}"
-        );
+        let words = no_answer("no answer", &Monitor::Jsz("http://127.0.0.1:1/jsz".into()));
+        assert_eq!(words, "preflight: no answer; check --jsz-url, or pass --skip-preflight");
     }
 
     #[test]

@@ -67,6 +67,22 @@ impl Driver {
         Self::claim_as(agent, claim).await
     }
 
+    /// Claims the agent as soon as nobody else holds it.
+    ///
+    /// # Errors
+    /// When it is not free in time, with its words.
+    pub async fn claim_once_free(agent: SocketAddr) -> anyhow::Result<Self> {
+        let started = tokio::time::Instant::now();
+        loop {
+            match Self::claim(agent, Duration::from_secs(3)).await {
+                Err(error) if error.to_string().contains("is leased to") && started.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Claims the agent with any claim.
     ///
     /// # Errors

@@ -43,6 +43,17 @@ pub struct NatsUser {
     pub subscribe_deny: Vec<String>,
 }
 
+/// What the server knows of Plimsoll's agents: the connections named `plimsoll/<run>/<agent>`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AgentsSeen {
+    /// Names of the connections there are.
+    pub open: Vec<String>,
+    /// Names of those there were.
+    pub closed: Vec<String>,
+    /// Messages that came over any of them.
+    pub messages: u64,
+}
+
 /// A running nats-server. Dropping it kills it, also when a test panics; if the whole test dies, the kernel does, once the
 /// thread that started it has ended.
 #[derive(Debug)]
@@ -88,6 +99,62 @@ impl NatsServer {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Connections that it has ever had, each probe of its readiness among them.
+    ///
+    /// # Errors
+    /// If its monitoring does not answer.
+    pub fn connections_ever(&self) -> anyhow::Result<u64> {
+        let page = self.monitored("/varz")?;
+        page.get("total_connections").and_then(serde_json::Value::as_u64).context("/varz without total_connections")
+    }
+
+    /// What Plimsoll's agents have done here, by the server's own count.
+    ///
+    /// # Errors
+    /// If its monitoring does not answer.
+    pub fn agents_seen(&self) -> anyhow::Result<AgentsSeen> {
+        let page = self.monitored("/connz?state=all&limit=10000")?;
+        let connections = page.get("connections").and_then(serde_json::Value::as_array);
+        let mut seen = AgentsSeen::default();
+        for connection in connections.context("/connz without connections")? {
+            let text = |key: &str| connection.get(key).and_then(serde_json::Value::as_str).unwrap_or_default();
+            let name = text("name");
+            if !name.starts_with("plimsoll/") || name.ends_with("/coordinator") {
+                continue;
+            }
+            seen.messages += connection.get("in_msgs").and_then(serde_json::Value::as_u64).unwrap_or(0);
+            match text("stop") {
+                "" => seen.open.push(name.to_owned()),
+                _ => seen.closed.push(name.to_owned()),
+            }
+        }
+        Ok(seen)
+    }
+
+    /// Waits until no agent is connected, and returns what they did until then.
+    ///
+    /// # Errors
+    /// If one still is at the end of the limit.
+    pub fn wait_for_silence(&self, limit: Duration) -> anyhow::Result<AgentsSeen> {
+        let started = Instant::now();
+        loop {
+            let seen = self.agents_seen()?;
+            if seen.open.is_empty() {
+                return Ok(seen);
+            }
+            ensure!(started.elapsed() < limit, "{:?} are still connected after {limit:?}", seen.open);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn monitored(&self, page: &str) -> anyhow::Result<serde_json::Value> {
+        let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(START_LIMIT)).build().into();
+        let url = format!("{}{page}", self.monitoring_url());
+        let body = agent.get(&url).call().and_then(|mut answer| answer.body_mut().read_to_vec());
+        let body = body.with_context(|| format!("asking {url}"))?;
+        serde_json::from_slice(&body).with_context(|| format!("reading {url}"))
     }
 
     /// What the server has logged so far.

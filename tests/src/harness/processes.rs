@@ -13,6 +13,8 @@ use tokio::time::Instant;
 
 /// How long a program may take to say that it is ready; a loaded box takes a second.
 const START_LIMIT: Duration = Duration::from_secs(20);
+/// How long a program may take that is to end by itself: longer than any limit of its own on the way to a first step.
+const RUN_LIMIT: Duration = Duration::from_secs(60);
 /// Between two looks at a process.
 const LOOK: Duration = Duration::from_millis(5);
 /// Variables that settings are read from: a test's programs know only what the test says.
@@ -50,6 +52,16 @@ impl Program {
             command.env_remove(name);
         }
         Ok(command)
+    }
+
+    /// Runs it with these arguments to its end, which must be soon.
+    ///
+    /// # Errors
+    /// If it is not there or does not end.
+    pub fn run<A: AsRef<OsStr>>(self, arguments: impl IntoIterator<Item = A>) -> anyhow::Result<Ended> {
+        let mut command = self.command()?;
+        command.args(arguments);
+        Process::spawn(command)?.wait(RUN_LIMIT)
     }
 }
 

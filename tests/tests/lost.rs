@@ -1,0 +1,167 @@
+//! Something is lost in a hold: the coordinator, an agent, the target. No load outlives it, and the report says what happened.
+
+use plimsoll_tests::harness::driver::Driver;
+use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::nats::{AgentsSeen, NatsOptions, NatsServer};
+use plimsoll_tests::harness::processes::Agent;
+use plimsoll_tests::harness::run::{Outcome, Run, Running, Verdict};
+use plimsoll_tests::standin::{Standin, StandinConfig};
+use std::time::Duration;
+
+/// The lease of most runs here, and how long a count must stand still to be the last: two hundred operations are due in it.
+const LEASE: Duration = Duration::from_secs(1);
+/// What the coordinator, cut off without a word, is allowed.
+const SILENT_WITHIN: Duration = Duration::from_secs(3);
+
+/// A target, a backend and two agents.
+struct Scene {
+    _exclusive: Exclusive,
+    server: NatsServer,
+    standin: Standin,
+    agents: Vec<Agent>,
+}
+
+impl Scene {
+    async fn set() -> anyhow::Result<Self> {
+        let exclusive = Exclusive::acquire()?;
+        let server = NatsServer::start(NatsOptions::default())?;
+        let standin = Standin::start(StandinConfig::new(server.url())).await?;
+        Ok(Self { _exclusive: exclusive, server, standin, agents: Agent::start_many(2)? })
+    }
+
+    fn run(&self, rates: &[f64]) -> Run {
+        let run = Run::new(&self.server.url(), "small").steps(rates).agents(&self.agents).trials(1);
+        run.warmup(Duration::from_millis(500)).hold(Duration::from_secs(3)).flag("--lease-timeout", "1s")
+    }
+
+    /// Starts 200/s for longer than the test, and returns in its hold.
+    fn start_long(&self, lease: Duration) -> anyhow::Result<Running> {
+        let run = self.run(&[200.0]).hold(Duration::from_secs(120));
+        let mut running = run.flag("--lease-timeout", format!("{}ms", lease.as_millis())).start()?;
+        running.wait_for_hold()?;
+        let seen = self.server.agents_seen()?;
+        assert!(seen.open.len() == 2 && seen.messages > 0, "both agents make load: {seen:?}");
+        Ok(running)
+    }
+
+    /// What the agents have sent is all that they ever send, and neither is connected.
+    fn check_silence(&self) -> anyhow::Result<AgentsSeen> {
+        let seen = self.server.agents_seen()?;
+        assert!(seen.open.is_empty(), "{seen:?}");
+        std::thread::sleep(LEASE);
+        assert_eq!(self.server.agents_seen()?, seen, "somebody still sends");
+        Ok(seen)
+    }
+
+    async fn check_agents_are_free(&self) -> anyhow::Result<()> {
+        for agent in &self.agents {
+            Driver::claim_once_free(agent.address).await?.cut();
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_that_is_killed_leaves_no_load_behind() -> anyhow::Result<()> {
+    let scene = Scene::set().await?;
+    let mut running = scene.start_long(SILENT_WITHIN)?;
+    running.process.signal(libc::SIGKILL)?;
+    // Its sockets close with it: nobody waits for the lease to run out.
+    scene.server.wait_for_silence(SILENT_WITHIN)?;
+    scene.check_silence()?;
+    scene.check_agents_are_free().await?;
+    assert_eq!(running.process.wait(SILENT_WITHIN)?.signal, Some(libc::SIGKILL));
+    scene.standin.shutdown().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_that_is_frozen_loses_its_agents_with_the_lease() -> anyhow::Result<()> {
+    let scene = Scene::set().await?;
+    let mut running = scene.start_long(LEASE)?;
+    running.process.signal(libc::SIGSTOP)?;
+    // The lease counts from a ping that was sent before, so that it is over within its length; the rest is for a busy box.
+    scene.server.wait_for_silence(LEASE * 2)?;
+    let silent = scene.check_silence()?;
+    scene.check_agents_are_free().await?;
+    running.process.signal(libc::SIGCONT)?;
+    let outcome = running.finish()?;
+    assert_eq!(outcome.code(), Some(3), "{outcome}");
+    assert!(outcome.ended.stdout.contains("\nNOT COMPLETED: agent 127.0.0.1:"), "{outcome}");
+    assert_eq!(scene.check_silence()?, silent, "an ended lease is not revived");
+    scene.standin.shutdown().await
+}
+
+/// The step was INCONCLUSIVE because of this agent, and the step before it stands in the report.
+fn check_agent_lost(outcome: &Outcome, agent: &str) -> anyhow::Result<()> {
+    assert_eq!(outcome.code(), Some(3), "{outcome}");
+    assert_eq!(outcome.trials.len(), 2, "{outcome}");
+    let lost = outcome.trial_at(300.0)?;
+    assert_eq!(lost.verdict, Verdict::Inconclusive, "{outcome}");
+    assert!(lost.reasons.contains(&format!("agent {agent} was lost ")), "{outcome}");
+    let stdout = &outcome.ended.stdout;
+    assert!(stdout.contains(&format!("\nNOT COMPLETED: agent {agent} was lost: ")), "{outcome}");
+    assert!(stdout.contains("after the start of step 2"), "{outcome}");
+    assert!(outcome.answer()?.starts_with("ANSWER: max RPS >= 200 "), "{outcome}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_is_killed_spoils_its_step_and_stops_the_other() -> anyhow::Result<()> {
+    let mut scene = Scene::set().await?;
+    let mut running = scene.run(&[200.0, 300.0]).start()?;
+    running.process.wait_for_stderr("step 2/2 300/s hold ", Duration::from_secs(60))?;
+    let lost = scene.agents[1].address.to_string();
+    scene.agents[1].process.signal(libc::SIGKILL)?;
+    let outcome = running.finish()?;
+    check_agent_lost(&outcome, &lost)?;
+    scene.server.wait_for_silence(LEASE)?;
+    scene.check_silence()?;
+    Driver::claim_once_free(scene.agents[0].address).await?.cut();
+    scene.standin.shutdown().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_is_frozen_is_lost_and_sends_nothing_once_it_goes_on() -> anyhow::Result<()> {
+    let mut scene = Scene::set().await?;
+    let mut running = scene.run(&[200.0, 300.0]).start()?;
+    running.process.wait_for_stderr("step 2/2 300/s hold ", Duration::from_secs(60))?;
+    let lost = scene.agents[0].address.to_string();
+    scene.agents[0].process.signal(libc::SIGSTOP)?;
+    let outcome = running.finish()?;
+    check_agent_lost(&outcome, &lost)?;
+    assert!(outcome.trial_at(300.0)?.reasons.contains("silent for 1s"), "{outcome}");
+    let frozen = scene.server.agents_seen()?;
+    scene.agents[0].process.signal(libc::SIGCONT)?;
+    let silent = scene.server.wait_for_silence(LEASE * 2)?;
+    assert_eq!(silent.messages, frozen.messages, "what waited in the frozen agent is not sent");
+    scene.check_silence()?;
+    Driver::claim_once_free(scene.agents[0].address).await?.cut();
+    scene.standin.shutdown().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_dies_is_counted_and_named_and_nobody_waits_for_it() -> anyhow::Result<()> {
+    let mut scene = Scene::set().await?;
+    let run = scene.run(&[200.0, 300.0]).switch("--no-stop-on-trip").flag("--recovery-limit", "2s");
+    let mut running = run.flag("--request-timeout", "1s").start()?;
+    running.wait_for_hold()?;
+    scene.server.kill()?;
+    let outcome = running.finish()?;
+    let trial = outcome.trial_at(200.0)?;
+    assert_eq!(trial.verdict, Verdict::Trip, "{outcome}");
+    assert!(trial.reasons.contains("errors "), "{outcome}");
+    let failed = trial.failed_timeout + trial.failed_publish + trial.lost;
+    assert!(failed > trial.attempted / 2, "it was gone for most of the hold: {outcome}");
+    assert_eq!(trial.completed + failed, trial.attempted, "every operation has ended: {outcome}");
+    // The next step cannot begin; the report says so in words, and the one before is in it.
+    assert_eq!((outcome.code(), outcome.trials.len()), (Some(3), 1), "{outcome}");
+    let down = format!("the connection to NATS at {} is down", scene.server.url());
+    assert!(outcome.ended.stdout.contains("\nNOT COMPLETED: no recovery within 2s"), "{outcome}");
+    assert!(outcome.ended.stdout.contains(&down), "{outcome}");
+    assert!(outcome.ended.stdout.contains("the NATS client of 127.0.0.1:"), "{outcome}");
+    for agent in &scene.agents {
+        Driver::claim_once_free(agent.address).await?.cut();
+    }
+    drop(scene.standin);
+    Ok(())
+}
