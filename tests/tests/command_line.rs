@@ -17,7 +17,7 @@ fn the_help_shows_every_flag_with_its_variable() -> anyhow::Result<()> {
     let help = Program::Cli.run(["max-rps", "--help"])?;
     assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
     let words = help.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
-    for setting in SETTINGS {
+    for setting in SETTINGS.iter() {
         for part in [format!("--{}", setting.name), format!("[env: {}", setting.variable)] {
             assert!(words.contains(&part), "no {part} in {}", help.stdout);
         }

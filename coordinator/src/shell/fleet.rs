@@ -124,6 +124,31 @@ impl FleetError {
     }
 }
 
+/// A daemon that is named twice refuses one of the claims, since this very run holds it: that is said in those words.
+async fn name_twice_named(
+    opened: Vec<Result<Session, FleetError>>,
+    agents: &[AgentAddress],
+    claim: &Claim,
+) -> Vec<Result<Session, FleetError>> {
+    let held_by_us = format!("leased to {}", claim.coordinator);
+    let twin = opened
+        .iter()
+        .position(|session| matches!(session, Err(FleetError::Denied { words, .. }) if words.contains(&held_by_us)));
+    let Some(twin) = twin else { return opened };
+    let resolved = join_all(agents.iter().map(|agent| resolve(&agent.address))).await;
+    let claimed = (0..agents.len()).filter(|&index| opened[index].is_ok());
+    let same = |&index: &usize| resolved[index].iter().any(|address| resolved[twin].contains(address));
+    let first = claimed.clone().find(same).or_else(|| claimed.clone().next());
+    let Some(first) = first else { return opened };
+    let (first, second) = (first.min(twin), first.max(twin));
+    let address = |index: usize| agents[index].address.clone();
+    vec![Err(FleetError::SameAgent { first: address(first), second: address(second) })]
+}
+
+async fn resolve(address: &str) -> Vec<std::net::SocketAddr> {
+    tokio::net::lookup_host(address).await.map(Iterator::collect).unwrap_or_default()
+}
+
 /// Every agent of a run, claimed.
 #[derive(Debug)]
 pub struct Fleet {
@@ -140,6 +165,7 @@ impl Fleet {
         let (sender, events) = mpsc::channel(agents.len() * EVENTS_PER_AGENT);
         let open = |(index, agent)| Session::open(agent, index, claim, sender.clone());
         let opened = join_all(agents.iter().enumerate().map(open)).await;
+        let opened = name_twice_named(opened, agents, claim).await;
         let fleet = Self { sessions: opened.into_iter().collect::<Result<_, _>>()?, events };
         fleet.check_identities(agents)?;
         fleet.check_workload(workload)?;

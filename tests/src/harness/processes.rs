@@ -104,7 +104,17 @@ fn find_binaries() -> anyhow::Result<PathBuf> {
         Some(name) => name,
     };
     let target = dir.parent().context("a profile without a target directory")?;
-    let built = Command::new(&cargo)
+    let mut build = Command::new(&cargo);
+    // What cargo tells a test of its own package must not reach a build: build scripts that watch these variables would
+    // run again, and everything above them be compiled again, at every other call.
+    let of_the_package =
+        ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_", "CARGO_TARGET_TMPDIR"];
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| of_the_package.iter().any(|prefix| name.starts_with(prefix))) {
+            build.env_remove(&name);
+        }
+    }
+    let built = build
         .args(["build", "--quiet", "--workspace", "--bins", "--profile", profile, "--target-dir"])
         .arg(target)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
