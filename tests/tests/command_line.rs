@@ -14,12 +14,15 @@ fn examples(help: &str, program: &str) -> Vec<Vec<String>> {
 
 #[test]
 fn the_help_shows_every_flag_with_its_variable() -> anyhow::Result<()> {
-    let help = Program::Cli.run(["max-rps", "--help"])?;
-    assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
-    let words = help.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut words = String::new();
+    for command in ["max-rps", "run"] {
+        let help = Program::Cli.run([command, "--help"])?;
+        assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
+        words.extend(help.stdout.split_whitespace().flat_map(|word| [word, " "]));
+    }
     for setting in SETTINGS.iter() {
         for part in [format!("--{}", setting.name), format!("[env: {}", setting.variable)] {
-            assert!(words.contains(&part), "no {part} in {}", help.stdout);
+            assert!(words.contains(&part), "no {part} in {words}");
         }
     }
     let help = Program::Agent.run(["--help"])?;
@@ -59,7 +62,8 @@ fn the_examples_of_the_help_run() -> anyhow::Result<()> {
         }
         let ended = Process::spawn(command)?.wait(Duration::from_secs(20))?;
         assert!(ended.code == Some(0) && ended.stderr.is_empty(), "{example:?}: {ended:?}");
-        assert!(ended.stdout.contains("\nstep 1 of "), "{example:?}: {ended:?}");
+        let shown = if example.iter().any(|argument| argument == "--find") { "\nSearch: from " } else { "\nstep 1 of " };
+        assert!(ended.stdout.contains(shown), "{example:?}: {ended:?}");
     }
     assert!(!dir.path().join("steps.csv").exists(), "a dry run writes no file");
     let help = Program::Agent.run(["--help"])?.stdout;
