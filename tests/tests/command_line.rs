@@ -62,7 +62,8 @@ fn the_examples_of_the_help_run() -> anyhow::Result<()> {
         }
         let ended = Process::spawn(command)?.wait(Duration::from_secs(20))?;
         assert!(ended.code == Some(0) && ended.stderr.is_empty(), "{example:?}: {ended:?}");
-        let shown = if example.iter().any(|argument| argument == "--find") { "\nSearch: from " } else { "\nstep 1 of " };
+        let shown =
+            if example.iter().any(|argument| argument == "--find") { "\nSearch: from " } else { "\nstep 1 of " };
         assert!(ended.stdout.contains(shown), "{example:?}: {ended:?}");
     }
     assert!(!dir.path().join("steps.csv").exists(), "a dry run writes no file");

@@ -21,7 +21,7 @@ async fn interrupt(signal: libc::c_int, at: &'static str) -> anyhow::Result<Outc
     let run = Run::new(&server.url_of(&user), "small").steps(&[200.0, 300.0]).agents(&agents).trials(1);
     let run = run.warmup(Duration::from_secs(1)).hold(Duration::from_secs(2)).cooldown(Duration::from_secs(20));
     let run = if at.starts_with("step 2") { run.cooldown(Duration::from_millis(100)) } else { run };
-    let outcome = tokio::task::spawn_blocking(move || -> anyhow::Result<Outcome> {
+    let outcome = tokio::task::spawn_blocking(move || -> anyhow::Result<(Outcome, NatsServer)> {
         let mut running = run.start()?;
         running.process.wait_for_stderr(at, Duration::from_secs(60))?;
         running.process.signal(signal)?;
@@ -32,9 +32,10 @@ async fn interrupt(signal: libc::c_int, at: &'static str) -> anyhow::Result<Outc
         std::thread::sleep(QUIET);
         let later = server.agents_seen()?;
         assert_eq!((at_end, &silent), (later.messages, &later), "{outcome}");
-        Ok(outcome)
+        Ok((outcome, server))
     });
-    let outcome = outcome.await??;
+    // The server outlives the stand-in, which says goodbye to it.
+    let (outcome, _server) = outcome.await??;
     assert_eq!(outcome.code(), Some(130), "{outcome}");
     assert!(
         outcome.ended.stdout.contains("\nABORTED: this report covers the trials that were finished\n"),
