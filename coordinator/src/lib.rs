@@ -13,9 +13,14 @@ pub mod shell;
 
 use std::path::Path;
 
+use core::answer::Ending;
 use exit::{ExitCode, Failure};
+use results::RunKind;
+use settings::Environment;
 use settings::RunPlan;
-use settings::saved::{Format, SavedCommand};
+use settings::commands::LoadCommand;
+use settings::saved::{Format, Resume, SavedCommand};
+use shell::run::Before;
 use shell::signals::Interrupt;
 
 /// Makes the load of a plan, judges it, and writes the report to stdout.
@@ -23,8 +28,31 @@ use shell::signals::Interrupt;
 /// # Errors
 /// The run could not be set up; no load was started.
 pub async fn run(plan: &RunPlan) -> Result<ExitCode, Failure> {
+    run_on(plan, None).await
+}
+
+/// Goes on with a saved run.
+///
+/// # Errors
+/// It cannot be read, has come to its end, or could not be set up; no load was started.
+pub async fn resume(ask: &Resume, environment: Environment<'_>) -> Result<ExitCode, Failure> {
+    let usage = |error: &dyn std::fmt::Display| Failure::Usage(error.to_string());
+    let run = results::read::read(&ask.dir).map_err(|error| usage(&error))?;
+    if run.ending == Some(Ending::Completed) {
+        let dir = ask.dir.display();
+        return Err(Failure::Usage(format!("'{dir}' came to its end: `plimsoll report {dir}` shows it again")));
+    }
+    let command = match run.header.kind {
+        RunKind::Steps | RunKind::Find => LoadCommand::MaxRps,
+        RunKind::Soak => LoadCommand::Run,
+    };
+    let plan = settings::saved::plan_again(command, &run.header.settings, ask, environment).map_err(|e| usage(&e))?;
+    run_on(&plan, Some(Before { dir: ask.dir.clone(), run, ignore_config: ask.ignore_config })).await
+}
+
+async fn run_on(plan: &RunPlan, before: Option<Before>) -> Result<ExitCode, Failure> {
     let interrupt = Interrupt::listen().map_err(|error| Failure::Incomplete(format!("no signals: {error}")))?;
-    let report = shell::run::run(plan, interrupt).await?;
+    let report = shell::run::run(plan, before, interrupt).await?;
     to_stdout(&report::render(&report));
     if let Some(search) = &report.search {
         return Ok(core::search::conclusion::exit_code(search.next(), &report.ending));
@@ -43,11 +71,11 @@ pub fn dry_run(plan: &RunPlan) -> Result<ExitCode, Failure> {
     Ok(ExitCode::Answer)
 }
 
-/// Reads saved runs and says what was asked of them.
+/// Does what is asked of saved runs.
 ///
 /// # Errors
-/// They cannot be read.
-pub fn saved(command: &SavedCommand) -> Result<ExitCode, Failure> {
+/// They cannot be read, compared or resumed.
+pub fn saved(command: &SavedCommand, environment: Environment) -> Result<ExitCode, Failure> {
     let read = |dir: &Path| results::read::read(dir).map_err(|error| Failure::Usage(error.to_string()));
     match command {
         SavedCommand::Report(ask) => {
@@ -59,6 +87,18 @@ pub fn saved(command: &SavedCommand) -> Result<ExitCode, Failure> {
                 Format::Markdown => report::formats::markdown(&report),
             });
             Ok(ExitCode::Answer)
+        }
+        SavedCommand::Resume(ask) => {
+            let runtime = tokio::runtime::Runtime::new();
+            let runtime = runtime.map_err(|error| Failure::Incomplete(format!("no runtime: {error}")))?;
+            runtime.block_on(resume(ask, environment))
+        }
+        SavedCommand::Compare(ask) => {
+            let (before, after) = (read(&ask.before)?, read(&ask.after)?);
+            let comparison =
+                results::compare::compare(&before, &after, ask).map_err(|error| Failure::Usage(error.to_string()))?;
+            to_stdout(&report::comparison::render(&comparison, ask.tolerance));
+            Ok(if comparison.has_regression() { ExitCode::NothingPassed } else { ExitCode::Answer })
         }
     }
 }

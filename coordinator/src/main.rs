@@ -8,7 +8,8 @@ use plimsoll::settings::{self, Invocation, InvocationError};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let invocation = match settings::read(std::env::args_os(), &|name| std::env::var(name).ok()) {
+    let environment = |name: &str| std::env::var(name).ok();
+    let invocation = match settings::read(std::env::args_os(), &environment) {
         Ok(invocation) => invocation,
         Err(InvocationError::CommandLine(error)) => error.exit(),
         Err(InvocationError::Settings(error)) => return fail(&Failure::Usage(error.to_string())),
@@ -16,7 +17,7 @@ fn main() -> ExitCode {
     start_tracing();
     let ended = match &invocation {
         Invocation::DryRun(plan) => plimsoll::dry_run(plan),
-        Invocation::Saved(command) => plimsoll::saved(command),
+        Invocation::Saved(command) => plimsoll::saved(command, &environment),
         Invocation::Load(plan) => match tokio::runtime::Runtime::new() {
             Ok(runtime) => runtime.block_on(plimsoll::run(plan)),
             Err(error) => Err(Failure::Incomplete(format!("no runtime: {error}"))),

@@ -36,7 +36,7 @@ pub enum Ending {
 pub enum ExitCode {
     /// There is an answer.
     Answer = 0,
-    /// No step passed.
+    /// No step passed; of two runs, the second is worse.
     NothingPassed = 1,
     /// Usage or configuration; nothing was started.
     Usage = 2,

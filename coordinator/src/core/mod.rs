@@ -7,14 +7,18 @@
 pub mod answer;
 pub mod backlog;
 pub mod clock_offset;
+pub mod compare;
 pub mod encoding;
 #[cfg(test)]
 pub mod fixture;
+pub mod intervals;
 pub mod measurement;
 pub mod merge;
 pub mod non_empty;
 pub mod ramp;
 pub mod search;
+#[cfg(test)]
+pub mod simulated;
 pub mod slo;
 pub mod split;
 pub mod verdict;

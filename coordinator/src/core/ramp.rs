@@ -37,6 +37,14 @@ pub struct NextTrial {
     pub level: Rate,
 }
 
+/// A trial that does not follow from those before it and the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("trial {} of step {} at {level}/s does not follow from its plan and the trials before it", trial.trial + 1, trial.step + 1)]
+pub struct NotOfThisRamp {
+    trial: TrialId,
+    level: Rate,
+}
+
 /// A ramp under way: every trial so far, and from them what comes next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ramp {
@@ -76,6 +84,20 @@ impl Ramp {
     pub fn record(&mut self, verdict: Verdict) {
         let NextTrial { trial, level } = self.next_trial().expect("a verdict needs a trial that was asked for");
         self.trials.push(JudgedTrial { trial, level, verdict });
+    }
+
+    /// Records trials that were held before, in their order.
+    ///
+    /// # Errors
+    /// One that this ramp would not have asked for.
+    pub fn replay(&mut self, held: impl IntoIterator<Item = JudgedTrial>) -> Result<(), NotOfThisRamp> {
+        for JudgedTrial { trial, level, verdict } in held {
+            if self.next_trial() != Some(NextTrial { trial, level }) {
+                return Err(NotOfThisRamp { trial, level });
+            }
+            self.record(verdict);
+        }
+        Ok(())
     }
 
     /// All trials so far, in order.
@@ -191,6 +213,11 @@ mod tests {
             }
             prop_assert!((3..=3 * trials as usize).contains(&held));
             prop_assert_eq!(ramp.trials().len(), held);
+            let mut again = Ramp::new(&steps, OnTrip::GoOn, NonZeroU32::new(trials).unwrap());
+            prop_assert_eq!(again.replay(ramp.trials().iter().cloned()), Ok(()));
+            prop_assert_eq!(&again, &ramp);
+            let mut without_first = Ramp::new(&steps, OnTrip::GoOn, NonZeroU32::new(trials).unwrap());
+            prop_assert!(without_first.replay(ramp.trials()[1..].iter().cloned()).is_err());
             prop_assert!(ramp.trials().windows(2).all(|pair| pair[0].trial < pair[1].trial));
         }
     }

@@ -5,7 +5,7 @@ use std::io::Write;
 use plimsoll_common::snapshot::Observed;
 use plimsoll_common::workload::ObservationSpec;
 
-use super::table::worst_backlog;
+use super::table::{intervals, worst_backlog};
 use super::{TrialReport, words};
 use crate::core::measurement::SeriesMeasurement;
 use crate::core::slo::Quantile;
@@ -46,6 +46,9 @@ const AFTER_SERIES: [&str; 10] = [
     "started_at",
 ];
 
+/// Behind all that older readers know. Empty: too few blocks to say, or no upper end.
+const INTERVALS: [&str; 6] = ["p50_low_ms", "p50_high_ms", "p95_low_ms", "p95_high_ms", "p99_low_ms", "p99_high_ms"];
+
 /// Writes the header once and a row per trial. The columns depend on the workload alone; what is no data is an
 /// empty field.
 pub struct CsvReport<W: Write> {
@@ -63,7 +66,9 @@ impl<W: Write> CsvReport<W> {
         let observed = observations.iter().flat_map(|observation| columns(observation.name, &PER_OBSERVATION));
         let header = BEFORE_SERIES.map(str::to_owned).into_iter().chain(per_series).chain(observed);
         let mut report = Self { writer: ::csv::Writer::from_writer(to) };
-        report.write(header.chain(AFTER_SERIES.map(str::to_owned)))?;
+        let intervals = series.iter().flat_map(|series| columns(series.as_ref(), &INTERVALS));
+        let last = intervals.chain(["not_excluded_s".to_owned()]);
+        report.write(header.chain(AFTER_SERIES.map(str::to_owned)).chain(last))?;
         Ok(report)
     }
 
@@ -74,7 +79,14 @@ impl<W: Write> CsvReport<W> {
     pub fn row(&mut self, trial: &TrialReport) -> Result<(), ::csv::Error> {
         let series = trial.measurement.series.iter().flat_map(series_fields);
         let observed = trial.measurement.observed.iter().flat_map(observed_fields);
-        self.write(before_series(trial).into_iter().chain(series).chain(observed).chain(after_series(trial)))
+        self.write(
+            before_series(trial)
+                .into_iter()
+                .chain(series)
+                .chain(observed)
+                .chain(after_series(trial))
+                .chain(last_fields(trial)),
+        )
     }
 
     fn write(&mut self, fields: impl Iterator<Item = String>) -> Result<(), ::csv::Error> {
@@ -121,6 +133,18 @@ fn series_fields(series: &SeriesMeasurement) -> [String; PER_SERIES.len()] {
         percentile(Quantile::P99),
         ms(series.latency.max_us()),
     ]
+}
+
+fn last_fields(trial: &TrialReport) -> impl Iterator<Item = String> {
+    let step = &trial.measurement;
+    let ms = |us: Option<u64>| us.map_or(String::new(), |us| format!("{:.3}", us as f64 / 1000.0));
+    let of_series = move |index| {
+        intervals(step, index).into_iter().flat_map(move |interval| {
+            [interval.map(|interval| interval.lower_us), interval.and_then(|interval| interval.upper_us)].map(ms)
+        })
+    };
+    let not_excluded = trial.not_excluded.map_or(String::new(), |gap| format!("{:.3}", gap.as_secs_f64()));
+    (0..step.series.len()).flat_map(of_series).chain([not_excluded])
 }
 
 fn observed_fields(observed: &Observed) -> [String; PER_OBSERVATION.len()] {

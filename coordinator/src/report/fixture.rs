@@ -6,7 +6,8 @@ use plimsoll_common::units::Rate;
 
 use super::*;
 use crate::core::fixture::{DUE, durable, measurement, slo};
-use crate::core::verdict::judge;
+use crate::core::intervals::not_excluded;
+use crate::core::verdict::{Verdict, judge};
 
 /// A trial of 1,000/s doubled `step` times, spoiled as asked.
 pub fn trial(step: u32, trial: u32, change: impl FnOnce(&mut StepMeasurement)) -> TrialReport {
@@ -14,8 +15,11 @@ pub fn trial(step: u32, trial: u32, change: impl FnOnce(&mut StepMeasurement)) -
     measurement.trial = TrialId { step, trial };
     change(&mut measurement);
     let level = Rate::per_second(1000 << step).unwrap();
+    let verdict = judge(&measurement, &slo());
+    let passed = verdict == Verdict::Pass;
     TrialReport {
-        judged: JudgedTrial { trial: measurement.trial, level, verdict: judge(&measurement, &slo()) },
+        not_excluded: if passed { not_excluded(&measurement, &slo()) } else { None },
+        judged: JudgedTrial { trial: measurement.trial, level, verdict },
         measurement,
         started_at: "2026-01-02T03:04:05Z".into(),
         recovery: None,
@@ -54,6 +58,11 @@ pub fn trip(step: u32) -> TrialReport {
         let mut latency = LatencyHistogram::new();
         (0..DUE).for_each(|i| latency.record(if i < 600 { 312_000 } else { 30_000 }));
         measurement.series[1].latency = latency;
+        for batch in &mut measurement.batches {
+            let mut latency = LatencyHistogram::new();
+            (0..DUE / 20).for_each(|i| latency.record(if i < 30 { 312_000 } else { 30_000 }));
+            batch.latency[1] = latency.packed();
+        }
         measurement.slow(1, 1, 600, 0);
         measurement.backlog[1] = durable("broadcast-worker", 1240);
     })

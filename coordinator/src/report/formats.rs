@@ -11,6 +11,7 @@ use super::table::Shape;
 use super::{Applied, RunReport, TrialReport, answer_lines, ending, notes, observations, table, words};
 use crate::core::answer::{Ending, answer};
 use crate::core::backlog::DurableBacklog;
+use crate::core::intervals::PercentileInterval;
 use crate::core::measurement::{AgentMeasurement, SeriesMeasurement};
 use crate::core::ramp::JudgedTrial;
 use crate::core::slo::{Quantile, Slo};
@@ -42,6 +43,7 @@ pub fn markdown(report: &RunReport) -> String {
         answer_lines(report).lines().map(|line| format!("**{line}**")).collect::<Vec<_>>().join("\\\n"),
         ending(report),
         table_of("Trials", table::trials),
+        table_of("Percentiles", table::percentiles),
         table_of("Load boxes", table::agents),
         table_of("Backlog", table::backlogs),
         list("Notes", &notes::notes(report)),
@@ -104,6 +106,8 @@ struct JsonTrial<'a> {
     trial: u32,
     target_per_s: Rate,
     verdict: &'static str,
+    /// Of a PASS: events rarer than one in so many seconds are not excluded.
+    not_excluded_s: Option<f64>,
     reasons: Vec<String>,
     reasons_as_data: &'a Verdict,
     started_at: &'a str,
@@ -127,6 +131,10 @@ struct JsonSeries {
     latency_us_p50: Option<u64>,
     latency_us_p95: Option<u64>,
     latency_us_p99: Option<u64>,
+    /// Lower and upper end at 95 %; null: too few blocks to say, or no upper end.
+    latency_us_p50_interval: [Option<u64>; 2],
+    latency_us_p95_interval: [Option<u64>; 2],
+    latency_us_p99_interval: [Option<u64>; 2],
     latency_us_max: Option<u64>,
     service_time_us_p99: Option<u64>,
     clipped: u64,
@@ -139,6 +147,7 @@ fn json_trial(trial: &TrialReport) -> JsonTrial<'_> {
         trial: trial.judged.trial.trial + 1,
         target_per_s: trial.judged.level,
         verdict: trial.judged.verdict.word(),
+        not_excluded_s: trial.not_excluded.map(|gap| gap.as_secs_f64()),
         reasons: words::reasons(&trial.judged.verdict),
         reasons_as_data: &trial.judged.verdict,
         started_at: &trial.started_at,
@@ -149,20 +158,30 @@ fn json_trial(trial: &TrialReport) -> JsonTrial<'_> {
         counters: step.counters,
         strays: step.strays,
         void_blocks: step.blocks.iter().filter(|block| block.void).count(),
-        series: step.series.iter().map(|series| (&*series.series, json_series(series))).collect(),
+        series: step
+            .series
+            .iter()
+            .enumerate()
+            .map(|(index, series)| (&*series.series, json_series(series, table::intervals(step, index))))
+            .collect(),
         observed: &step.observed,
         backlog: &step.backlog,
         agents: &step.agents,
     }
 }
 
-fn json_series(series: &SeriesMeasurement) -> JsonSeries {
+fn json_series(series: &SeriesMeasurement, intervals: [Option<PercentileInterval>; 3]) -> JsonSeries {
+    let [p50, p95, p99] = intervals
+        .map(|interval| interval.map_or([None, None], |interval| [Some(interval.lower_us), interval.upper_us]));
     let percentile = |quantile| series.percentile(quantile).map(|length| length.as_micros() as u64);
     JsonSeries {
         n: series.counts.n,
         latency_us_p50: series.latency.quantile_us(0.5),
         latency_us_p95: percentile(Quantile::P95),
         latency_us_p99: percentile(Quantile::P99),
+        latency_us_p50_interval: p50,
+        latency_us_p95_interval: p95,
+        latency_us_p99_interval: p99,
         latency_us_max: series.latency.max_us(),
         service_time_us_p99: series.service_time.quantile_us(0.99),
         clipped: series.latency.clipped(),
@@ -206,6 +225,6 @@ mod tests {
             let cells: Vec<usize> = table.lines().map(|line| line.matches('|').count()).collect();
             assert!(cells.windows(2).all(|pair| pair[0] == pair[1]), "{table}");
         }
-        assert_eq!(text.split("\n\n").filter(|part| part.starts_with('|')).count(), 3, "{text}");
+        assert_eq!(text.split("\n\n").filter(|part| part.starts_with('|')).count(), 4, "{text}");
     }
 }

@@ -1,5 +1,6 @@
 //! The report: a run's measurements and verdicts as text and CSV. Pure: strings and bytes out, no I/O.
 
+pub mod comparison;
 pub mod csv;
 #[cfg(test)]
 pub mod fixture;
@@ -67,6 +68,9 @@ pub struct TrialReport {
     /// How long the service's backlog took to come back to its baseline before this trial; `None`: it was there.
     #[serde(rename = "recovery_ns", with = "crate::core::encoding::nanos::optional")]
     pub recovery: Option<Duration>,
+    /// Of a PASS: events rarer than one in this time are not excluded by its hold.
+    #[serde(default, rename = "not_excluded_ns", with = "crate::core::encoding::nanos::optional")]
+    pub not_excluded: Option<Duration>,
     /// Which rooms and users the fleet used; `None` where the workload deals none.
     pub deal: Option<DealSummary>,
 }
@@ -95,6 +99,7 @@ pub fn render(report: &RunReport) -> String {
     let sections = [
         settings(report),
         trials(report),
+        table_of(report, "Percentiles", table::percentiles),
         table_of(report, "Load boxes", table::agents),
         table_of(report, "Backlog", table::backlogs),
         list("Notes", &notes::notes(report)),

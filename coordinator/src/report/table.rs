@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, ContentLineStyle, LineStyle, Table, TableStyle}
 
 use super::{TrialReport, words};
 use crate::core::backlog::{Backlog, DurableBacklog, Fate};
+use crate::core::intervals::{CONFIDENCE, PercentileInterval, Spread};
 use crate::core::measurement::{AgentMeasurement, SeriesMeasurement, StepMeasurement};
 use crate::core::slo::Quantile;
 
@@ -25,7 +26,7 @@ pub enum Shape {
 }
 
 /// Lines of a table: two of the header, then one per row. Columns but the `left` ones are aligned to the right.
-fn lines(shape: Shape, header: &[String], left: &[usize], rows: Vec<Vec<String>>) -> Vec<String> {
+pub(super) fn lines(shape: Shape, header: &[String], left: &[usize], rows: Vec<Vec<String>>) -> Vec<String> {
     let mut table = Table::new();
     let style = if shape == Shape::Markdown { ASCII_MARKDOWN } else { STYLE };
     table.load_style(style).set_header(header.to_vec()).add_rows(rows);
@@ -72,8 +73,17 @@ fn row(trial: &TrialReport) -> Vec<String> {
     cells.extend(step.series.iter().flat_map(series_cells));
     cells.push(step.error_rate().map_or("no data".into(), |rate| format!("{:.3}", rate * 100.0)));
     cells.push(worst_backlog(step).map_or("-".into(), backlog_words));
-    cells.push(trial.judged.verdict.word().to_owned());
+    cells.push(verdict(trial));
     cells
+}
+
+/// The word, and beside a PASS what its hold cannot exclude.
+fn verdict(trial: &TrialReport) -> String {
+    let word = trial.judged.verdict.word();
+    match trial.not_excluded {
+        Some(gap) => format!("{word} (not excluded: stalls rarer than one in {})", words::duration(gap)),
+        None => word.to_owned(),
+    }
 }
 
 /// The target rate; from the second trial of a step on, with the trial, counted from 1.
@@ -114,6 +124,42 @@ fn backlog_words(backlog: &DurableBacklog) -> String {
         (Fate::Recreated, _) => format!("{durable} recreated"),
         (_, Some(growth)) => format!("{durable} {:+}", growth.messages),
         (_, None) => format!("{durable} unreadable"),
+    }
+}
+
+/// Percentiles that have an interval.
+pub(super) const QUANTILES: [f64; 3] = [0.5, 0.95, 0.99];
+
+/// The intervals of a trial's series, as [`QUANTILES`] are; `None`: too few blocks, or no data.
+pub(super) fn intervals(step: &StepMeasurement, series: usize) -> [Option<PercentileInterval>; QUANTILES.len()] {
+    let spread = Spread::of_trial(step, series);
+    QUANTILES.map(|quantile| spread.display(quantile, CONFIDENCE))
+}
+
+/// One line per series and trial: each percentile with the interval that it lies in, by how latencies vary from block to
+/// block.
+pub fn percentiles(trials: &[TrialReport], shape: Shape) -> String {
+    let header = ["target/s", "series", "p50", "95 % interval", "p95", "95 % interval", "p99", "95 % interval"];
+    let rows = trials.iter().flat_map(|trial| {
+        let step = &trial.measurement;
+        step.series.iter().enumerate().map(move |(index, series)| {
+            let [p50, p95, p99, _] = series_cells(series);
+            let cells = [p50, p95, p99].into_iter().zip(intervals(step, index));
+            let cells = cells.flat_map(|(value, interval)| [value, interval_words(interval)]);
+            [name(trial), series.series.clone()].into_iter().chain(cells).collect()
+        })
+    });
+    lines(shape, &header.map(str::to_owned), &[1], rows.collect()).join("\n")
+}
+
+fn interval_words(interval: Option<PercentileInterval>) -> String {
+    let us = |us: u64| words::duration(Duration::from_micros(us));
+    match interval {
+        None => "-".to_owned(),
+        Some(PercentileInterval { lower_us, upper_us: None, .. }) => format!(">= {}", us(lower_us)),
+        Some(PercentileInterval { lower_us, upper_us: Some(upper_us), .. }) => {
+            format!("{} to {}", us(lower_us), us(upper_us))
+        }
     }
 }
 

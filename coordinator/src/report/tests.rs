@@ -28,15 +28,27 @@ fn a_whole_report() {
 
         Trials
                target/s   achieved/s   completed/s   E1 p50   E1 p95   E1 p99   E1 max   E2 p50   E2 p95   E2 p99   E2 max    err%   worst backlog            verdict
-        -------------------------------------------------------------------------------------------------------------------------------------------------------------------
-                   1000       1000.0        1000.0   4.49ms   4.94ms   4.98ms   4.99ms   19.5ms     20ms     20ms     20ms   0.000   message-worker +2        PASS
+        ----------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------------
+                   1000       1000.0        1000.0   4.49ms   4.94ms   4.98ms   4.99ms   19.5ms     20ms     20ms     20ms   0.000   message-worker +2        PASS (not excluded: stalls rarer than one in 3.34s)
                    2000        900.0         900.0   4.49ms   4.94ms   4.98ms   4.99ms   19.5ms     20ms     20ms     20ms   0.000   message-worker +2        INCONCLUSIVE
             attempted 9000 of 10000 due, 10.00% short > 5%: 1000 underrun, load boxes woke too late (add boxes): box-a (1000 operations, worst stall 2.3ms, 0 void blocks)
-         2000 (trial 2)       1000.0        1000.0   4.49ms   4.94ms   4.98ms   4.99ms   19.5ms     20ms     20ms     20ms   0.000   message-worker +2        PASS
+         2000 (trial 2)       1000.0        1000.0   4.49ms   4.94ms   4.98ms   4.99ms   19.5ms     20ms     20ms     20ms   0.000   message-worker +2        PASS (not excluded: stalls rarer than one in 3.34s)
                    4000       1000.0        1000.0   4.49ms   4.94ms   4.98ms   4.99ms     30ms    312ms    312ms    312ms   0.000   broadcast-worker +1240   TRIP
             E2 p95=312ms > 100ms
             E2 p99=312ms > 250ms
             broadcast-worker pending +1240 > +1000
+
+        Percentiles
+               target/s   series      p50      95 % interval      p95      95 % interval      p99      95 % interval
+        -------------------------------------------------------------------------------------------------------------
+                   1000   E1       4.49ms    4.49ms to 4.5ms   4.94ms   4.94ms to 4.95ms   4.98ms   4.98ms to 4.99ms
+                   1000   E2       19.5ms   19.5ms to 19.5ms     20ms       20ms to 20ms     20ms       20ms to 20ms
+                   2000   E1       4.49ms    4.49ms to 4.5ms   4.94ms   4.94ms to 4.95ms   4.98ms   4.98ms to 4.99ms
+                   2000   E2       19.5ms   19.5ms to 19.5ms     20ms       20ms to 20ms     20ms       20ms to 20ms
+         2000 (trial 2)   E1       4.49ms    4.49ms to 4.5ms   4.94ms   4.94ms to 4.95ms   4.98ms   4.98ms to 4.99ms
+         2000 (trial 2)   E2       19.5ms   19.5ms to 19.5ms     20ms       20ms to 20ms     20ms       20ms to 20ms
+                   4000   E1       4.49ms    4.49ms to 4.5ms   4.94ms   4.94ms to 4.95ms   4.98ms   4.98ms to 4.99ms
+                   4000   E2         30ms       30ms to 30ms    312ms     312ms to 312ms    312ms     312ms to 312ms
 
         Load boxes
                target/s   agent   share/s   achieved/s   lateness p50     p99     max   CPU%   box CPU%   steal%   max in flight   void
@@ -187,9 +199,9 @@ fn csv_has_one_row_per_trial_under_a_stable_header() {
     csv.row(&trip(1)).unwrap();
     drop(csv);
     insta::assert_snapshot!(String::from_utf8(bytes).unwrap(), @r"
-        step,trial,target_rate,achieved_rate,completion_rate,due,attempted,sent,completed,saturated,underrun,failed_timeout,failed_refused,failed_bad_reply,failed_publish,failed_no_responders,lost,failed_anyway,error_rate,E1_n,E1_p50_ms,E1_p95_ms,E1_p99_ms,E1_max_ms,E2_n,E2_p50_ms,E2_p95_ms,E2_p99_ms,E2_max_ms,clipped,worst_durable,worst_growth,foreign,duplicate,late,void_blocks,verdict,reasons,started_at
-        1,1,1000,1000.000,1000.000,10000,10000,10000,10000,0,0,0,0,0,0,0,0,0,0.000000000,10000,4.491,4.943,4.983,4.991,10000,19.503,19.951,19.983,19.999,0,MESSAGES_CANONICAL_site-local/message-worker,2,0,0,0,0,PASS,,2026-01-02T03:04:05Z
-        2,1,2000,1000.000,1000.000,10000,10000,10000,10000,0,0,0,0,0,0,0,0,0,0.000000000,10000,4.491,4.943,4.983,4.991,10000,30.015,312.063,312.063,312.063,0,MESSAGES_CANONICAL_site-local/broadcast-worker,1240,0,0,0,0,TRIP,E2 p95=312ms > 100ms; E2 p99=312ms > 250ms; broadcast-worker pending +1240 > +1000,2026-01-02T03:04:05Z
+        step,trial,target_rate,achieved_rate,completion_rate,due,attempted,sent,completed,saturated,underrun,failed_timeout,failed_refused,failed_bad_reply,failed_publish,failed_no_responders,lost,failed_anyway,error_rate,E1_n,E1_p50_ms,E1_p95_ms,E1_p99_ms,E1_max_ms,E2_n,E2_p50_ms,E2_p95_ms,E2_p99_ms,E2_max_ms,clipped,worst_durable,worst_growth,foreign,duplicate,late,void_blocks,verdict,reasons,started_at,E1_p50_low_ms,E1_p50_high_ms,E1_p95_low_ms,E1_p95_high_ms,E1_p99_low_ms,E1_p99_high_ms,E2_p50_low_ms,E2_p50_high_ms,E2_p95_low_ms,E2_p95_high_ms,E2_p99_low_ms,E2_p99_high_ms,not_excluded_s
+        1,1,1000,1000.000,1000.000,10000,10000,10000,10000,0,0,0,0,0,0,0,0,0,0.000000000,10000,4.491,4.943,4.983,4.991,10000,19.503,19.951,19.983,19.999,0,MESSAGES_CANONICAL_site-local/message-worker,2,0,0,0,0,PASS,,2026-01-02T03:04:05Z,4.491,4.503,4.943,4.951,4.983,4.991,19.503,19.503,19.951,19.951,19.983,19.999,3.338
+        2,1,2000,1000.000,1000.000,10000,10000,10000,10000,0,0,0,0,0,0,0,0,0,0.000000000,10000,4.491,4.943,4.983,4.991,10000,30.015,312.063,312.063,312.063,0,MESSAGES_CANONICAL_site-local/broadcast-worker,1240,0,0,0,0,TRIP,E2 p95=312ms > 100ms; E2 p99=312ms > 250ms; broadcast-worker pending +1240 > +1000,2026-01-02T03:04:05Z,4.491,4.503,4.943,4.951,4.983,4.991,30.015,30.015,312.063,312.063,312.063,312.063,
         ");
 }
 

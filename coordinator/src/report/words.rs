@@ -5,7 +5,7 @@ use std::time::Duration;
 use plimsoll_common::snapshot::{Stall, StepEnd};
 
 use crate::core::measurement::{Fault, Mismatch, SumOf};
-use crate::core::slo::Fraction;
+use crate::core::slo::{Fraction, Gate, Slo};
 use crate::core::verdict::{BoxAtFault, Breach, Doubt, Errors, Percentile, Shortfall, Verdict};
 
 /// Digits of a duration that a reader takes in.
@@ -76,6 +76,21 @@ fn percent_above(part: u64, whole: u64, limit: Fraction) -> String {
 pub fn percent(fraction: Fraction) -> String {
     let text = format!("{:.7}", fraction.as_f64() * 100.0);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// `E1 p95 100ms, E1 p99 250ms, errors 0.1%, pending +1000, short 5%`: what a trial has to hold.
+pub fn objectives(slo: &Slo) -> String {
+    let gates = slo.series.iter().flat_map(|series| {
+        let words =
+            |gate: Gate| format!("{} {} {}", series.series, gate.quantile, show(micros(gate.limit), EVERY_DIGIT));
+        series.gates().into_iter().map(words).collect::<Vec<_>>()
+    });
+    let rest = [
+        format!("errors {}%", percent(slo.error_rate)),
+        format!("pending +{}", slo.pending_growth),
+        format!("short {}%", percent(slo.rate_tolerance)),
+    ];
+    gates.chain(rest).collect::<Vec<_>>().join(", ")
 }
 
 /// `E2 p95=143ms > 100ms`, `broadcast-worker pending +1240 > +1000`.

@@ -4,6 +4,7 @@
 //! way: [`write`] appends, [`read`] reads. `histograms.hlog` holds the trials' histograms once more for HdrHistogram's own
 //! tools ([`hlog`]), and `report.txt` what the run printed.
 
+pub mod compare;
 #[cfg(test)]
 pub mod fixture;
 pub mod hlog;

@@ -2,11 +2,13 @@
 //! was written is an error with its place.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{FORMAT, Header, LOG, Record, RunKind, SavedTrial};
+use super::write::since_epoch;
+use super::{FORMAT, Header, LOG, Record, RunKind, SavedTrial, hlog};
 use crate::core::answer::Ending;
 use crate::core::search::Search;
 use crate::core::search::trail::TrailRecord;
@@ -143,6 +145,14 @@ impl SavedRun {
         }
         let records = self.trail::<TrailRecord>().ok()?;
         Search::replay(records.into_iter().map(|(_, record)| record))
+    }
+
+    /// The HdrHistogram log of its trials, as it was written. `warmup`: of its plan.
+    pub fn histograms(&self, warmup: Duration) -> String {
+        let time = |text: &str| humantime::parse_rfc3339(text).map(since_epoch).unwrap_or_default();
+        let trials =
+            self.trials.iter().map(|trial| hlog::trial(&trial.report, time(&trial.report.started_at) + warmup));
+        std::iter::once(hlog::head(time(&self.header.started_at))).chain(trials).collect()
     }
 
     /// The report that the run printed, or would have if it had come to its end.

@@ -1,8 +1,9 @@
 //! The layers a setting can come from, and which of them applies.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
+use plimsoll_common::plan::redact_url;
 use plimsoll_common::workload::{self, Entry, SettingDefault};
 
 use super::command_line::Flags;
@@ -27,6 +28,8 @@ pub enum Source {
     NativeVariable(&'static str),
     /// The setting's own variable.
     Variable(&'static str),
+    /// A saved run.
+    Saved,
     /// The command line.
     Flag,
 }
@@ -35,7 +38,7 @@ impl Source {
     /// The larger, the stronger.
     pub fn strength(&self) -> u8 {
         match self {
-            Self::Default => 0,
+            Self::Default | Self::Saved => 0,
             Self::PlanFile { .. } => 1,
             Self::NativeVariable(_) => 2,
             Self::Variable(_) => 3,
@@ -48,6 +51,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
+            Self::Saved => f.write_str("saved run"),
             Self::PlanFile { path, line } => write!(f, "{path}:{line}"),
             Self::NativeVariable(name) | Self::Variable(name) => f.write_str(name),
             Self::Flag => f.write_str("flag"),
@@ -97,6 +101,35 @@ impl Layers {
         Ok(Self { given: command.settings().filter_map(applying).collect(), workload })
     }
 
+    /// Takes the settings of a saved run. Its secrets were not saved: they come from flags and environment again. A flag may
+    /// also say where the same target and agents are found now.
+    ///
+    /// # Errors
+    /// A secret that nobody gives, or another target.
+    pub fn of_saved(
+        command: LoadCommand,
+        saved: &BTreeMap<String, String>,
+        flags: &Flags,
+        environment: Environment,
+    ) -> Result<Self, SettingsError> {
+        let mut given = HashMap::new();
+        for setting in command.settings() {
+            let was = saved.get(setting.name).map(|value| Given { value: value.clone(), source: Source::Saved });
+            let hides = was.as_ref().is_some_and(|was| was.value.contains(HIDDEN));
+            let is = if hides { strongest_above_file(setting, flags, environment) } else { flag(setting, flags) };
+            if setting.name.ends_with("-url")
+                && let Some(was) = &was
+            {
+                same_target(setting, &was.value, is.as_ref())?;
+            }
+            given.extend(is.or(was).map(|given| (setting.name, given)));
+        }
+        if flags.contains_key("agents") {
+            given.remove("local");
+        }
+        Ok(Self { given, workload: saved.get("workload").and_then(|name| workload::entry(name)) })
+    }
+
     /// The workload's entry; `None` where no workload has the name that was given.
     pub fn workload(&self) -> Option<&'static Entry> {
         self.workload
@@ -108,8 +141,31 @@ impl Layers {
     }
 }
 
+/// What stands in a saved URL in place of a user, password or token.
+const HIDDEN: &str = "***@";
+
+fn same_target(setting: &Setting, was: &str, is: Option<&Given>) -> Result<(), SettingsError> {
+    let place = format!("--{}", setting.name);
+    match is {
+        None if was.contains(HIDDEN) => {
+            let problem =
+                format!("the run's {was} is not saved with its secret: give it again, or set {}", setting.variable);
+            Err(SettingsError::Value { place, problem })
+        }
+        Some(is) if redact_url(&is.value) != was => {
+            let problem = format!("got '{}', and the run to resume is one of {was}", redact_url(&is.value));
+            Err(SettingsError::Value { place, problem })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn flag(setting: &Setting, flags: &Flags) -> Option<Given> {
+    flags.get(setting.name).map(|value| Given { value: value.clone(), source: Source::Flag })
+}
+
 fn strongest_above_file(setting: &Setting, flags: &Flags, environment: Environment) -> Option<Given> {
-    let flag = || flags.get(setting.name).map(|value| Given { value: value.clone(), source: Source::Flag });
+    let flag = || flag(setting, flags);
     let variable = |name: &'static str, source: fn(&'static str) -> Source| {
         // An empty variable is the usual way to unset one in scripts and Compose files.
         let value = environment(name).filter(|value| !value.is_empty())?;

@@ -1,9 +1,17 @@
 //! The commands that work on saved runs. They have few settings of their own, so these are
 //! flags alone.
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use clap::{ArgMatches, Args, FromArgMatches as _, Subcommand, ValueEnum};
+
+use super::commands::LoadCommand;
+use super::error::{SettingsError, got};
+use super::layers::{Environment, Layers};
+use super::plan::RunPlan;
+use super::resolve::resolve;
+use crate::core::slo::Fraction;
 
 /// What is asked of saved runs.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
@@ -11,7 +19,23 @@ pub enum SavedCommand {
     /// Renders a saved run again
     #[command(after_help = REPORT_EXAMPLES)]
     Report(Report),
+    /// Says whether the answer or a tail of run B is significantly worse than that of run A
+    #[command(after_help = COMPARE_EXAMPLES)]
+    Compare(Compare),
+    /// Goes on with a saved run whose process was killed or interrupted; the trials it has count
+    #[command(after_help = RESUME_EXAMPLES)]
+    Resume(Resume),
 }
+
+const RESUME_EXAMPLES: &str = "\
+Everything is as the run was planned. What a URL carried before its '@' is not saved: give it again by the flag or its
+variable (PLIMSOLL_NATS_URL, NATS_URL, PLIMSOLL_JSZ_URL).
+
+Exit codes: as of the run.
+
+Examples:
+  plimsoll resume results/20260102-030405-messages
+  plimsoll resume results/20260102-030405-messages --agents box-1:7700,box-2:7700";
 
 const REPORT_EXAMPLES: &str = "\
 Exit codes: 0 rendered, 2 no saved run, of a newer format, or damaged.
@@ -19,6 +43,13 @@ Exit codes: 0 rendered, 2 no saved run, of a newer format, or damaged.
 Examples:
   plimsoll report results/20260102-030405-messages
   plimsoll report results/20260102-030405-messages --format markdown";
+
+const COMPARE_EXAMPLES: &str = "\
+Exit codes: 0 no regression, 1 B is significantly worse by more than the tolerance, 2 the runs cannot be compared.
+
+Examples:
+  plimsoll compare results/20260102-030405-messages results/20260109-030405-messages
+  plimsoll compare before after --tolerance 10% --ignore-config";
 
 /// `plimsoll report`.
 #[derive(Debug, Clone, PartialEq, Args)]
@@ -44,6 +75,67 @@ pub enum Format {
     Markdown,
 }
 
+/// `plimsoll compare`.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct Compare {
+    /// The directory of the run to compare with
+    #[arg(value_name = "A")]
+    pub before: PathBuf,
+    /// The directory of the run in question
+    #[arg(value_name = "B")]
+    pub after: PathBuf,
+    /// A significant change up to this much is no regression
+    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = percent)]
+    pub tolerance: Fraction,
+    /// Compare although server, streams or consumers are set up differently
+    #[arg(long)]
+    pub ignore_config: bool,
+}
+
+/// `plimsoll resume`.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct Resume {
+    /// The directory of the run to go on with
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The service's NATS, the same as before
+    #[arg(long, value_name = "URL")]
+    pub nats_url: Option<String>,
+    /// The NATS credentials file
+    #[arg(long, value_name = "PATH")]
+    pub nats_creds: Option<String>,
+    /// The monitoring URL, the same as before
+    #[arg(long, value_name = "URL")]
+    pub jsz_url: Option<String>,
+    /// The agents that make the load from now on
+    #[arg(long, value_name = "HOST:PORT,…")]
+    pub agents: Option<String>,
+    /// Go on although server, streams or consumers are set up differently now
+    #[arg(long)]
+    pub ignore_config: bool,
+}
+
+impl Resume {
+    /// By the names of their settings.
+    pub fn flags(&self) -> HashMap<&'static str, String> {
+        let given = [
+            ("nats-url", &self.nats_url),
+            ("nats-creds", &self.nats_creds),
+            ("jsz-url", &self.jsz_url),
+            ("agents", &self.agents),
+        ];
+        given.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
+    }
+}
+
+fn percent(text: &str) -> Result<Fraction, String> {
+    let fraction = || {
+        let percent: f64 = text.strip_suffix('%')?.trim().parse().ok()?;
+        Fraction::try_from(percent / 100.0).ok()
+    };
+    fraction().ok_or_else(|| got(text, "a percentage from 0% to 100%, such as 5%"))
+}
+
 /// Adds the commands to those of the program.
 pub fn augment(command: clap::Command) -> clap::Command {
     SavedCommand::augment_subcommands(command)
@@ -56,4 +148,17 @@ pub fn augment(command: clap::Command) -> clap::Command {
 pub fn parse(matches: &ArgMatches) -> Option<Result<SavedCommand, clap::Error>> {
     let name = matches.subcommand_name()?;
     SavedCommand::has_subcommand(name).then(|| SavedCommand::from_arg_matches(matches))
+}
+
+/// The plan of a saved run, to go on with it.
+///
+/// # Errors
+/// A secret is missing, the target is another, or what was saved is none of this release's settings.
+pub fn plan_again(
+    command: LoadCommand,
+    settings: &BTreeMap<String, String>,
+    ask: &Resume,
+    environment: Environment,
+) -> Result<RunPlan, SettingsError> {
+    resolve(command, &Layers::of_saved(command, settings, &ask.flags(), environment)?)
 }

@@ -361,3 +361,40 @@ fn a_saved_run_is_asked_for_by_its_directory() {
     assert!(error("report").contains("<DIR>"));
     assert!(error("report r --format pdf").contains("text, csv, json, markdown"));
 }
+
+fn again(flags: &str, resume: &str, variables: &[(&str, &str)]) -> Result<RunPlan, String> {
+    let ask = match read_with(&format!("resume r {resume}"), &[]).unwrap() {
+        Invocation::Saved(saved::SavedCommand::Resume(ask)) => ask,
+        other => panic!("{other:?}"),
+    };
+    let variables: HashMap<&str, &str> = variables.iter().copied().collect();
+    let environment = |name: &str| variables.get(name).map(|value| (*value).to_owned());
+    saved::plan_again(LoadCommand::MaxRps, &plan(flags).settings, &ask, &environment).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_resumed_run_has_the_plan_of_the_saved_one() {
+    let flags = "max-rps --preset small --steps 500,1.5k --hold 7s --slo E2:p99=400ms --no-stop-on-trip --local 3";
+    let (was, is) =
+        (plan(flags), again(flags, "", &[("PLIMSOLL_HOLD", "99s"), ("NATS_URL", "nats://other:1")]).unwrap());
+    assert_eq!(RunPlan { applied: was.applied.clone(), ..is }, was);
+}
+
+#[test]
+fn a_resumed_run_asks_for_secrets_again_and_stays_with_its_target() {
+    let flags = "max-rps --preset small --nats-url nats://anna:secret@host:4222";
+    let missing = again(flags, "", &[]).unwrap_err();
+    assert!(missing.contains("--nats-url: the run's nats://***@host:4222 is not saved with its secret"), "{missing}");
+    for (resume, variables) in [
+        ("--nats-url nats://anna:new@host:4222", vec![]),
+        ("", vec![("PLIMSOLL_NATS_URL", "nats://anna:new@host:4222")]),
+        ("", vec![("NATS_URL", "nats://anna:new@host:4222")]),
+    ] {
+        assert_eq!(again(flags, resume, &variables).unwrap().target.nats_url, "nats://anna:new@host:4222");
+    }
+    let other = again(flags, "--nats-url nats://anna:secret@elsewhere:4222", &[]).unwrap_err();
+    assert!(!other.contains("secret"), "{other}");
+    assert!(other.contains("the run to resume is one of nats://***@host:4222"), "{other}");
+    let moved = again("max-rps --preset small --local 2", "--agents a:1,b:2", &[]).unwrap();
+    assert_eq!(moved.fleet, FleetChoice::Remote(vec!["a:1".into(), "b:2".into()]));
+}

@@ -30,7 +30,7 @@ impl Named<'_> {
     pub fn error(&self, problem: impl std::fmt::Display) -> SettingsError {
         let flag = format!("--{}", self.name);
         let place = match &self.given.source {
-            Source::Flag | Source::Default => flag,
+            Source::Flag | Source::Default | Source::Saved => flag,
             Source::Variable(name) | Source::NativeVariable(name) => format!("{flag} (from {name})"),
             Source::PlanFile { path, line } => format!("{flag} (from {path}, line {line}, key {})", self.name),
         };

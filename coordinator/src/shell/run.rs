@@ -18,18 +18,20 @@ use super::metrics::MetricsPage;
 use super::monitor::Monitor;
 use super::preflight::{Seen, streams_entered};
 use super::progress::Progress;
+pub use super::setup::Before;
 use super::setup::{Dealt, Ready, set_up};
 use super::signals::Interrupt;
 use super::trial::{Held, TrialOrder, hold};
 use crate::core::answer::Ending;
 use crate::core::backlog::{READ_DEADLINE, StreamGrowth, read_interval};
+use crate::core::intervals::not_excluded;
 use crate::core::measurement::StepMeasurement;
 use crate::core::merge::ServiceReads;
 use crate::core::ramp::{JudgedTrial, NextTrial, Ramp};
 use crate::core::search::Search;
 use crate::core::search::outcome::Showing;
 use crate::core::split::split;
-use crate::core::verdict::judge;
+use crate::core::verdict::{Verdict, judge};
 use crate::exit::Failure;
 use crate::report::csv::CsvReport;
 use crate::report::{Applied, RunReport, TrialReport, render, words};
@@ -47,22 +49,32 @@ const DEVIATION_WARNING_PPM: u64 = 50_000;
 ///
 /// # Errors
 /// It could not be set up; no load was started.
-pub async fn run(plan: &RunPlan, interrupt: Interrupt) -> Result<RunReport, Failure> {
-    let identity = RunIdentity::draw().map_err(Failure::Incomplete)?;
+pub async fn run(plan: &RunPlan, before: Option<Before>, interrupt: Interrupt) -> Result<RunReport, Failure> {
+    let mut identity = RunIdentity::draw().map_err(Failure::Incomplete)?;
+    if let Some(before) = &before {
+        // Its name stays, its nonce does not: an id that was used before would be taken for a duplicate.
+        identity.run_id.clone_from(&before.run.header.run_id);
+    }
     let live = Live::default();
     let ready = tokio::select! {
         biased;
-        () = interrupt.raised() => return Ok(report(plan, &identity, Vec::new(), Vec::new(), Ending::Aborted)),
-        ready = set_up(plan, &identity, &live) => ready?,
+        () = interrupt.raised() => return Ok(aborted(plan, before.as_ref(), &identity)),
+        ready = set_up(plan, before.as_ref(), &identity, &live) => ready?,
     };
     let mut run = Run::new(plan, ready, Progress::on_stderr(live), interrupt);
-    run.save_head(&identity)?;
+    match &before {
+        Some(before) => run.take_over(before)?,
+        None => run.save_head(&identity)?,
+    }
     let ending = match &plan.find {
         None => run.climb().await,
         Some(find) => run.find(find).await,
     };
     let Closed { seen, trials, mut saved, search } = run.close().await;
-    let report = RunReport { search, ..report(plan, &identity, seen, trials, ending) };
+    let mut report = RunReport { search, ..report(plan, &identity, seen, trials, ending) };
+    if let Some(before) = before {
+        report.applied = before.run.header.applied;
+    }
     if let Some(saved) = &mut saved {
         match saved.end(&report.ending, &render(&report)) {
             Ok(()) => eprintln!("saved in {}", saved.dir().display()),
@@ -70,6 +82,14 @@ pub async fn run(plan: &RunPlan, interrupt: Interrupt) -> Result<RunReport, Fail
         }
     }
     Ok(report)
+}
+
+/// Interrupted before anything started.
+fn aborted(plan: &RunPlan, before: Option<&Before>, identity: &RunIdentity) -> RunReport {
+    match before {
+        Some(before) => RunReport { ending: Ending::Aborted, ..before.run.report() },
+        None => report(plan, identity, Vec::new(), Vec::new(), Ending::Aborted),
+    }
 }
 
 fn report(
@@ -163,6 +183,31 @@ impl<'a> Run<'a> {
             target: self.seen.configuration.clone(),
         };
         saved.begin(header, started).map_err(|error| Failure::Usage(format!("--results: {error}")))
+    }
+
+    /// Takes the trials that were held before as its own, and what their backlogs had to come back to.
+    fn take_over(&mut self, before: &Before) -> Result<(), Failure> {
+        let trials = &before.run.trials;
+        let damaged = |words: String| {
+            Failure::Usage(format!("'{}' is damaged or of another release: {words}", before.dir.display()))
+        };
+        if self.plan.find.is_some() {
+            // A trail without its plan is one of a search that had not begun.
+            self.search = before.run.search();
+            if self.search.is_none() && !trials.is_empty() {
+                return Err(damaged("its trail does not fit its trials".into()));
+            }
+        } else {
+            let replayed = self.ramp.replay(trials.iter().map(|trial| trial.report.judged.clone()));
+            replayed.map_err(|error| damaged(error.to_string()))?;
+        }
+        for (name, baseline) in self.rest.durables.iter().zip(&mut self.rest.baselines) {
+            let mut reads = trials.iter().flat_map(|trial| &trial.reads.durables).filter(|reads| reads.name == *name);
+            *baseline = reads.find_map(|reads| Some(reads.baseline.as_ref()?.backlog()?.total()));
+        }
+        self.trials = trials.iter().map(|trial| trial.report.clone()).collect();
+        let saved = self.saved.as_mut().map_or(Ok(()), RunWriter::resumed);
+        saved.map_err(|error| Failure::Usage(error.to_string()))
     }
 
     /// Holds trial after trial until the ramp is over.
@@ -281,22 +326,25 @@ impl<'a> Run<'a> {
         started_at: SystemTime,
         recovery: &Recovery,
     ) -> Result<(), Stop> {
+        let passed = judged.verdict == Verdict::Pass;
         let trial = TrialReport {
+            not_excluded: if passed { not_excluded(&measurement, &self.plan.slo) } else { None },
             judged,
             measurement,
             started_at: humantime::format_rfc3339_millis(started_at).to_string(),
             recovery: recovery.took,
             deal: (self.dealt.summary.rooms > 0).then_some(self.dealt.summary),
         };
-        if self.search.is_none() {
-            self.progress.say(&verdict_line(&trial, self.plan.steps.rates().len()));
-        }
         let warmup = self.search.as_ref().map_or(self.plan.phases.warmup, |search| search.plan().lengths.settle);
         if let Some(saved) = &mut self.saved {
             let trial = SavedTrial { report: trial.clone(), reads };
             if let Err(words) = saved.trial(trial, started_at + warmup) {
                 self.progress.say(&format!("warning: {words}"));
             }
+        }
+        // After it was saved: who reads this may end the process.
+        if self.search.is_none() {
+            self.progress.say(&verdict_line(&trial, self.plan.steps.rates().len()));
         }
         let row = self.csv.as_mut().map_or(Ok(()), |csv| csv.row(&trial));
         self.trials.push(trial);

@@ -1,7 +1,7 @@
 //! Everything that is checked, connected and prepared before the first load: what fails here started nothing.
 
 use std::fs::{File, OpenOptions};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use plimsoll_common::plan::{AgentPlan, Target, Workload};
 use plimsoll_common::units::Rate;
@@ -15,12 +15,25 @@ use super::monitor::{Monitor, Nats};
 use super::preflight::{self, Seen};
 use super::seeded;
 use super::session::{AgentAddress, Claim, Secrets};
+use crate::core::compare::differences;
 use crate::core::split::split;
 use crate::exit::Failure;
 use crate::report::csv::CsvReport;
 use crate::report::{Applied, DealSummary};
+use crate::results::read::SavedRun;
 use crate::results::write::RunWriter;
 use crate::settings::{FleetChoice, Preflight, RunPlan};
+
+/// A run that another process began.
+#[derive(Debug)]
+pub struct Before {
+    /// Where it is saved.
+    pub dir: PathBuf,
+    /// As it was read.
+    pub run: SavedRun,
+    /// Go on although the target is set up differently now.
+    pub ignore_config: bool,
+}
 
 /// What a run works with once everything is ready.
 pub struct Ready {
@@ -57,8 +70,16 @@ pub struct Dealt {
 ///
 /// # Errors
 /// The first thing that does not work, in words; no load was started.
-pub async fn set_up(plan: &RunPlan, identity: &RunIdentity, live: &Live) -> Result<Ready, Failure> {
-    let saved = plan.results.as_deref().map(|results| open_results(results, plan, identity)).transpose()?;
+pub async fn set_up(
+    plan: &RunPlan,
+    before: Option<&Before>,
+    identity: &RunIdentity,
+    live: &Live,
+) -> Result<Ready, Failure> {
+    let saved = match before {
+        Some(before) => Some(go_on(before, plan)?),
+        None => plan.results.as_deref().map(|results| open_results(results, plan, identity)).transpose()?,
+    };
     let csv = plan.csv.as_deref().map(open_csv).transpose()?;
     let metrics = match plan.metrics_listen {
         Some(address) => Some(MetricsPage::serve(address, live.clone()).await.map_err(Failure::Usage)?),
@@ -66,6 +87,7 @@ pub async fn set_up(plan: &RunPlan, identity: &RunIdentity, live: &Live) -> Resu
     };
     let target = target(plan)?;
     let (monitor, mut seen) = look_at_target(plan, &target, identity).await.map_err(Failure::Usage)?;
+    before.map_or(Ok(()), |before| is_the_same_target(before, &seen))?;
     let local = match plan.fleet {
         FleetChoice::Local(agents) => Some(LocalAgents::start(agents).await.map_err(Failure::Incomplete)?),
         FleetChoice::Remote(_) => None,
@@ -74,8 +96,38 @@ pub async fn set_up(plan: &RunPlan, identity: &RunIdentity, live: &Live) -> Resu
     for (agent, words) in fleet.boxes() {
         seen.applied.push(Applied { setting: format!("agent {agent}"), value: words, source: "agent".to_owned() });
     }
-    let csv = csv.map(|file| start_csv(file, &plan.workload)).transpose()?;
+    let mut csv = csv.map(|file| start_csv(file, &plan.workload)).transpose()?;
+    for trial in before.iter().flat_map(|before| &before.run.trials) {
+        let row = csv.as_mut().map_or(Ok(()), |csv| csv.row(&trial.report));
+        row.map_err(|error| Failure::Incomplete(format!("--csv: {error}")))?;
+    }
     Ok(Ready { fleet, local, monitor, csv, metrics, dealt, seen, saved })
+}
+
+fn go_on(before: &Before, plan: &RunPlan) -> Result<RunWriter, Failure> {
+    let Before { dir, run, .. } = before;
+    RunWriter::go_on(dir, run.whole_bytes, &run.histograms(plan.phases.warmup)).map_err(|error| {
+        let why = match error.kind() {
+            std::io::ErrorKind::WouldBlock => "its process still runs".to_owned(),
+            _ => error.to_string(),
+        };
+        Failure::Usage(format!("'{}' cannot be resumed: {why}", dir.display()))
+    })
+}
+
+/// A target that was set up anew is another one: levels before and after would not be of one run.
+fn is_the_same_target(before: &Before, seen: &Seen) -> Result<(), Failure> {
+    let differences = differences(&before.run.header.target, &seen.configuration);
+    if differences.is_empty() || before.ignore_config {
+        return Ok(());
+    }
+    let words: Vec<String> =
+        differences.iter().map(|d| format!("{} ({} before, {} now)", d.what, d.before, d.after)).collect();
+    Err(Failure::Usage(format!(
+        "'{}' cannot be resumed, the target is set up differently now: {}; --ignore-config goes on all the same",
+        before.dir.display(),
+        words.join("; ")
+    )))
 }
 
 fn open_results(results: &Path, plan: &RunPlan, identity: &RunIdentity) -> Result<RunWriter, Failure> {

@@ -25,9 +25,12 @@ impl Run<'_> {
     /// Holds trial after trial until the search is over.
     pub(super) async fn find(&mut self, find: &FindPlan) -> Ending {
         self.warn_of_deviation();
-        let search = Search::new(self.search_plan(find));
-        self.keep(&TrailRecord::Plan(Box::new(search.plan().clone())));
-        self.search = Some(search);
+        // One that was taken over from a saved run goes on where its trail ends.
+        if self.search.is_none() {
+            let search = Search::new(self.search_plan(find));
+            self.keep(&TrailRecord::Plan(Box::new(search.plan().clone())));
+            self.search = Some(search);
+        }
         loop {
             let next = match self.search.as_ref().map(Search::next) {
                 Some(Step::Hold(trial)) => *trial,
