@@ -177,10 +177,8 @@ impl UnderWay<'_> {
                 (agent, event) = fleet.next_event() => {
                     let whole_before = self.lost.is_none();
                     self.take(fleet, agent, event);
-                    if whole_before && self.lost.is_some() {
-                        fleet.stop(self.order.next.trial);
-                        deadline = deadline.min(Instant::now() + STOP_LIMIT);
-                    } else if self.stopped.is_none() && self.need_not_go_on(watch) {
+                    let just_lost = whole_before && self.lost.is_some();
+                    if just_lost || (self.stopped.is_none() && self.need_not_go_on(watch)) {
                         fleet.stop(self.order.next.trial);
                         deadline = deadline.min(Instant::now() + STOP_LIMIT);
                     }
