@@ -19,8 +19,8 @@ pub struct Pair {
     pub high: Rate,
 }
 
-/// Rounding both levels to four digits widens a pair by at most this.
-const ROUNDING: f64 = 0.0011;
+/// Rounding both levels to four digits widens their ratio by at most this factor: half a unit of the fourth digit each.
+const ROUNDING: f64 = 1.0011;
 
 impl Grid {
     /// Around a guess. `width` is the asked precision, such as 0.05.
@@ -34,7 +34,7 @@ impl Grid {
     }
 
     fn half_step(&self) -> f64 {
-        (1.0 + self.width - ROUNDING).ln() / 2.0
+        ((1.0 + self.width) / ROUNDING).ln() / 2.0
     }
 
     /// The pair whose middle lies so many half steps above the first guess.
@@ -94,6 +94,12 @@ mod tests {
         assert_eq!((above.low.to_string(), above.high.to_string()), ("1000".into(), "1049".into()));
         assert_eq!(grid.pair(2).low, pair.high);
         assert_eq!((grid.nearest(1000.0), grid.nearest(1030.0), grid.nearest(990.0)), (0, 1, 0));
+    }
+
+    #[test]
+    fn rounding_does_not_widen_a_wide_pair() {
+        let pair = Grid::around(857_149.482_494_539_1, 0.482).pair(37);
+        assert!(pair.width() <= 0.482, "{pair:?} {}", pair.width());
     }
 
     proptest! {
