@@ -18,13 +18,14 @@ demo: tools build  ## Find the capacity of a stand-in backend with two agents
 	@deploy/demo.sh
 
 test: tools build  ## Run all tests
-	$(CARGO) test --release --workspace
+	$(CARGO) test --release --workspace --exclude plimsoll-tests
+	$(CARGO) test --release -p plimsoll-tests -- --test-threads=1
 
 table: tools  ## Print how often the search is right, beside simpler methods, on simulated queues
 	$(CARGO) run --release -p plimsoll-tests --bin search-table
 
 prove: tools build  ## Run the long versions of the proofs
-	PLIMSOLL_PROVE=1 $(CARGO) test --release -p plimsoll-tests
+	PLIMSOLL_PROVE=1 $(CARGO) test --release -p plimsoll-tests -- --test-threads=1
 
 bench: tools  ## Run every benchmark
 	$(CARGO) bench -p plimsoll-common --bench histogram

@@ -331,11 +331,14 @@ async fn without_echoes_the_lease_ends_a_timeout_after_the_sending_of_the_last_p
     driver.echoes = false;
     let last_echoed = driver.last_echoed;
     let mut last = 0;
-    while let Ok(message) = driver.next().await {
-        if let FromAgent::Snapshot(snapshot) = message {
-            last = snapshot.number;
+    let why = loop {
+        match driver.next().await {
+            Ok(FromAgent::Snapshot(snapshot)) => last = snapshot.number,
+            Ok(_) => {}
+            Err(why) => break why.to_string(),
         }
-    }
+    };
+    assert!(why.contains("the lease timed out"), "{why}");
     let silent_for = Duration::from_nanos(boottime_ns() - last_echoed);
     assert!(silent_for >= LEASE, "the lease ended {silent_for:?} after the last ping that was echoed");
     // A ping of ours finds an ended lease at the latest: a tenth of the timeout; the rest is room for a loaded box.

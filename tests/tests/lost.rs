@@ -101,6 +101,7 @@ fn check_agent_lost(outcome: &Outcome, agent: &str) -> anyhow::Result<()> {
     let stdout = &outcome.ended.stdout;
     assert!(stdout.contains(&format!("\nNOT COMPLETED: agent {agent} was lost: ")), "{outcome}");
     assert!(stdout.contains("after the start of step 2"), "{outcome}");
+    assert!(lost.reasons.starts_with(&format!("agent {agent} was lost ")), "the cause comes first: {outcome}");
     assert!(outcome.answer()?.starts_with("ANSWER: max RPS >= 200 "), "{outcome}");
     Ok(())
 }

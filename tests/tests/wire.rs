@@ -135,7 +135,10 @@ async fn without_the_api_and_without_a_url_preflight_says_what_to_give() -> anyh
     )
     .await?;
     assert_eq!((outcome.code(), outcome.trials.len()), (Some(2), 0), "{outcome}");
-    assert!(outcome.ended.stderr.contains("give --jsz-url or --skip-preflight"), "{outcome}");
+    assert!(
+        outcome.ended.stderr.contains("do not allow the JetStream API, give --jsz-url, or pass --skip-preflight"),
+        "{outcome}"
+    );
     Ok(())
 }
 

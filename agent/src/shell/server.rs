@@ -127,12 +127,13 @@ impl AgentService for Daemon {
         let mut inbound = request.into_inner();
         let claim = await_claim(&mut inbound).await?;
         check_claim(&claim)?;
-        let holder = Holder { coordinator: claim.coordinator.clone(), peer, since: SystemTime::now() };
+        let coordinator = printable(&claim.coordinator);
+        let holder = Holder { coordinator: coordinator.clone(), peer, since: SystemTime::now() };
         let place = self.take_place(holder)?;
         let (outbox, outbound) = mpsc::channel(OUTBOX);
         let hello = v1::AgentMessage { message: Some(agent_message::Message::Hello(self.hello())) };
         outbox.try_send(Ok(hello)).map_err(|_| Status::internal("an empty outbox takes a message"))?;
-        tracing::info!(coordinator = %claim.coordinator, run = %claim.run_id, "leased");
+        tracing::info!(%coordinator, run = %claim.run_id, "leased");
         let lease_timeout = Duration::from_millis(u64::from(claim.lease_timeout_ms));
         let session = Session::new(self.config.clone(), Claim { run_id: claim.run_id, lease_timeout }, outbox);
         let mut shutdown = self.shutdown.clone();
@@ -175,7 +176,7 @@ fn check_claim(claim: &v1::Claim) -> Result<(), Status> {
 }
 
 fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(64).collect()
+    text.chars().filter(|c| !c.is_control()).take(256).collect()
 }
 
 fn hostname() -> String {

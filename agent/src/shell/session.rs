@@ -142,8 +142,14 @@ impl Session {
         // First the lease, which every worker looks at before it sends; then the commands' ends, which end the workers.
         self.lease.end();
         self.fleet = None;
-        if let SessionEnd::Protocol(words) = &end {
-            let _ = self.outbox.try_send(Err(Status::failed_precondition(words.clone())));
+        let parting = match &end {
+            SessionEnd::Released | SessionEnd::StreamEnded => None,
+            SessionEnd::Protocol(words) => Some(Status::failed_precondition(words.clone())),
+            SessionEnd::LeaseTimedOut | SessionEnd::ShuttingDown => Some(Status::unavailable(end.to_string())),
+        };
+        if let Some(status) = parting {
+            // A coordinator that does not read has no room for it; it finds the stream ended.
+            let _ = self.outbox.try_send(Err(status));
         }
         end
     }

@@ -16,7 +16,7 @@ use self::agent::AgentMerge;
 use self::health::Window;
 use super::backlog::{self, DurableReads, StreamGrowth};
 use super::clock_offset::ClockOffset;
-use super::measurement::{Batch, FleetBlock, LittleCheck, SeriesMeasurement, StepMeasurement};
+use super::measurement::{Batch, Fault, FleetBlock, LittleCheck, SeriesMeasurement, StepMeasurement};
 
 /// What the coordinator knows of a trial before its first snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -231,12 +231,7 @@ impl TrialMerge {
             series: self.series(),
             observed: self.observed(),
             little: self.little(&counters),
-            faults: self
-                .agents
-                .iter()
-                .zip(&self.plan.agents)
-                .flat_map(|(a, part)| a.faults(&self.plan, part))
-                .collect(),
+            faults: self.faults(),
             agents: self
                 .agents
                 .iter()
@@ -248,6 +243,14 @@ impl TrialMerge {
             batches: self.batches(),
             blocks: self.blocks,
         }
+    }
+
+    /// An agent that was lost comes first: it is why the others were stopped.
+    fn faults(&self) -> Vec<Fault> {
+        let parts = self.agents.iter().zip(&self.plan.agents);
+        let mut faults: Vec<Fault> = parts.flat_map(|(agent, part)| agent.faults(&self.plan, part)).collect();
+        faults.sort_by_key(|fault| !matches!(fault, Fault::AgentLost { .. }));
+        faults
     }
 
     /// Packed: a run keeps those of every trial.

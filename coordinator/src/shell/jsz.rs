@@ -12,6 +12,10 @@ use crate::core::backlog::DurableName;
 pub struct Jsz {
     #[serde(default)]
     account_details: Vec<Account>,
+    /// The server's own count, which only this page has; `None` where JetStream is disabled.
+    streams: Option<u64>,
+    #[serde(default)]
+    disabled: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -52,7 +56,15 @@ pub fn fetch(url: &str, within: Duration) -> Result<Jsz, String> {
 /// # Errors
 /// It is none of /jsz; for people.
 pub fn parse(body: &[u8]) -> Result<Jsz, String> {
-    serde_json::from_slice(body).map_err(|error| format!("no answer of /jsz: {error}"))
+    let jsz: Jsz = serde_json::from_slice(body).map_err(|error| format!("no answer of /jsz: {error}"))?;
+    match jsz {
+        Jsz { disabled: true, .. } => Err("the server's JetStream is disabled".to_owned()),
+        Jsz { streams: None, .. } => {
+            Err("no answer of /jsz: another page answered; the URL is to end in /jsz, as in http://chat:8222/jsz"
+                .to_owned())
+        }
+        jsz => Ok(jsz),
+    }
 }
 
 impl Jsz {
@@ -130,7 +142,10 @@ mod tests {
 
     #[test]
     fn another_page_is_no_answer_and_a_server_without_streams_is_an_empty_one() {
-        assert!(parse(b"<html>").unwrap_err().starts_with("no answer of /jsz: "));
-        assert!(parse(b"{\"disabled\":true}").unwrap().stream("MESSAGES").unwrap().is_none());
+        for page in [&b"<html>"[..], br#"{"server_id":"N","version":"2.10.0","connections":3}"#, b"{}"] {
+            assert!(parse(page).unwrap_err().starts_with("no answer of /jsz: "));
+        }
+        assert!(parse(br#"{"streams":0,"consumers":0}"#).unwrap().stream("MESSAGES").unwrap().is_none());
+        assert_eq!(parse(b"{\"disabled\":true}").unwrap_err(), "the server's JetStream is disabled");
     }
 }

@@ -238,7 +238,11 @@ fn denied(agent: &AgentAddress, status: &Status) -> FleetError {
     }
 }
 
+/// What the agent says, or how its connection broke where it could say nothing any more.
 fn words(status: &Status) -> String {
+    if let Some(cause) = std::error::Error::source(status) {
+        return format!("its connection broke: {}", chain(cause));
+    }
     match status.message() {
         "" => format!("{:?}", status.code()),
         message => message.to_owned(),

@@ -225,8 +225,8 @@ impl UnderWay<'_> {
 
     fn lose(&mut self, fleet: &Fleet, agent: usize, why: String) {
         self.merge.agent_lost(agent, self.elapsed(), why.clone());
-        let after = humantime::format_duration(Duration::from_secs(self.elapsed().as_secs()));
-        let why = format!("{why}, {after} after the start of step {}", self.order.next.trial.step + 1);
+        let after = self.elapsed().as_secs_f64();
+        let why = format!("{why}, {after:.1} s after the start of step {}", self.order.next.trial.step + 1);
         self.lost.get_or_insert(FleetError::Lost { agent: fleet.name(agent).to_owned(), why });
     }
 

@@ -6,3 +6,4 @@ pub mod http;
 pub mod nats;
 pub mod processes;
 pub mod run;
+pub mod signals;

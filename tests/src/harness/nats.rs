@@ -1,5 +1,6 @@
 //! A real nats-server on free ports, ended with its owner.
 
+use super::signals;
 use anyhow::{Context as _, bail, ensure};
 use std::fmt::Write as _;
 use std::fs;
@@ -201,11 +202,7 @@ impl NatsServer {
     }
 
     fn signal(&self, signal: libc::c_int) -> anyhow::Result<()> {
-        let pid = libc::pid_t::try_from(self.child.id()).context("a process id that is none")?;
-        // SAFETY: kill takes two integers; the child is not reaped while we hold it, so the id is its own.
-        let outcome = unsafe { libc::kill(pid, signal) };
-        ensure!(outcome == 0, "signal {signal} to nats-server: {}", std::io::Error::last_os_error());
-        Ok(())
+        signals::send(self.child.id(), signal).context("nats-server")
     }
 
     /// Client and monitoring address, once the server has written them.

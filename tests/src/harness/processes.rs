@@ -1,5 +1,6 @@
 //! Plimsoll's own programs as processes: started, listened to, signalled, and ended with their owner.
 
+use super::signals;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use std::ffi::OsStr;
 use std::io::Read;
@@ -264,11 +265,7 @@ impl Process {
     /// If it has ended, or the system refuses.
     pub fn signal(&mut self, signal: libc::c_int) -> anyhow::Result<()> {
         ensure!(self.has_ended()?.is_none(), "{} has ended:\n{}", self.name, self.words());
-        let pid = libc::pid_t::try_from(self.child.id()).context("a process id that is none")?;
-        // SAFETY: kill takes two integers; the child is not reaped yet, so the id is its own.
-        let outcome = unsafe { libc::kill(pid, signal) };
-        ensure!(outcome == 0, "signal {signal} to {}: {}", self.name, std::io::Error::last_os_error());
-        Ok(())
+        signals::send(self.child.id(), signal).with_context(|| self.name.clone())
     }
 
     /// Both outputs, for an error.

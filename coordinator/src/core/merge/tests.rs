@@ -218,9 +218,10 @@ fn an_agent_that_never_says_its_totals_or_is_lost_is_a_fault() {
     assert_eq!(
         step.faults,
         [
-            Fault::DoesNotAddUp { agent: "box-0".into(), mismatch: Mismatch::NoTotals },
             Fault::AgentLost { agent: "box-1".into(), after: Duration::from_secs(2), why: "connection reset".into() },
-        ]
+            Fault::DoesNotAddUp { agent: "box-0".into(), mismatch: Mismatch::NoTotals },
+        ],
+        "who was lost stands before whom that stopped"
     );
     assert_eq!(step.counters.attempted, 0);
 }

@@ -1,0 +1,20 @@
+//! Every end-to-end proof, a module each. One binary, since linking one for each would take longer than most of them run.
+
+mod agent_protocol;
+mod answer;
+mod bad_input;
+mod command_line;
+mod fan_in;
+mod find;
+mod fooled;
+mod interrupted;
+mod lost;
+mod metrics_pages;
+mod nats_harness;
+mod reads;
+mod saved_runs;
+mod search;
+mod standin;
+mod standin_program;
+mod weak_box;
+mod wire;
