@@ -24,8 +24,8 @@ test: tools build  ## Run all tests
 table: tools  ## Print how often the search is right, beside simpler methods, on simulated queues
 	$(CARGO) run --release -p plimsoll-tests --bin search-table
 
-prove: tools build  ## Run the long versions of the proofs
-	PLIMSOLL_PROVE=1 $(CARGO) test --release -p plimsoll-tests -- --test-threads=1
+prove: tools build  ## Run the long versions of the proofs; PROOFS=answer:: takes those of one module
+	PLIMSOLL_PROVE=1 $(CARGO) test --release -p plimsoll-tests --test suite -- --test-threads=1 $(PROOFS)
 
 bench: tools  ## Run every benchmark
 	$(CARGO) bench -p plimsoll-common --bench histogram

@@ -1,29 +1,51 @@
-//! The answer is right: the stand-in's capacity is known, and the whole system must find it.
+//! The answer is right: the stand-in's capacity is known, and the whole system must find it. PLIMSOLL_PROVE=1 holds more
+//! levels, nearer to it and for longer.
+
+use std::time::Duration;
 
 use plimsoll_tests::harness::exclusive::Exclusive;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::Agent;
+use plimsoll_tests::harness::prove;
 use plimsoll_tests::harness::run::{Outcome, Run, Verdict};
 use plimsoll_tests::standin::{Stage, Standin, StandinConfig};
 
-/// Holds 600/s and 1,500/s against a stand-in of which one stage carries 1,000/s.
+/// What the limiting stage carries, in messages per second.
+const CAPACITY: f64 = 1000.0;
+
+/// Rates to hold, of which none lies between the capacity and 1.1 times it, and for how long each.
+fn levels() -> (&'static [f64], Duration) {
+    if prove::whole() {
+        (&[700.0, 950.0, 1110.0, 1300.0, 2000.0], Duration::from_secs(12))
+    } else {
+        (&[850.0, 1150.0], Duration::from_secs(6))
+    }
+}
+
+/// Holds them against a stand-in of which one stage carries 1,000/s.
 async fn find_1000(stage: Stage, change: impl FnOnce(Run) -> Run) -> anyhow::Result<Outcome> {
     let _exclusive = Exclusive::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let mut config = StandinConfig::new(server.url());
-    config.stage_mut(stage).capacity = Some(1000.0);
+    config.stage_mut(stage).capacity = Some(CAPACITY);
     let standin = Standin::start(config).await?;
-    let run = change(Run::new(&server.url(), "small").steps(&[600.0, 1500.0]));
+    let (rates, hold) = levels();
+    let run = change(Run::new(&server.url(), "small").steps(rates).hold(hold).switch("--no-stop-on-trip"));
     let outcome = tokio::task::spawn_blocking(move || run.finish()).await??;
     standin.shutdown().await?;
     Ok(outcome)
 }
 
 fn check(outcome: &Outcome, signal: &str) -> anyhow::Result<()> {
-    let (below, above) = (outcome.trial_at(600.0)?, outcome.trial_at(1500.0)?);
-    assert_eq!((below.verdict, above.verdict), (Verdict::Pass, Verdict::Trip), "{outcome}");
-    assert!(above.reasons.contains(signal), "{outcome}");
-    assert_eq!((outcome.max_rps(), outcome.code()), (Some(600.0), Some(0)), "{outcome}");
+    let (rates, _) = levels();
+    for &rate in rates {
+        let trial = outcome.trial_at(rate)?;
+        let expected = if rate < CAPACITY { Verdict::Pass } else { Verdict::Trip };
+        assert_eq!(trial.verdict, expected, "at {rate}: {outcome}");
+        assert!(rate < CAPACITY || trial.reasons.contains(signal), "at {rate}: {outcome}");
+    }
+    let largest = rates.iter().copied().filter(|&rate| rate < CAPACITY).reduce(f64::max);
+    assert_eq!((outcome.max_rps(), outcome.code()), (largest, Some(0)), "{outcome}");
     Ok(())
 }
 

@@ -5,5 +5,6 @@ pub mod exclusive;
 pub mod http;
 pub mod nats;
 pub mod processes;
+pub mod prove;
 pub mod run;
 pub mod signals;
