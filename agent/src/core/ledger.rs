@@ -154,7 +154,7 @@ impl Ledger {
         ages.sort_unstable();
         ages.dedup();
         ages.truncate(u32::BITS as usize);
-        let recorder = Recorder::new(&terms.series, &terms.observations, window);
+        let recorder = Recorder::new(&terms.series, &terms.observations, window, terms.request_timeout_ns);
         Self {
             slots: vec![Slot { sequence: NEVER, ..Slot::default() }; capacity as usize],
             mask: capacity - 1,
