@@ -1,6 +1,7 @@
 //! The vocabulary of workloads: what each is called, what it takes, which series it has and what it needs of the target.
 //! Coordinator and agents read the same entries, so a workload is an entry here and a file in the agent.
 
+pub mod custom;
 mod history;
 mod messages;
 mod read_receipt;
@@ -9,7 +10,9 @@ mod thread;
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
+pub use self::custom::CustomWorkload;
 pub use self::history::{BeforeMode, HistoryWorkload, Mix};
 pub use self::messages::{Inject, InjectError, MessagesWorkload};
 pub use self::read_receipt::ReadReceiptWorkload;
@@ -239,6 +242,11 @@ pub trait WorkloadPlan {
         Vec::new()
     }
 
+    /// Operations that may not stay open for as long as others, by name. None is above the run's request timeout.
+    fn timeouts(&self) -> Vec<(String, Duration)> {
+        Vec::new()
+    }
+
     /// A room's part of the traffic, in any unit: its subscriptions, unless the workload draws rooms otherwise.
     fn room_weight(&self, room: &Room) -> f64 {
         room.weight() as f64
@@ -322,6 +330,8 @@ vocabulary! {
     RoomRead(RoomReadWorkload) = room_read::ENTRY,
     /// Who has read one's own messages.
     ReadReceipt(ReadReceiptWorkload) = read_receipt::ENTRY,
+    /// Any service, described in a file.
+    Custom(CustomWorkload) = custom::ENTRY,
 }
 
 impl Workload {
@@ -398,6 +408,7 @@ mod tests {
             ("thread", vec![("preset", "small"), ("parents-per-room", "3"), ("site-id", "s1")]),
             ("room-read", vec![("preset", "small"), ("site-id", "s1")]),
             ("read-receipt", vec![("preset", "history-small"), ("site-id", "s1")]),
+            ("custom", vec![("scenario", "[[operation]]\nname = \"a\"\nkind = \"request\"\nsubject = \"a.b\"")]),
         ] {
             let value = |name: &str| given.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
             let workload = Workload::read(name, &Given::new(&value)).unwrap();
