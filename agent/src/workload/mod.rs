@@ -2,6 +2,7 @@
 //! ([`plimsoll_common::workload`]): it names its subjects, draws operations, writes their messages and says what an incoming
 //! message means. Each is driven by a worker that is compiled for it, so nothing here is dispatched per operation.
 
+pub mod custom;
 pub mod history;
 pub mod messages;
 pub mod read_receipt;
@@ -46,6 +47,10 @@ macro_rules! for_workload {
             }
             plimsoll_common::plan::Workload::ReadReceipt($plan) => {
                 type $kind = $crate::workload::read_receipt::ReadReceipt;
+                $body
+            }
+            plimsoll_common::plan::Workload::Custom($plan) => {
+                type $kind = $crate::workload::custom::Custom;
                 $body
             }
         }
