@@ -30,6 +30,7 @@ prove: tools build  ## Run the long versions of the proofs; PROOFS=answer:: take
 bench: tools  ## Run every benchmark
 	$(CARGO) bench -p plimsoll-common --bench histogram
 	$(CARGO) bench -p plimsoll-agent --bench record
+	$(CARGO) bench -p plimsoll-agent --bench custom
 	$(CARGO) bench -p plimsoll --bench merge
 	$(CARGO) bench -p plimsoll-tests --bench standin
 	$(CARGO) bench -p plimsoll-tests --bench agent -- all 3

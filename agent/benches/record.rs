@@ -31,7 +31,7 @@ fn latency_ns(n: u64) -> u64 {
 /// Latency and service time of one series, and its block's counters.
 #[divan::bench(counters = [divan::counter::ItemsCount::new(OPERATIONS)])]
 fn record(bencher: Bencher) {
-    let mut recorder = Recorder::new(&series(), &[], WINDOW);
+    let mut recorder = Recorder::new(&series(), &[], WINDOW, 5 * S);
     bencher.bench_local(|| {
         for n in 0..OPERATIONS {
             let intended_ns = 2 * S + n * 10_000;

@@ -84,6 +84,11 @@ impl Counters {
         self.failed.total() + self.lost
     }
 
+    /// (failed + lost) ÷ attempted, for display; `None` when nothing was attempted.
+    pub fn error_rate(&self) -> Option<f64> {
+        (self.attempted > 0).then(|| self.errors() as f64 / self.attempted as f64)
+    }
+
     /// Due operations that never left.
     pub fn never_left(&self) -> u64 {
         self.saturated + self.underrun

@@ -1,6 +1,6 @@
 //! The agent's speed, against a null gatekeeper with nats-server on the same cores.
 //!
-//! `cargo bench -p plimsoll-tests --bench agent -- throughput|lateness|memory|all [runs]`
+//! `cargo bench -p plimsoll-tests --bench agent -- throughput|custom|lateness|memory|all [runs]`
 //!
 //! Figures of one run are compared with a bare loop of the same run, since machines are noisy; the median of the runs is
 //! printed last.
@@ -18,11 +18,11 @@ use plimsoll_common::contract::fixtures::{Fixtures, account};
 use plimsoll_common::contract::presets::MessagesPreset;
 use plimsoll_common::contract::subjects;
 use plimsoll_common::histogram::LatencyHistogram;
-use plimsoll_common::plan::{AgentPlan, Inject, MessagesWorkload, SeriesLimits, Target, Workload};
+use plimsoll_common::plan::{AgentPlan, CustomWorkload, Inject, MessagesWorkload, SeriesLimits, Target, Workload};
 use plimsoll_common::units::Rate;
 use plimsoll_tests::harness::driver::{Driven, Driver, Load};
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
-use plimsoll_tests::standin::null::{NullAnswers, NullGatekeeper};
+use plimsoll_tests::standin::null::{ECHO, NullAnswers, NullGatekeeper};
 
 const SITE: &str = "site-local";
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,6 +35,9 @@ fn main() -> anyhow::Result<()> {
     if all || what == "throughput" {
         throughput(NullAnswers::Reply, 100_000, runs)?;
         throughput(NullAnswers::ReplyAndBroadcast, 60_000, runs)?;
+    }
+    if all || what == "custom" {
+        throughput(NullAnswers::Echo, 50_000, runs)?;
     }
     if all || what == "lateness" {
         lateness(runs)?;
@@ -60,30 +63,48 @@ fn start_agent() -> anyhow::Result<SocketAddr> {
     receiver.recv().context("the agent did not start")
 }
 
-fn plan(url: String) -> anyhow::Result<AgentPlan> {
+/// What is driven against a null gatekeeper that answers like this.
+fn workload(answers: NullAnswers) -> anyhow::Result<Workload> {
+    Ok(match answers {
+        NullAnswers::Echo => Workload::Custom(CustomWorkload::parse(SCENARIO)?),
+        NullAnswers::Reply | NullAnswers::ReplyAndBroadcast => Workload::Messages(MessagesWorkload {
+            preset: MessagesPreset::Medium,
+            site_id: SITE.into(),
+            inject: Inject::Frontdoor,
+        }),
+    })
+}
+
+/// As large as a message of the chat.
+const SCENARIO: &str = r#"
+[[operation]]
+name = "echo"
+kind = "request"
+subject = "svc.echo"
+payload = '{"id":"{{id}}","content":"{{text:200}}","requestId":"{{uuid}}"}'
+success = "non-empty"
+"#;
+
+fn plan(url: String, workload: Workload) -> anyhow::Result<AgentPlan> {
     let limits = |series: &str| SeriesLimits { series: series.into(), limits_us: vec![100_000, 250_000] };
     Ok(AgentPlan {
         agent_index: 0,
         run_nonce: boottime_ns() % (1 << 39),
         seed: 42,
         target: Target { url, credentials: None },
-        workload: Workload::Messages(MessagesWorkload {
-            preset: MessagesPreset::Medium,
-            site_id: SITE.into(),
-            inject: Inject::Frontdoor,
-        }),
+        series: workload.series().iter().map(|series| limits(series)).collect(),
+        workload,
         request_timeout: TIMEOUT,
-        series: vec![limits("E1"), limits("E2")],
         max_lateness: Duration::from_millis(100),
     })
 }
 
-fn drive(url: String, loads: &[Load]) -> anyhow::Result<Vec<Driven>> {
+fn drive(url: String, answers: NullAnswers, loads: &[Load]) -> anyhow::Result<Vec<Driven>> {
     let agent = start_agent()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut driver = Driver::claim(agent, Duration::from_secs(10)).await?;
-        driver.prepare(&plan(url)?).await?;
+        driver.prepare(&plan(url, workload(answers)?)?).await?;
         let mut driven = Vec::new();
         for load in loads {
             driven.push(driver.hold(*load).await?);
@@ -108,14 +129,14 @@ fn throughput(answers: NullAnswers, asked: u64, runs: usize) -> anyhow::Result<(
     for run in 1..=runs {
         let server = NatsServer::start(NatsOptions { without_jetstream: true, ..NatsOptions::default() })?;
         let gatekeeper = NullGatekeeper::start(&server.url(), SITE, answers)?;
-        let bare = bare_loop(&server.url(), Duration::from_secs(5))?;
-        let driven = drive(server.url(), &[load(asked, HOLD)?])?;
+        let bare = bare_loop(&server.url(), answers, Duration::from_secs(5))?;
+        let driven = drive(server.url(), answers, &[load(asked, HOLD)?])?;
         let one = &driven[0];
         let mut best = 0.0_f64;
         // Above what was asked: the highest rate of which nothing is saturated, underrun or short of answers.
         for percent in [120, 145, 170, 200, 240, 290] {
             let rate = asked * percent / 100;
-            let driven = drive(server.url(), &[load(rate, 4)?])?;
+            let driven = drive(server.url(), answers, &[load(rate, 4)?])?;
             let c = driven[0].totals.counters;
             let answered = e1(&driven[0]).count_up_to_us(1_000_000);
             if c.never_left() > 0 || (answered as f64) < 0.99 * c.due as f64 {
@@ -159,12 +180,15 @@ fn median(values: &mut [f64]) -> f64 {
 
 /// As fast as one connection goes with a hand-made correlation: 1,024 open requests, each answer starts the next. The
 /// subjects are the workload's own, all users of the preset in turn, so that nats-server does the same work for both.
-fn bare_loop(url: &str, length: Duration) -> anyhow::Result<f64> {
+fn bare_loop(url: &str, answers: NullAnswers, length: Duration) -> anyhow::Result<f64> {
     const OPEN: u64 = 1024;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let client = async_nats::connect(url).await?;
-        let mut answers = client.subscribe("chat.user.*.response.>").await?;
+        let inbox = client.new_inbox();
+        let echo = answers == NullAnswers::Echo;
+        let replies = if echo { format!("{inbox}.*") } else { "chat.user.*.response.>".to_owned() };
+        let mut answers = client.subscribe(replies).await?;
         // Broadcasts, where there are any, arrive here too.
         let mut broadcasts = client.subscribe("chat.room.*.event").await?;
         tokio::spawn(async move { while broadcasts.next().await.is_some() {} });
@@ -185,8 +209,14 @@ fn bare_loop(url: &str, length: Duration) -> anyhow::Result<f64> {
                 "{{\"id\":\"0aZ9kLmN3p{sequence:010}\",\"content\":\"{content}\",\
                  \"requestId\":\"01980a2b-7c3d-7e4f-8a5b-{sequence:012x}\"}}"
             )?;
-            let subject = subjects[sequence as usize % subjects.len()].clone();
-            client.publish(subject, chunk.split().freeze()).await?;
+            let payload = chunk.split().freeze();
+            if echo {
+                let reply = format!("{inbox}.{sequence:012x}");
+                client.publish_with_reply(ECHO, reply, payload).await?;
+            } else {
+                let subject = subjects[sequence as usize % subjects.len()].clone();
+                client.publish(subject, payload).await?;
+            }
             Ok(())
         };
         for sequence in 0..OPEN {
@@ -221,7 +251,7 @@ fn lateness(runs: usize) -> anyhow::Result<()> {
             let server = NatsServer::start(NatsOptions { without_jetstream: true, ..NatsOptions::default() })?;
             let gatekeeper = NullGatekeeper::start(&server.url(), SITE, NullAnswers::ReplyAndBroadcast)?;
             let bare = bare_sleep(rate, Duration::from_secs(5));
-            let driven = drive(server.url(), &[load(rate, 10)?])?;
+            let driven = drive(server.url(), NullAnswers::ReplyAndBroadcast, &[load(rate, 10)?])?;
             let lateness = driven[0].lateness();
             let of = |histogram: &LatencyHistogram, quantile| histogram.quantile_us(quantile).unwrap_or(0);
             let ratio = of(&lateness, 0.99) as f64 / of(&bare, 0.99) as f64;
@@ -282,7 +312,7 @@ fn memory() -> anyhow::Result<()> {
         }
         samples
     });
-    let driven = drive(server.url(), &[load(100_000, seconds)?])?;
+    let driven = drive(server.url(), NullAnswers::Reply, &[load(100_000, seconds)?])?;
     let samples = sampler.join().map_err(|_| anyhow::anyhow!("the sampler died"))?;
     let c = driven[0].totals.counters;
     println!("resident MiB of agent, driver and null gatekeeper together: {samples:.0?} (wanted: at most 300, flat)");

@@ -25,6 +25,12 @@ pub struct Terms {
     pub max_lateness_ns: u64,
 }
 
+impl Terms {
+    fn timeout_ns(&self, kind: &Kind) -> u64 {
+        kind.timeout_ns.map_or(self.request_timeout_ns, |own| own.min(self.request_timeout_ns))
+    }
+}
+
 /// What operations of one kind owe. Series are bits, the first series the lowest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
@@ -35,6 +41,8 @@ pub struct Kind {
     pub replies: u32,
     /// The series whose sample is the client's taking the message; for what is sent and answered by nobody.
     pub sent: Option<u32>,
+    /// How long an operation of this kind may stay open; `None`: as long as any.
+    pub timeout_ns: Option<u64>,
 }
 
 impl Kind {
@@ -44,7 +52,23 @@ impl Kind {
     /// When `reply` is none of the series, or a series is none of 32.
     pub fn replied(series: &[u32], reply: u32) -> Self {
         assert!(series.contains(&reply), "a reply that is not owed");
-        Self { owes: series.iter().map(|&series| bit(series)).sum(), replies: bit(reply), sent: None }
+        let owes = series.iter().map(|&series| bit(series)).sum();
+        Self { owes, replies: bit(reply), sent: None, timeout_ns: None }
+    }
+
+    /// Owes these series, of which `sent` has its sample when the client takes the message. What else is owed is lost where it
+    /// does not come.
+    ///
+    /// # Panics
+    /// When `sent` is none of the series, or a series is none of 32.
+    pub fn sent(series: &[u32], sent: u32) -> Self {
+        Self { replies: 0, sent: Some(sent), ..Self::replied(series, sent) }
+    }
+
+    /// The same with a timeout of its own, where it is shorter than that of all.
+    #[must_use]
+    pub fn within(self, timeout_ns: Option<u64>) -> Self {
+        Self { timeout_ns, ..self }
     }
 }
 
@@ -136,8 +160,9 @@ pub struct Ledger {
     slots: Vec<Slot>,
     mask: u64,
     next: u64,
-    /// The oldest sequence that may still be open.
-    oldest: u64,
+    /// Distinct timeouts in ns, each with the oldest sequence that may still be open under it: operations of one timeout expire in
+    /// the order of their release.
+    expiries: Vec<(u64, u64)>,
     open: u64,
     max_in_flight: u64,
     /// Distinct limits in ns, ascending, each with the next sequence to look at.
@@ -154,12 +179,15 @@ impl Ledger {
         ages.sort_unstable();
         ages.dedup();
         ages.truncate(u32::BITS as usize);
-        let recorder = Recorder::new(&terms.series, &terms.observations, window);
+        let mut timeouts: Vec<u64> = terms.kinds.iter().map(|kind| terms.timeout_ns(kind)).collect();
+        timeouts.sort_unstable();
+        timeouts.dedup();
+        let recorder = Recorder::new(&terms.series, &terms.observations, window, terms.request_timeout_ns);
         Self {
             slots: vec![Slot { sequence: NEVER, ..Slot::default() }; capacity as usize],
             mask: capacity - 1,
             next: first,
-            oldest: first,
+            expiries: timeouts.into_iter().map(|timeout| (timeout, first)).collect(),
             open: 0,
             max_in_flight,
             ages: ages.into_iter().map(|age| (age, first)).collect(),
@@ -302,23 +330,35 @@ impl Ledger {
         for index in 0..self.ages.len() {
             self.pass_limit(index, now_ns);
         }
-        while self.oldest < self.next {
-            let slot = self.slots[(self.oldest & self.mask) as usize];
-            if slot.intended_ns + self.terms.request_timeout_ns > now_ns {
-                break;
-            }
-            if slot.owes != 0 {
-                let ending = if !slot.sent {
-                    Ending::Publish
-                } else if slot.owes & self.terms.kinds[usize::from(slot.choice.kind)].replies != 0 {
-                    Ending::Timeout
-                } else {
-                    Ending::Lost
-                };
-                self.end(self.oldest, now_ns, ending);
-            }
-            self.oldest += 1;
+        for index in 0..self.expiries.len() {
+            self.expire(index, now_ns);
         }
+    }
+
+    /// Gives up the operations of one timeout that are older than it.
+    fn expire(&mut self, index: usize, now_ns: u64) {
+        let (timeout_ns, mut oldest) = self.expiries[index];
+        while oldest < self.next {
+            let slot = self.slots[(oldest & self.mask) as usize];
+            if slot.sequence == oldest {
+                if slot.intended_ns + timeout_ns > now_ns {
+                    break;
+                }
+                let kind = &self.terms.kinds[usize::from(slot.choice.kind)];
+                if slot.owes != 0 && self.terms.timeout_ns(kind) == timeout_ns {
+                    let ending = if !slot.sent {
+                        Ending::Publish
+                    } else if slot.owes & kind.replies != 0 {
+                        Ending::Timeout
+                    } else {
+                        Ending::Lost
+                    };
+                    self.end(oldest, now_ns, ending);
+                }
+            }
+            oldest += 1;
+        }
+        self.expiries[index].1 = oldest;
     }
 
     fn pass_limit(&mut self, index: usize, now_ns: u64) {

@@ -1,6 +1,8 @@
 //! Counting what became of operations: exact counters per block of intended time, histograms of what ended, and the
 //! second look at what lies above a limit once the box's stalls are known.
 
+use std::collections::VecDeque;
+
 use plimsoll_common::histogram::LatencyHistogram;
 use plimsoll_common::plan::{BLOCK, SeriesLimits};
 use plimsoll_common::snapshot::{BlockDelta, Counters, Observed, SeriesCounts, SeriesHistograms, Stall, Strays};
@@ -91,20 +93,28 @@ struct Suspect {
 pub struct Recorder {
     window: Window,
     limits_ns: Vec<Vec<u64>>,
+    /// Nothing counted yet, per series.
+    zero: Vec<SeriesCounts>,
     largest_limit_ns: u64,
-    blocks: Vec<BlockDelta>,
-    dirty: Vec<u32>,
-    is_dirty: Vec<bool>,
+    /// Blocks of the hold, the last of which may be short.
+    block_count: u32,
+    /// What changed since the last close, from block `first_block` on; what did not is `None`. As long as the hold's
+    /// operations that can still change, however long the hold is.
+    blocks: VecDeque<Option<Box<BlockDelta>>>,
+    first_block: u32,
     warmup: Counters,
     series: Vec<SeriesHistograms>,
     overdue: Vec<Vec<i64>>,
     /// Public to the ledger, which alone knows whose a message is.
     pub strays: Strays,
     lateness: LatencyHistogram,
-    /// Largest lateness per wall block, in nanoseconds.
-    lateness_ns: Vec<u64>,
-    /// Stalls of the closed wall blocks, in nanoseconds.
-    stalls_ns: Vec<u64>,
+    /// Largest lateness per wall block from the next to be closed on, in nanoseconds.
+    lateness_ns: VecDeque<u64>,
+    /// Stalls of the newest closed wall blocks, in nanoseconds: of more than any operation spans.
+    stalls_ns: VecDeque<u64>,
+    most_stalls: usize,
+    /// Wall blocks closed.
+    closed: u32,
     suspects: Vec<Suspect>,
     in_flight_max: u64,
     in_flight_sum: u64,
@@ -117,43 +127,48 @@ pub struct Recorder {
 /// A stall without bound: larger than any latency, small enough to be added up.
 const UNBOUNDED_NS: u64 = 1 << 52;
 
+/// Stalls that are kept beyond what an operation spans: expiry may lag while a box stands still, and what is older than this is
+/// subtracted no more, which only makes the box's part smaller.
+const SPARE_STALLS: usize = 240;
+
 impl Recorder {
     /// An empty record of a trial.
-    pub fn new(series: &[SeriesLimits], observations: &[String], window: Window) -> Self {
+    ///
+    /// `longest_ns`: how long an operation stays open at most.
+    pub fn new(series: &[SeriesLimits], observations: &[String], window: Window, longest_ns: u64) -> Self {
         let observed: Vec<Observed> = observations.iter().map(Observed::new).collect();
         let limits_ns: Vec<Vec<u64>> =
             series.iter().map(|series| series.limits_us.iter().map(|us| us * 1000).collect()).collect();
-        let block_count = (window.hold_end_ns - window.hold_start_ns).div_ceil(BLOCK_NS) as usize;
         let zero: Vec<SeriesCounts> = limits_ns.iter().map(|limits| SeriesCounts::zero(limits.len())).collect();
-        let blocks = (0..block_count as u32)
-            .map(|block| BlockDelta { block, counters: Counters::default(), series: zero.clone() })
-            .collect();
         Self {
             window,
             largest_limit_ns: limits_ns.iter().flatten().max().copied().unwrap_or(0),
-            blocks,
-            dirty: Vec::new(),
-            is_dirty: vec![false; block_count],
+            block_count: (window.hold_end_ns - window.hold_start_ns).div_ceil(BLOCK_NS) as u32,
+            blocks: VecDeque::new(),
+            first_block: 0,
             warmup: Counters::default(),
             series: empty_histograms(limits_ns.len()),
             overdue: limits_ns.iter().map(|limits| vec![0; limits.len()]).collect(),
             strays: Strays::default(),
             lateness: LatencyHistogram::new(),
-            lateness_ns: Vec::new(),
-            stalls_ns: Vec::new(),
+            lateness_ns: VecDeque::new(),
+            stalls_ns: VecDeque::new(),
+            most_stalls: longest_ns.div_ceil(BLOCK_NS) as usize + SPARE_STALLS,
+            closed: 0,
             suspects: Vec::new(),
             in_flight_max: 0,
             in_flight_sum: 0,
             in_flight_samples: 0,
             open_time_us: 0,
             totals: WorkerTotals {
-                series: zero,
+                series: zero.clone(),
                 samples: vec![0; limits_ns.len()],
                 observed: observed.clone(),
                 ..WorkerTotals::default()
             },
             observed,
             limits_ns,
+            zero,
         }
     }
 
@@ -169,17 +184,35 @@ impl Recorder {
     #[inline]
     fn block_of(&self, intended_ns: u64) -> Option<u32> {
         let since = intended_ns.checked_sub(self.window.hold_start_ns)?;
-        Some(((since / BLOCK_NS) as u32).min(self.blocks.len() as u32 - 1))
+        Some(((since / BLOCK_NS) as u32).min(self.block_count - 1))
     }
 
     #[inline]
     fn touch(&mut self, block: u32) -> &mut BlockDelta {
-        let index = block as usize;
-        if !self.is_dirty[index] {
-            self.is_dirty[index] = true;
-            self.dirty.push(block);
+        let index = block.wrapping_sub(self.first_block) as usize;
+        if !matches!(self.blocks.get(index), Some(Some(_))) {
+            self.open(block);
         }
-        &mut self.blocks[index]
+        let index = (block - self.first_block) as usize;
+        self.blocks[index].as_mut().expect("it was there, or has just been opened")
+    }
+
+    /// Makes room for a block that changes for the first time since the last close.
+    #[cold]
+    fn open(&mut self, block: u32) {
+        if self.blocks.is_empty() {
+            self.first_block = block;
+        }
+        while block < self.first_block {
+            self.blocks.push_front(None);
+            self.first_block -= 1;
+        }
+        let index = (block - self.first_block) as usize;
+        if self.blocks.len() <= index {
+            self.blocks.resize_with(index + 1, || None);
+        }
+        let series = self.zero.clone();
+        self.blocks[index] = Some(Box::new(BlockDelta { block, counters: Counters::default(), series }));
     }
 
     #[inline]
@@ -197,7 +230,9 @@ impl Recorder {
     /// The box held the worker up by this much, seen at `now_ns`.
     #[inline]
     pub fn held_up(&mut self, now_ns: u64, delay_ns: u64) {
-        let wall = self.wall_of(now_ns) as usize;
+        // A block that was closed already has its stall.
+        let Some(wall) = self.wall_of(now_ns).checked_sub(self.closed) else { return };
+        let wall = wall as usize;
         if self.lateness_ns.len() <= wall {
             self.lateness_ns.resize(wall + 1, 0);
         }
@@ -225,10 +260,12 @@ impl Recorder {
 
     fn count_above(&mut self, series: u32, block: u32, latency_ns: u64, given_up: bool) {
         let index = series as usize;
-        let above = &mut self.blocks[block as usize].series[index].above;
-        for (above, &limit) in above.iter_mut().zip(&self.limits_ns[index]) {
+        let limits_ns = std::mem::take(&mut self.limits_ns[index]);
+        let above = &mut self.touch(block).series[index].above;
+        for (above, &limit) in above.iter_mut().zip(&limits_ns) {
             *above += u64::from(given_up || latency_ns > limit);
         }
+        self.limits_ns[index] = limits_ns;
     }
 
     fn suspect(&mut self, series: Option<u32>, intended_ns: u64, now_ns: u64, latency_ns: u64) {
@@ -309,26 +346,18 @@ impl Recorder {
     /// Closes wall block `number`: with its stall known, looks again at what ended in it above a limit, and hands out
     /// everything recorded since the last close. The block's largest lateness counts as a stall too.
     pub fn close_block(&mut self, number: u32, stall: Stall) -> WorkerBlock {
-        let lateness_us = self.lateness_ns.get(number as usize).copied().unwrap_or(0).div_ceil(1000);
+        while self.closed < number {
+            self.lateness_ns.pop_front();
+            self.push_stall(0);
+        }
+        let lateness_us = self.lateness_ns.pop_front().unwrap_or(0).div_ceil(1000);
         let stall = stall.max(Stall::Bounded(lateness_us));
-        self.stalls_ns.resize(number as usize, 0);
-        self.stalls_ns.push(match stall {
+        self.push_stall(match stall {
             Stall::Bounded(us) => us.saturating_mul(1000).min(UNBOUNDED_NS),
             Stall::Unbounded => UNBOUNDED_NS,
         });
         self.look_again(number);
-        let mut taken: Vec<BlockDelta> = Vec::with_capacity(self.dirty.len());
-        for block in std::mem::take(&mut self.dirty) {
-            self.is_dirty[block as usize] = false;
-            let delta = &mut self.blocks[block as usize];
-            let zero = delta.series.iter().map(|counts| SeriesCounts::zero(counts.above.len())).collect();
-            let changed = BlockDelta {
-                block,
-                counters: std::mem::take(&mut delta.counters),
-                series: std::mem::replace(&mut delta.series, zero),
-            };
-            taken.push(changed);
-        }
+        let taken: Vec<BlockDelta> = self.blocks.drain(..).flatten().map(|delta| *delta).collect();
         let block = WorkerBlock {
             number,
             blocks: taken,
@@ -348,34 +377,50 @@ impl Recorder {
         block
     }
 
+    fn push_stall(&mut self, stall_ns: u64) {
+        if self.stalls_ns.len() == self.most_stalls {
+            self.stalls_ns.pop_front();
+        }
+        self.stalls_ns.push_back(stall_ns);
+        self.closed += 1;
+    }
+
     fn look_again(&mut self, number: u32) {
         let suspects = std::mem::take(&mut self.suspects);
         let (now, later): (Vec<Suspect>, Vec<Suspect>) =
             suspects.into_iter().partition(|suspect| suspect.ended_wall <= number);
         self.suspects = later;
         for suspect in now {
-            let first = suspect.intended_wall.saturating_sub(1) as usize;
-            let last = (suspect.ended_wall as usize).min(self.stalls_ns.len() - 1);
-            let stalls: u64 = self.stalls_ns[first.min(last)..=last].iter().sum();
-            let latency_ns = suspect.latency_ns.saturating_sub(stalls);
+            let first = suspect.intended_wall.saturating_sub(1);
+            let latency_ns = suspect.latency_ns.saturating_sub(self.stalled_ns(first, suspect.ended_wall));
             let largest = self.largest_limit_ns;
             let block = suspect.intended_block;
             match suspect.series {
                 None => self.touch(block).counters.failed_anyway += u64::from(latency_ns > largest),
                 Some(series) => {
-                    self.touch(block);
-                    let anyway = &mut self.blocks[block as usize].series[series as usize].above_anyway;
-                    for (anyway, &limit) in anyway.iter_mut().zip(&self.limits_ns[series as usize]) {
+                    let limits_ns = std::mem::take(&mut self.limits_ns[series as usize]);
+                    let anyway = &mut self.touch(block).series[series as usize].above_anyway;
+                    for (anyway, &limit) in anyway.iter_mut().zip(&limits_ns) {
                         *anyway += u64::from(latency_ns > limit);
                     }
+                    self.limits_ns[series as usize] = limits_ns;
                 }
             }
         }
     }
 
+    /// The stalls of closed wall blocks from the first to the last of these.
+    fn stalled_ns(&self, first: u32, last: u32) -> u64 {
+        let kept_from = self.closed as usize - self.stalls_ns.len();
+        let newest = self.stalls_ns.len() - 1;
+        let last = (last as usize).saturating_sub(kept_from).min(newest);
+        let first = (first as usize).saturating_sub(kept_from).min(last);
+        self.stalls_ns.range(first..=last).sum()
+    }
+
     /// How many wall blocks were closed.
     pub fn closed_blocks(&self) -> u32 {
-        self.stalls_ns.len() as u32
+        self.closed
     }
 
     /// Everything that closed blocks have handed out, for the end of the trial.
@@ -406,4 +451,51 @@ fn take_observed(observed: &mut Observed) -> Observed {
 fn empty_histograms(series: usize) -> Vec<SeriesHistograms> {
     let empty = || SeriesHistograms { latency: LatencyHistogram::new(), service_time: LatencyHistogram::new() };
     (0..series).map(|_| empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_a_day_is_what_can_still_change() {
+        const TIMEOUT_NS: u64 = 10 * BLOCK_NS;
+        let series = [SeriesLimits { series: "E1".into(), limits_us: vec![100_000] }];
+        let blocks = 24 * 3600 * 2_u64;
+        let window = Window { start_ns: 0, hold_start_ns: 0, hold_end_ns: blocks * BLOCK_NS };
+        let mut recorder = Recorder::new(&series, &[], window, TIMEOUT_NS);
+        let mut due = 0;
+        for number in 0..blocks as u32 {
+            let now_ns = u64::from(number) * BLOCK_NS;
+            recorder.counters(now_ns).due += 1;
+            recorder.held_up(now_ns, 1_000_000);
+            if let Some(long_ago) = now_ns.checked_sub(TIMEOUT_NS) {
+                recorder.failed(Ending::Timeout, 1, long_ago, long_ago, now_ns);
+            }
+            let block = recorder.close_block(number, Stall::Bounded(0));
+            due += block.blocks.iter().map(|delta| delta.counters.due).sum::<u64>();
+            assert!(block.blocks.iter().all(|delta| delta.block <= number && number - delta.block <= 10));
+            assert!(recorder.blocks.is_empty() && recorder.lateness_ns.is_empty() && recorder.suspects.is_empty());
+            assert!(recorder.stalls_ns.len() <= recorder.most_stalls);
+        }
+        let totals = recorder.totals();
+        assert_eq!((due, totals.counters.due, recorder.closed_blocks()), (blocks, blocks, blocks as u32));
+        // A second look subtracts the stalls of twelve blocks: 5 s less 12 ms are above the limit anyway.
+        assert_eq!(totals.series[0].above_anyway, [blocks - 10]);
+    }
+
+    #[test]
+    fn a_block_that_changes_late_is_told_again_and_alone() {
+        let series = [SeriesLimits { series: "E1".into(), limits_us: vec![100_000] }];
+        let window = Window { start_ns: 0, hold_start_ns: 0, hold_end_ns: 20 * BLOCK_NS };
+        let mut recorder = Recorder::new(&series, &[], window, 20 * BLOCK_NS);
+        for block in [7, 3, 5] {
+            recorder.completed(block * BLOCK_NS, block * BLOCK_NS, 8 * BLOCK_NS);
+        }
+        let numbers = |block: &WorkerBlock| block.blocks.iter().map(|delta| delta.block).collect::<Vec<_>>();
+        assert_eq!(numbers(&recorder.close_block(8, Stall::Bounded(0))), [3, 5, 7]);
+        recorder.completed(4 * BLOCK_NS, 4 * BLOCK_NS, 9 * BLOCK_NS);
+        assert_eq!(numbers(&recorder.close_block(9, Stall::Bounded(0))), [4]);
+        assert_eq!(numbers(&recorder.close_block(10, Stall::Bounded(0))), [] as [u32; 0]);
+    }
 }

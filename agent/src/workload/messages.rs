@@ -193,7 +193,7 @@ impl Messages {
 }
 
 /// A publish acknowledgement without error that stored the message: a duplicate was dropped, so its E2 will never come.
-fn classify_publish_ack(payload: &[u8]) -> Outcome {
+pub(super) fn classify_publish_ack(payload: &[u8]) -> Outcome {
     #[derive(serde::Deserialize)]
     struct PublishAck {
         error: Option<serde::de::IgnoredAny>,

@@ -2,6 +2,7 @@
 //! ([`plimsoll_common::workload`]): it names its subjects, draws operations, writes their messages and says what an incoming
 //! message means. Each is driven by a worker that is compiled for it, so nothing here is dispatched per operation.
 
+pub mod custom;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod history;
@@ -53,6 +54,10 @@ macro_rules! for_workload {
             }
             plimsoll_common::plan::Workload::Members($plan) => {
                 type $kind = $crate::workload::members::Members;
+                $body
+            }
+            plimsoll_common::plan::Workload::Custom($plan) => {
+                type $kind = $crate::workload::custom::Custom;
                 $body
             }
         }

@@ -1,6 +1,7 @@
 //! The vocabulary of workloads: what each is called, what it takes, which series it has and what it needs of the target.
 //! Coordinator and agents read the same entries, so a workload is an entry here and a file in the agent.
 
+pub mod custom;
 mod history;
 mod members;
 mod messages;
@@ -10,7 +11,9 @@ mod thread;
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
+pub use self::custom::CustomWorkload;
 pub use self::history::{BeforeMode, HistoryWorkload, Mix};
 pub use self::members::MembersWorkload;
 pub use self::messages::{Inject, InjectError, MessagesWorkload};
@@ -247,6 +250,11 @@ pub trait WorkloadPlan {
         None
     }
 
+    /// Operations that may not stay open for as long as others, by name. None is above the run's request timeout.
+    fn timeouts(&self) -> Vec<(String, Duration)> {
+        Vec::new()
+    }
+
     /// A room's part of the traffic, in any unit: its subscriptions, unless the workload draws rooms otherwise.
     fn room_weight(&self, room: &Room) -> f64 {
         room.weight() as f64
@@ -343,6 +351,8 @@ vocabulary! {
     ReadReceipt(ReadReceiptWorkload) = read_receipt::ENTRY,
     /// Users added to rooms.
     Members(MembersWorkload) = members::ENTRY,
+    /// Any service, described in a file.
+    Custom(CustomWorkload) = custom::ENTRY,
 }
 
 impl Workload {
@@ -420,6 +430,7 @@ mod tests {
             ("room-read", vec![("preset", "small"), ("site-id", "s1")]),
             ("read-receipt", vec![("preset", "history-small"), ("site-id", "s1")]),
             ("members", vec![("preset", "members-heavy"), ("users-per-add", "10"), ("site-id", "s1")]),
+            ("custom", vec![("scenario", "[[operation]]\nname = \"a\"\nkind = \"request\"\nsubject = \"a.b\"")]),
         ] {
             let value = |name: &str| given.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
             let workload = Workload::read(name, &Given::new(&value)).unwrap();

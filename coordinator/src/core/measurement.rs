@@ -61,8 +61,7 @@ impl StepMeasurement {
 
     /// (failed + lost) ÷ attempted, for display; `None` when nothing was attempted.
     pub fn error_rate(&self) -> Option<f64> {
-        let Counters { attempted, .. } = self.counters;
-        (attempted > 0).then(|| self.counters.errors() as f64 / attempted as f64)
+        self.counters.error_rate()
     }
 
     /// Latest start − earliest start of the agents, and how far each of the two may be off; `None` unless every agent's
@@ -74,7 +73,8 @@ impl StepMeasurement {
     }
 }
 
-fn per_second(operations: u64, window: Duration) -> f64 {
+/// Operations per second of a window; none in no time.
+pub fn per_second(operations: u64, window: Duration) -> f64 {
     if window.is_zero() { 0.0 } else { operations as f64 / window.as_secs_f64() }
 }
 

@@ -3,6 +3,7 @@
 
 mod agent;
 mod health;
+mod minutes;
 
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use self::agent::AgentMerge;
 use self::health::Window;
+use self::minutes::Minutes;
+pub use self::minutes::{MINUTE, Minute};
 use super::backlog::{self, DurableReads, StreamGrowth};
 use super::clock_offset::ClockOffset;
 use super::measurement::{Batch, Fault, FleetBlock, LittleCheck, SeriesMeasurement, StepMeasurement};
@@ -35,6 +38,8 @@ pub struct TrialPlan {
     pub limits: Vec<SeriesLimits>,
     /// The names of what the workload observes beside latency, in its order.
     pub observations: Vec<String>,
+    /// The request timeout, where the hold is to be told minute by minute.
+    pub minutes: Option<Duration>,
     /// By agent index.
     pub agents: Vec<AgentPart>,
 }
@@ -59,7 +64,8 @@ pub struct ServiceReads {
     pub streams: Vec<StreamGrowth>,
 }
 
-/// A trial's merge under way. Its size depends on the fleet and the hold, not on how many operations or snapshots come.
+/// A trial's merge under way. Its size depends on the fleet alone, not on how many operations or snapshots come nor, beyond an
+/// hour, on how long the hold is.
 #[derive(Debug, Clone)]
 pub struct TrialMerge {
     plan: TrialPlan,
@@ -69,9 +75,14 @@ pub struct TrialMerge {
     /// Of all series, batch by batch.
     latency: Vec<Vec<LatencyHistogram>>,
     service_time: Vec<LatencyHistogram>,
-    /// By block of wall time: operations that ended in it, warmup's included.
+    /// By block of wall time: operations that ended in it, warmup's included. Only what a search looks at, which holds no trial
+    /// for so long.
     ended: Vec<u64>,
+    minutes: Option<Minutes>,
 }
+
+/// An hour of blocks.
+const MOST_ENDED: usize = 7200;
 
 /// What is known of a trial while it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,10 +116,14 @@ impl TrialMerge {
             FleetBlock { series: limits.iter().map(|&n| SeriesCounts::zero(n)).collect(), ..Default::default() };
         Self {
             agents: plan.agents.iter().map(|part| AgentMerge::new(part, &plan, &limits)).collect(),
-            blocks: vec![empty; window.blocks() as usize],
+            blocks: vec![empty; window.kept_blocks() as usize],
             latency: vec![vec![LatencyHistogram::new(); limits.len()]; window.batches()],
             service_time: vec![LatencyHistogram::new(); limits.len()],
-            ended: vec![0; (plan.warmup + plan.hold).as_micros().div_ceil(BLOCK.as_micros()) as usize],
+            ended: vec![
+                0;
+                ((plan.warmup + plan.hold).as_micros().div_ceil(BLOCK.as_micros()) as usize).min(MOST_ENDED)
+            ],
+            minutes: plan.minutes.map(|request_timeout| Minutes::new(&plan, request_timeout)),
             window,
             plan,
         }
@@ -128,7 +143,7 @@ impl TrialMerge {
             *ended += completed.sum::<u64>() + snapshot.warmup.completed;
         }
         for delta in &snapshot.blocks {
-            let block = &mut self.blocks[delta.block as usize];
+            let block = &mut self.blocks[self.window.kept(delta.block)];
             block.counters.add(&delta.counters);
             block.series.iter_mut().zip(&delta.series).for_each(|(sum, counts)| sum.add(counts));
         }
@@ -137,9 +152,12 @@ impl TrialMerge {
             batch[index].add(&series.latency);
             self.service_time[index].add(&series.service_time);
         }
+        if let Some(minutes) = &mut self.minutes {
+            minutes.add(snapshot);
+        }
         let stall = snapshot.health.stall;
         for index in self.window.hold_blocks(snapshot.number) {
-            let block = &mut self.blocks[index as usize];
+            let block = &mut self.blocks[self.window.kept(index)];
             block.stall = block.stall.max(stall);
             block.void |= self.window.voids(stall);
         }
@@ -183,15 +201,42 @@ impl TrialMerge {
         sum
     }
 
-    /// One per block of the hold, as far as is known.
+    /// One per block of the hold, as far as is known; of a hold of more than an hour, several in one.
     pub fn blocks(&self) -> &[FleetBlock] {
         &self.blocks
     }
 
     /// How much of the hold every agent has reported.
     pub fn reported(&self) -> Duration {
-        let blocks = self.agents.iter().map(AgentMerge::reported).min().unwrap_or(0);
-        (BLOCK * blocks).saturating_sub(self.plan.warmup)
+        self.reported_of_all().saturating_sub(self.plan.warmup)
+    }
+
+    /// The same since the start of the warmup.
+    fn reported_of_all(&self) -> Duration {
+        BLOCK * self.agents.iter().map(AgentMerge::reported).min().unwrap_or(0)
+    }
+
+    /// Minutes of the hold that are over and were not taken before; none where none were asked for.
+    pub fn take_minutes(&mut self) -> Vec<Minute> {
+        let reported = self.reported_of_all();
+        self.minutes.as_mut().map_or_else(Vec::new, |minutes| minutes.take_ended(reported))
+    }
+
+    /// Those that are left when nothing comes any more.
+    pub fn take_last_minutes(&mut self) -> Vec<Minute> {
+        let hold = self.plan.hold;
+        self.minutes.as_mut().map_or_else(Vec::new, |minutes| minutes.take_all(hold))
+    }
+
+    /// Takes what was reported for the whole hold: it was ended early.
+    pub fn cut(&mut self) {
+        let reported = self.reported();
+        if reported < self.plan.hold {
+            self.plan.hold = reported;
+            self.window = self.window.cut(reported);
+            self.blocks.truncate(self.window.kept_blocks() as usize);
+            self.latency.truncate(self.window.batches());
+        }
     }
 
     /// Operations that completed per second of wall time, without the first block, in which they only set out; `None`
@@ -255,10 +300,10 @@ impl TrialMerge {
 
     /// Packed: a run keeps those of every trial.
     fn batches(&self) -> Vec<Batch> {
-        let per_batch = self.window.blocks_per_batch() as usize;
+        let per_batch = self.window.kept_per_batch() as usize;
         let blocks = self.blocks.chunks(per_batch);
         let batch = |(blocks, latency): (&[FleetBlock], &Vec<LatencyHistogram>)| Batch {
-            blocks: blocks.len() as u32,
+            blocks: blocks.len() as u32 * self.window.blocks_per_kept(),
             void: blocks.iter().any(|block| block.void),
             latency: latency.iter().map(LatencyHistogram::packed).collect(),
         };

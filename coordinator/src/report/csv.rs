@@ -1,13 +1,16 @@
-//! One CSV row per trial, written and flushed as it is judged, so that a later error loses nothing.
+//! One CSV row per trial, written and flushed as it is judged, so that a later error loses nothing. A soak has one per minute
+//! besides, as each is over.
 
 use std::io::Write;
+use std::time::Duration;
 
-use plimsoll_common::snapshot::Observed;
+use plimsoll_common::snapshot::{Counters, Observed};
 use plimsoll_common::workload::ObservationSpec;
 
+use super::soak::MinuteReport;
 use super::table::{intervals, worst_backlog};
 use super::{TrialReport, words};
-use crate::core::measurement::SeriesMeasurement;
+use crate::core::measurement::{SeriesMeasurement, per_second};
 use crate::core::slo::Quantile;
 
 const BEFORE_SERIES: [&str; 19] = [
@@ -49,10 +52,24 @@ const AFTER_SERIES: [&str; 10] = [
 /// Behind all that older readers know. Empty: too few blocks to say, or no upper end.
 const INTERVALS: [&str; 6] = ["p50_low_ms", "p50_high_ms", "p95_low_ms", "p95_high_ms", "p99_low_ms", "p99_high_ms"];
 
-/// Writes the header once and a row per trial. The columns depend on the workload alone; what is no data is an
-/// empty field.
+/// The first column of a soak: the minute, from 1, or this for its whole hold.
+const WHOLE_HOLD: &str = "all";
+
+/// What the rows are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rows {
+    /// One per trial.
+    Trials,
+    /// One per minute, and one for the whole hold.
+    Minutes,
+}
+
+/// Writes the header once and a row per trial or minute. The columns depend on the workload and on what the rows are; what is
+/// no data is an empty field.
 pub struct CsvReport<W: Write> {
     writer: ::csv::Writer<W>,
+    rows: Rows,
+    series: usize,
 }
 
 impl<W: Write> CsvReport<W> {
@@ -60,12 +77,19 @@ impl<W: Write> CsvReport<W> {
     ///
     /// # Errors
     /// The writer's.
-    pub fn start(to: W, series: &[impl AsRef<str>], observations: &[ObservationSpec]) -> Result<Self, ::csv::Error> {
+    pub fn start(
+        to: W,
+        rows: Rows,
+        series: &[impl AsRef<str>],
+        observations: &[ObservationSpec],
+    ) -> Result<Self, ::csv::Error> {
         let columns = |name: &str, of: &[&str]| of.iter().map(|column| format!("{name}_{column}")).collect::<Vec<_>>();
         let per_series = series.iter().flat_map(|series| columns(series.as_ref(), &PER_SERIES));
         let observed = observations.iter().flat_map(|observation| columns(observation.name, &PER_OBSERVATION));
-        let header = BEFORE_SERIES.map(str::to_owned).into_iter().chain(per_series).chain(observed);
-        let mut report = Self { writer: ::csv::Writer::from_writer(to) };
+        let minute = (rows == Rows::Minutes).then(|| "minute".to_owned());
+        let before = minute.into_iter().chain(BEFORE_SERIES.map(str::to_owned));
+        let header = before.chain(per_series).chain(observed);
+        let mut report = Self { writer: ::csv::Writer::from_writer(to), rows, series: series.len() };
         let intervals = series.iter().flat_map(|series| columns(series.as_ref(), &INTERVALS));
         let last = intervals.chain(["not_excluded_s".to_owned()]);
         report.write(header.chain(AFTER_SERIES.map(str::to_owned)).chain(last))?;
@@ -79,14 +103,37 @@ impl<W: Write> CsvReport<W> {
     pub fn row(&mut self, trial: &TrialReport) -> Result<(), ::csv::Error> {
         let series = trial.measurement.series.iter().flat_map(series_fields);
         let observed = trial.measurement.observed.iter().flat_map(observed_fields);
-        self.write(
-            before_series(trial)
-                .into_iter()
-                .chain(series)
-                .chain(observed)
-                .chain(after_series(trial))
-                .chain(last_fields(trial)),
-        )
+        let first = (self.rows == Rows::Minutes).then(|| WHOLE_HOLD.to_owned());
+        let before = first.into_iter().chain(before_series(trial));
+        self.write(before.chain(series).chain(observed).chain(after_series(trial)).chain(last_fields(trial)))
+    }
+
+    /// Writes and flushes the row of a minute.
+    ///
+    /// # Errors
+    /// The writer's; a minute with other series than the header's.
+    pub fn minute(&mut self, report: &MinuteReport) -> Result<(), ::csv::Error> {
+        let minute = &report.minute;
+        let series = minute.series.iter().flat_map(series_fields);
+        let observed = minute.observed.iter().flat_map(observed_fields);
+        let names = ["1", "1", &minute.target.to_string()].map(str::to_owned);
+        let figures = figures(&minute.counters, minute.length);
+        let worst = report.backlog.iter().max_by_key(|(_, growth)| *growth);
+        let after = [
+            minute.series.iter().map(|series| series.latency.clipped()).sum::<u64>().to_string(),
+            worst.map_or(String::new(), |(name, _)| name.to_string()),
+            worst.map_or(String::new(), |(_, growth)| growth.to_string()),
+            minute.strays.foreign.to_string(),
+            minute.strays.duplicate.to_string(),
+            minute.strays.late.to_string(),
+            minute.void_blocks.to_string(),
+            String::new(),
+            String::new(),
+            report.started_at.clone(),
+        ];
+        let last = std::iter::repeat_n(String::new(), self.series * INTERVALS.len() + 1);
+        let first = std::iter::once((minute.number + 1).to_string());
+        self.write(first.chain(names).chain(figures).chain(series).chain(observed).chain(after).chain(last))
     }
 
     fn write(&mut self, fields: impl Iterator<Item = String>) -> Result<(), ::csv::Error> {
@@ -96,16 +143,22 @@ impl<W: Write> CsvReport<W> {
     }
 }
 
-fn before_series(trial: &TrialReport) -> [String; BEFORE_SERIES.len()] {
+fn before_series(trial: &TrialReport) -> impl Iterator<Item = String> {
     let step = &trial.measurement;
-    let counters = &step.counters;
-    [
-        // Counted from 1, as people do and the table does.
+    // Counted from 1, as people do and the table does.
+    let names = [
         (trial.judged.trial.step + 1).to_string(),
         (trial.judged.trial.trial + 1).to_string(),
         trial.judged.level.to_string(),
-        format!("{:.3}", step.achieved_rate()),
-        format!("{:.3}", step.completion_rate()),
+    ];
+    names.into_iter().chain(figures(&step.counters, step.hold))
+}
+
+/// What became of the operations of a window.
+fn figures(counters: &Counters, window: Duration) -> [String; BEFORE_SERIES.len() - 3] {
+    [
+        format!("{:.3}", per_second(counters.attempted, window)),
+        format!("{:.3}", per_second(counters.completed, window)),
         counters.due.to_string(),
         counters.attempted.to_string(),
         counters.sent.to_string(),
@@ -119,7 +172,7 @@ fn before_series(trial: &TrialReport) -> [String; BEFORE_SERIES.len()] {
         counters.failed.no_responders.to_string(),
         counters.lost.to_string(),
         counters.failed_anyway.to_string(),
-        step.error_rate().map_or(String::new(), |rate| format!("{rate:.9}")),
+        counters.error_rate().map_or(String::new(), |rate| format!("{rate:.9}")),
     ]
 }
 

@@ -44,6 +44,7 @@ pub fn report(trials: Vec<TrialReport>, ending: Ending) -> RunReport {
         ending,
         search: None,
         explain: false,
+        soak: None,
     }
 }
 

@@ -6,7 +6,7 @@ use plimsoll_common::snapshot::{Counters, Observed, Strays};
 use plimsoll_common::units::Rate;
 use serde::Serialize;
 
-use super::csv::CsvReport;
+use super::csv::{CsvReport, Rows};
 use super::table::Shape;
 use super::{Applied, RunReport, TrialReport, answer_lines, ending, notes, observations, table, words};
 use crate::core::answer::{Ending, answer};
@@ -21,8 +21,12 @@ use crate::core::verdict::Verdict;
 pub fn csv(report: &RunReport) -> String {
     let mut bytes = Vec::new();
     let series: Vec<&str> = report.slo.series.iter().map(|series| &*series.series).collect();
+    let rows = if report.soak.is_some() { Rows::Minutes } else { Rows::Trials };
     let mut csv =
-        CsvReport::start(&mut bytes, &series, observations(&report.workload)).expect("a Vec takes every byte");
+        CsvReport::start(&mut bytes, rows, &series, observations(&report.workload)).expect("a Vec takes every byte");
+    for minute in report.soak.iter().flat_map(|soak| &soak.minutes) {
+        csv.minute(minute).expect("a minute has the series of its objectives");
+    }
     report.trials.iter().for_each(|trial| csv.row(trial).expect("a trial has the series of its objectives"));
     drop(csv);
     String::from_utf8(bytes).expect("texts make a text")

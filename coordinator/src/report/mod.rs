@@ -7,6 +7,7 @@ pub mod fixture;
 pub mod formats;
 pub mod notes;
 pub mod search;
+pub mod soak;
 pub mod table;
 pub mod words;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 use plimsoll_common::workload::{self, ObservationSpec};
 use serde::{Deserialize, Serialize};
 
+use self::soak::Soak;
 use self::table::Shape;
 use crate::core::answer::{Ending, answer};
 use crate::core::measurement::StepMeasurement;
@@ -43,6 +45,8 @@ pub struct RunReport {
     pub search: Option<Search>,
     /// Whether its trail is shown.
     pub explain: bool,
+    /// Of one level that was held for long.
+    pub soak: Option<Soak>,
 }
 
 /// One setting and where it came from.
@@ -150,6 +154,9 @@ pub fn answer_lines(report: &RunReport) -> String {
     if let Some(search) = &report.search {
         let of = format!("workload={}, preset={}", report.workload, report.preset);
         return search::answer_lines(search, &of, &report.ending);
+    }
+    if let Some(soak) = &report.soak {
+        return soak::answer_lines(report, soak);
     }
     let answer = answer(&trials);
     let of = format!("workload={}, preset={}", report.workload, report.preset);

@@ -1,7 +1,7 @@
 use plimsoll_common::histogram::LatencyHistogram;
 use plimsoll_common::snapshot::{SeriesCounts, Stall, Strays};
 
-use super::csv::CsvReport;
+use super::csv::{CsvReport, Rows};
 use super::fixture::{inconclusive, pass, report, trial, trip};
 use super::*;
 use crate::core::backlog::{Fate, ForeignLoad};
@@ -194,7 +194,7 @@ fn a_thousand_agents_are_not_a_thousand_lines() {
 #[test]
 fn csv_has_one_row_per_trial_under_a_stable_header() {
     let mut bytes = Vec::new();
-    let mut csv = CsvReport::start(&mut bytes, &["E1", "E2"], &[]).unwrap();
+    let mut csv = CsvReport::start(&mut bytes, Rows::Trials, &["E1", "E2"], &[]).unwrap();
     csv.row(&pass(0)).unwrap();
     csv.row(&trip(1)).unwrap();
     drop(csv);
@@ -220,7 +220,7 @@ fn a_csv_row_is_on_disk_before_the_next_trial() {
     }
     let disk = Disk::default();
     let lines = || disk.0.borrow().iter().filter(|&&byte| byte == b'\n').count();
-    let mut csv = CsvReport::start(disk.clone(), &["E1", "E2"], &[]).unwrap();
+    let mut csv = CsvReport::start(disk.clone(), Rows::Trials, &["E1", "E2"], &[]).unwrap();
     assert_eq!(lines(), 1);
     csv.row(&pass(0)).unwrap();
     assert_eq!(lines(), 2);

@@ -20,6 +20,7 @@ use serde_json::{Map, Value};
 use crate::core::answer::Ending;
 use crate::core::merge::ServiceReads;
 use crate::core::slo::Slo;
+use crate::report::soak::MinuteReport;
 use crate::report::{Applied, TrialReport};
 
 /// What this release writes, and the newest that it reads. It grows when a reader of the old one would misread the new.
@@ -40,6 +41,8 @@ pub enum Record {
     Run(Box<Header>),
     /// A trial that was judged.
     Trial(Box<SavedTrial>),
+    /// A minute of a soak that is over.
+    Minute(Box<MinuteReport>),
     /// Why the next trial was chosen, in the words of whoever chose it; its type is the search's own.
     Trail {
         /// As it was serialized.

@@ -12,6 +12,7 @@ use super::{FORMAT, Header, LOG, Record, RunKind, SavedTrial, hlog};
 use crate::core::answer::Ending;
 use crate::core::search::Search;
 use crate::core::search::trail::TrailRecord;
+use crate::report::soak::{MinuteReport, Soak};
 use crate::report::{RunReport, TrialReport};
 
 /// A saved run as it was read.
@@ -23,6 +24,8 @@ pub struct SavedRun {
     pub trials: Vec<SavedTrial>,
     /// In order, each with the number of trials before it.
     pub trail: Vec<(usize, serde_json::Value)>,
+    /// Of a soak, as far as it came.
+    pub minutes: Vec<MinuteReport>,
     /// How it ended; `None`: the process that wrote it was killed, or still runs.
     pub ending: Option<Ending>,
     /// Bytes of its records up to the last whole line.
@@ -92,6 +95,7 @@ fn parse(dir: &str, bytes: &[u8]) -> Result<SavedRun, ReadError> {
         header: first_line(dir, first)?,
         trials: Vec::new(),
         trail: Vec::new(),
+        minutes: Vec::new(),
         ending: None,
         whole_bytes: whole_bytes as u64,
     };
@@ -100,7 +104,9 @@ fn parse(dir: &str, bytes: &[u8]) -> Result<SavedRun, ReadError> {
             Record::Run(_) => return Err(damaged(index, "a second run in one file".to_owned())),
             Record::Trial(trial) => run.trials.push(*trial),
             Record::Trail { entry } => run.trail.push((run.trials.len(), entry)),
-            Record::Resumed { .. } => run.ending = None,
+            Record::Minute(minute) => run.minutes.push(*minute),
+            // A soak begins anew: what was told of the one that broke off is no part of it.
+            Record::Resumed { .. } => (run.ending, run.minutes) = (None, Vec::new()),
             Record::Ended { ending, .. } => run.ending = Some(ending),
         }
     }
@@ -174,7 +180,14 @@ impl SavedRun {
             ending: self.ending.clone().unwrap_or_else(broke_off),
             search: self.search(),
             explain: self.header.kind == RunKind::Find,
+            soak: self.soak(),
         }
+    }
+
+    fn soak(&self) -> Option<Soak> {
+        let length = self.header.settings.get("duration").and_then(|text| humantime::parse_duration(text).ok());
+        (self.header.kind == RunKind::Soak)
+            .then(|| Soak { length: length.unwrap_or_default(), minutes: self.minutes.clone() })
     }
 }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{HISTOGRAMS, Header, LOG, REPORT, Record, SavedTrial, hlog};
 use crate::core::answer::Ending;
+use crate::report::soak::MinuteReport;
 
 /// Runs that begin in one second are told apart by a number; more than this many are no accident.
 const MOST_ALIKE: u32 = 100;
@@ -102,6 +103,14 @@ impl RunWriter {
             run.histograms.sync_data()?;
             run.append(&Record::Trial(Box::new(trial)))
         })
+    }
+
+    /// Writes a minute of a soak.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn minute(&mut self, minute: &MinuteReport) -> Result<(), NotSaved> {
+        self.attempt(|run| run.append(&Record::Minute(Box::new(minute.clone()))))
     }
 
     /// Writes why the next trial was chosen, in a type of the search's own.

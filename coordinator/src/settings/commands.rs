@@ -93,7 +93,7 @@ impl LoadCommand {
             }
             Self::Run => {
                 "Exit codes: 0 PASS, 1 TRIP, 2 usage or configuration, 3 the run could not be completed,\n\
-                 4 measured but INCONCLUSIVE, 130 interrupted: what was measured so far is judged and shown."
+                 4 measured but INCONCLUSIVE, 130 interrupted: what was measured so far is shown."
             }
         }
     }

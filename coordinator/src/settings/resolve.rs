@@ -55,7 +55,7 @@ pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, Setting
         find: levels.find,
         phases: levels.phases,
         spread: spread(&values)?,
-        request_timeout: request_timeout(&values, &slo)?,
+        request_timeout: request_timeout(&values, &slo, &workload)?,
         max_lateness: values.duration("max-lateness", Duration::from_millis(1), HIGHEST_LIMIT)?,
         max_in_flight: max_in_flight(&values)?,
         seed: values.number("seed", 0, u64::MAX)?,
@@ -207,6 +207,10 @@ fn workload(command: LoadCommand, layers: &Layers, values: &Values) -> Result<Wo
     };
     (entry.read)(&Given::new(&text)).map_err(|error| match error {
         BadSetting::Missing { name, takes } => values.missing(name, takes),
+        BadSetting::Value { name, problem } if entry.setting(name).is_some_and(|s| s.kind == SettingKind::File) => {
+            let path = values.optional(name).map(|value| value.text().to_owned()).unwrap_or_default();
+            SettingsError::Value { place: format!("--{name}: {path}"), problem }
+        }
         BadSetting::Value { name, problem } => match values.optional(name) {
             Some(value) => value.error(problem),
             None => SettingsError::Value { place: format!("--{name}"), problem },
@@ -269,8 +273,21 @@ fn spread(values: &Values) -> Result<Spread, SettingsError> {
     }
 }
 
-fn request_timeout(values: &Values, slo: &Slo) -> Result<Duration, SettingsError> {
+fn request_timeout(values: &Values, slo: &Slo, workload: &Workload) -> Result<Duration, SettingsError> {
     let timeout = values.duration("request-timeout", Duration::from_millis(1), Duration::from_secs(3600))?;
+    let words = |length: Duration| humantime::format_duration(length).to_string();
+    for (operation, own) in workload.timeouts() {
+        let largest = slo.largest_limit().unwrap_or_default();
+        if own > timeout || own <= largest {
+            let value = values.required("request-timeout", "a time")?;
+            return Err(value.error(format!(
+                "the operation '{operation}' has a timeout of {}: takes at least that here, and it must be above the largest \
+                 limit, which is {}",
+                words(own),
+                words(largest)
+            )));
+        }
+    }
     match slo.largest_limit() {
         Some(largest) if timeout <= largest => {
             let largest = humantime::format_duration(largest);

@@ -9,7 +9,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::monitor::Monitor;
-use crate::core::backlog::{BacklogRead, DurableName, DurableReads, DurableState, READ_DEADLINE, recovered};
+use crate::core::backlog::{
+    BacklogRead, DurableName, DurableReads, DurableState, READ_DEADLINE, read_interval, recovered,
+};
 use crate::core::search::outcome::Read;
 
 /// Between two reads while waiting for a recovery.
@@ -27,15 +29,33 @@ pub struct BacklogWatch {
     task: JoinHandle<()>,
 }
 
-/// One durable's answers with their instants on our clock. A day at two a second is some ten megabytes.
+/// One durable's answers with their instants on our clock.
 type Reads = Vec<(u64, DurableState)>;
 
+/// How many reads of a durable are kept at most: beyond half an hour, fewer than there are. A median of hundreds does not
+/// change by what lies between them.
+const MOST_READS: u32 = 3600;
+
+/// Keeps an answer where the last one kept is old enough, or another durable's.
+fn keep(reads: &mut Reads, at_ns: u64, state: DurableState, spacing_ns: u64) {
+    let is_same = |before: &DurableState| match (before, &state) {
+        (DurableState::Present { created, .. }, DurableState::Present { created: now, .. }) => created == now,
+        (before, now) => before == now,
+    };
+    if reads.last().is_none_or(|(at, before)| at_ns.saturating_sub(*at) >= spacing_ns || !is_same(before)) {
+        reads.push((at_ns, state));
+    }
+}
+
 impl BacklogWatch {
-    /// Starts to read.
-    pub fn start(monitor: Monitor, durables: Vec<DurableName>, every: Duration) -> Self {
+    /// Starts to read, for a hold of this length.
+    pub fn start(monitor: Monitor, durables: Vec<DurableName>, hold: Duration) -> Self {
+        let every = read_interval(hold);
+        // Reads do not come as the clock ticks: half an interval less, so that a hold of half an hour keeps all.
+        let spacing = (hold / MOST_READS).saturating_sub(every / 2);
         let reads = Arc::new(Mutex::new(vec![Vec::new(); durables.len()]));
         let (newest_found, newest) = watch::channel(durables.iter().map(|name| (name.clone(), None)).collect());
-        let task = tokio::spawn(read_on(monitor, durables.clone(), every, reads.clone(), newest_found));
+        let task = tokio::spawn(read_on(monitor, durables.clone(), (every, spacing), reads.clone(), newest_found));
         Self { durables, reads, newest, task }
     }
 
@@ -85,7 +105,7 @@ impl Drop for BacklogWatch {
 async fn read_on(
     monitor: Monitor,
     durables: Vec<DurableName>,
-    every: Duration,
+    (every, spacing): (Duration, Duration),
     reads: Arc<Mutex<Vec<Reads>>>,
     newest: watch::Sender<Newest>,
 ) {
@@ -106,7 +126,9 @@ async fn read_on(
         newest.send_replace(durables.iter().cloned().zip(states.iter().map(total)).collect());
         let mut reads = reads.lock().unwrap_or_else(PoisonError::into_inner);
         for (reads, state) in reads.iter_mut().zip(states) {
-            reads.extend(state.map(|state| (at_ns, state)));
+            if let Some(state) = state {
+                keep(reads, at_ns, state, u64::try_from(spacing.as_nanos()).unwrap_or(u64::MAX));
+            }
         }
     }
 }
@@ -186,4 +208,29 @@ fn no_recovery(rest: &Rest, waiting: &[usize], answers: &[Result<DurableState, S
     };
     let all: Vec<String> = waiting.iter().map(words).collect();
     format!("no recovery within {} (--recovery-limit): {}", humantime::format_duration(rest.within), all.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::backlog::Backlog;
+
+    #[test]
+    fn reads_are_thinned_out_but_for_what_says_that_a_durable_is_another() {
+        let present = |created: &str| DurableState::Present { backlog: Backlog::default(), created: created.into() };
+        let mut reads = Reads::new();
+        for (at, state) in [
+            (0, present("a")),
+            (5, present("a")),
+            (10, present("a")),
+            (12, DurableState::Gone),
+            (13, DurableState::Gone),
+            (14, present("b")),
+            (20, present("b")),
+            (24, present("b")),
+        ] {
+            keep(&mut reads, at, state, 10);
+        }
+        assert_eq!(reads.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0, 10, 12, 14, 24]);
+    }
 }

@@ -9,6 +9,7 @@ pub mod jsz;
 pub mod live;
 pub mod local_agents;
 pub mod metrics;
+pub mod minutes;
 pub mod monitor;
 pub mod preflight;
 pub mod progress;

@@ -44,7 +44,8 @@ pub async fn check(plan: &RunPlan, nats: &Nats, monitor: &Monitor) -> Result<See
         .into_iter()
         .zip(found_streams)
         .map(|(name, found)| {
-            Ok((name.clone(), present_stream(&name, found.map_err(|words| no_answer(&words, monitor))?)?))
+            let found = found.map_err(|words| no_answer(&words, monitor))?;
+            Ok((name.clone(), present_stream(&name, found, described(plan))?))
         })
         .collect::<Result<_, String>>()?;
     let durables: Vec<(&DurableName, ConsumerInfo)> = durables
@@ -76,8 +77,19 @@ fn seen(setting: String, value: String) -> Applied {
     Applied { setting, value, source: "target".to_owned() }
 }
 
-fn present_stream(name: &str, found: Option<StreamInfo>) -> Result<StreamInfo, String> {
+/// Whether the streams are named by a description, and not those of a chat.
+fn described(plan: &RunPlan) -> bool {
+    matches!(plan.workload, Workload::Custom(_))
+}
+
+fn present_stream(name: &str, found: Option<StreamInfo>, described: bool) -> Result<StreamInfo, String> {
     found.ok_or_else(|| {
+        if described {
+            return format!(
+                "preflight: the target has no stream {name}: make it, correct `stream` in the description, \
+                 or pass --skip-preflight"
+            );
+        }
         format!(
             "preflight: the target has no stream {name}: check --site-id, and start the service \
              (with BOOTSTRAP_STREAMS=true it makes its streams), or pass --skip-preflight"
@@ -216,7 +228,7 @@ mod tests {
             "preflight: the stream MESSAGES_CANONICAL_x has no durable message-worker: start the service that owns it, \
              or name the durables to watch with --durable"
         );
-        let words = present_stream("MESSAGES_x", None).unwrap_err();
+        let words = present_stream("MESSAGES_x", None, false).unwrap_err();
         assert!(words.starts_with("preflight: the target has no stream MESSAGES_x: check --site-id"), "{words}");
         let words = no_answer("no answer", &Monitor::Jsz("http://127.0.0.1:1/jsz".into()));
         assert_eq!(words, "preflight: no answer; check --jsz-url, or pass --skip-preflight");

@@ -15,6 +15,7 @@ use super::identity::RunIdentity;
 use super::live::{Live, Now, Phase};
 use super::local_agents::LocalAgents;
 use super::metrics::MetricsPage;
+use super::minutes::MinuteLog;
 use super::monitor::Monitor;
 use super::preflight::{Seen, streams_entered};
 use super::progress::Progress;
@@ -23,7 +24,7 @@ use super::setup::{Dealt, Ready, set_up};
 use super::signals::Interrupt;
 use super::trial::{Held, TrialOrder, hold};
 use crate::core::answer::Ending;
-use crate::core::backlog::{READ_DEADLINE, StreamGrowth, read_interval};
+use crate::core::backlog::{READ_DEADLINE, StreamGrowth};
 use crate::core::budget::{Short, operations};
 use crate::core::intervals::not_excluded;
 use crate::core::measurement::StepMeasurement;
@@ -35,6 +36,7 @@ use crate::core::split::split;
 use crate::core::verdict::{Verdict, judge};
 use crate::exit::Failure;
 use crate::report::csv::CsvReport;
+use crate::report::soak::Soak;
 use crate::report::{Applied, RunReport, TrialReport, render, words};
 use crate::results::write::RunWriter;
 use crate::results::{FORMAT, Header, RunKind, SavedTrial};
@@ -110,6 +112,7 @@ fn report(
         ending,
         search: None,
         explain: plan.find.as_ref().is_some_and(|find| find.explain),
+        soak: (plan.goal == Goal::Soak).then(|| Soak { length: plan.phases.hold, minutes: Vec::new() }),
     }
 }
 
@@ -263,12 +266,15 @@ impl<'a> Run<'a> {
         self.deal_for(&shares).await?;
         let recovery = self.recover(next).await?;
         let measured = self.hold(next, &shares, &recovery, self.plan.phases).await?;
-        let Measured { step, reads, started_at, lost, .. } = measured;
+        let Measured { step, reads, started_at, lost, interrupted, .. } = measured;
         self.ramp.record(judge(&step, &self.plan.slo));
         let judged = self.ramp.trials().last().expect("a verdict was just recorded").clone();
         self.write_down(judged, step, reads, started_at, &recovery)?;
         if let Some(lost) = lost {
             return Err(lost.into());
+        }
+        if interrupted {
+            return Err(Stop::Interrupted);
         }
         if self.ramp.next_trial().is_some() {
             self.cool_down(next).await?;
@@ -331,10 +337,11 @@ impl<'a> Run<'a> {
         let streams = streams_entered(&self.plan.workload);
         let before = self.last_sequences(&streams).await;
         let durables = self.plan.target.durables.clone();
-        let watch = BacklogWatch::start(self.monitor.clone(), durables, read_interval(phases.hold));
+        let watch = BacklogWatch::start(self.monitor.clone(), durables, phases.hold);
         let order = TrialOrder { plan: self.plan, next, shares, phases, search: self.search.as_ref() };
-        let Held { merge, started_at, hold_start_ns, lost, stopped, released } =
-            hold(&mut self.fleet, &order, &watch, &mut self.progress, &self.interrupt).await?;
+        let mut minutes = MinuteLog::new(self.csv.as_mut(), self.saved.as_mut());
+        let Held { merge, started_at, hold_start_ns, lost, stopped, interrupted, released } =
+            hold(&mut self.fleet, &order, &watch, &mut self.progress, &self.interrupt, &mut minutes).await?;
         if let Some(budget) = &mut self.dealt.budget {
             let planned: Vec<u64> = planned(shares, phases).collect();
             match stopped {
@@ -351,7 +358,8 @@ impl<'a> Run<'a> {
             streams: streams.into_iter().zip(before).zip(after).filter_map(growth).collect(),
         };
         let completed_per_second = merge.completed_per_second();
-        Ok(Measured { step: merge.finish(&reads), reads, started_at, lost, stopped, completed_per_second })
+        let step = merge.finish(&reads);
+        Ok(Measured { step, reads, started_at, lost, stopped, interrupted, completed_per_second })
     }
 
     /// The number of each stream's newest message; `None` where it cannot be read, which only costs a note.
@@ -432,6 +440,8 @@ struct Measured {
     lost: Option<FleetError>,
     /// What it had shown when it was stopped early on purpose.
     stopped: Option<Showing>,
+    /// By SIGINT or SIGTERM, in a soak.
+    interrupted: bool,
     completed_per_second: Option<f64>,
 }
 

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
-use plimsoll_common::plan::{AgentPlan, Target, Workload};
+use plimsoll_common::plan::{AgentPlan, Target};
 use plimsoll_common::units::Rate;
 
 use super::fleet::{Fleet, FleetDeal, FleetError};
@@ -19,11 +19,11 @@ use crate::core::budget::{Budget, Short, operations};
 use crate::core::compare::differences;
 use crate::core::split::split;
 use crate::exit::Failure;
-use crate::report::csv::CsvReport;
+use crate::report::csv::{CsvReport, Rows};
 use crate::report::{Applied, DealSummary};
 use crate::results::read::SavedRun;
 use crate::results::write::RunWriter;
-use crate::settings::{FleetChoice, Phases, Preflight, RunPlan};
+use crate::settings::{FleetChoice, Goal, Phases, Preflight, RunPlan};
 
 /// A run that another process began.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ pub async fn set_up(
     for (agent, words) in fleet.boxes() {
         seen.applied.push(Applied { setting: format!("agent {agent}"), value: words, source: "agent".to_owned() });
     }
-    let mut csv = csv.map(|file| start_csv(file, &plan.workload)).transpose()?;
+    let mut csv = csv.map(|file| start_csv(file, plan)).transpose()?;
     for trial in before.iter().flat_map(|before| &before.run.trials) {
         let row = csv.as_mut().map_or(Ok(()), |csv| csv.row(&trial.report));
         row.map_err(|error| Failure::Incomplete(format!("--csv: {error}")))?;
@@ -161,11 +161,13 @@ fn open_csv(path: &Path) -> Result<File, Failure> {
     })
 }
 
-fn start_csv(file: File, workload: &Workload) -> Result<CsvReport<File>, Failure> {
+fn start_csv(file: File, plan: &RunPlan) -> Result<CsvReport<File>, Failure> {
+    let workload = &plan.workload;
+    let rows = if plan.goal == Goal::Soak { Rows::Minutes } else { Rows::Trials };
     let started = file
         .set_len(0)
         .map_err(Into::into)
-        .and_then(|()| CsvReport::start(file, &workload.series(), workload.observations()));
+        .and_then(|()| CsvReport::start(file, rows, &workload.series(), workload.observations()));
     started.map_err(|error| Failure::Incomplete(format!("--csv: {error}")))
 }
 

@@ -12,6 +12,7 @@ use super::Stop;
 use super::backlog::BacklogWatch;
 use super::fleet::{Fleet, FleetError};
 use super::live::{Now, Phase};
+use super::minutes::MinuteLog;
 use super::progress::Progress;
 use super::session::AgentEvent;
 use super::signals::Interrupt;
@@ -20,7 +21,7 @@ use crate::core::merge::{AgentPart, TrialMerge, TrialPlan};
 use crate::core::ramp::NextTrial;
 use crate::core::search::outcome::Showing;
 use crate::core::search::{Search, measured};
-use crate::settings::{Phases, RunPlan};
+use crate::settings::{Goal, Phases, RunPlan};
 
 /// Between the order and the start: time for the order to arrive and for every agent to say that it is armed.
 const LEAD: Duration = Duration::from_millis(300);
@@ -63,18 +64,21 @@ pub struct Held {
     pub stopped: Option<Showing>,
     /// By agent index: operations that it released, warmup included; `None`: it did not say.
     pub released: Vec<Option<u64>>,
+    /// Somebody interrupted it after so much of a soak that it says something.
+    pub interrupted: bool,
 }
 
 /// Holds a trial.
 ///
 /// # Errors
-/// Somebody interrupted it, or it could not start. Every agent is silent then.
+/// Somebody interrupted it (but see [`Held::interrupted`]), or it could not start. Every agent is silent then.
 pub async fn hold(
     fleet: &mut Fleet,
     order: &TrialOrder<'_>,
     watch: &BacklogWatch,
     progress: &mut Progress,
     interrupt: &Interrupt,
+    minutes: &mut MinuteLog<'_>,
 ) -> Result<Held, Stop> {
     let clocks = fleet.clocks(order.plan.lease_timeout).await?;
     let slowest = clocks.iter().map(|clock| clock.error * 2).max().unwrap_or_default();
@@ -87,11 +91,29 @@ pub async fn hold(
         return Err(error.into());
     }
     let released = vec![None; fleet.len()];
-    let mut under_way = UnderWay { order, start_ns, merge, released, lost: None, stopped: None };
-    let ended = under_way.follow(fleet, watch, progress, interrupt).await;
-    let UnderWay { merge, lost, stopped, released, .. } = under_way;
-    ended?;
-    Ok(Held { merge, started_at, hold_start_ns: start_ns + nanos(order.phases.warmup), lost, stopped, released })
+    let hold_start = HoldStart { at: started_at + order.phases.warmup, told: false };
+    let mut under_way = UnderWay { order, start_ns, hold_start, merge, released, lost: None, stopped: None };
+    let ended = under_way.follow(fleet, watch, progress, interrupt, minutes).await;
+    let UnderWay { mut merge, lost, stopped, hold_start, released, .. } = under_way;
+    let of_soak = order.plan.goal == Goal::Soak && !merge.reported().is_zero();
+    let interrupted = of_soak && ended == Err(Stop::Interrupted);
+    if !interrupted {
+        ended?;
+    }
+    if of_soak && (interrupted || lost.is_some()) {
+        merge.cut();
+    }
+    let last = merge.take_last_minutes();
+    minutes.write(last, hold_start.at, &watch.newest(), progress).map_err(Stop::Failed)?;
+    Ok(Held {
+        merge,
+        started_at,
+        hold_start_ns: start_ns + nanos(order.phases.warmup),
+        lost,
+        stopped,
+        interrupted,
+        released,
+    })
 }
 
 fn nanos(length: Duration) -> u64 {
@@ -112,6 +134,7 @@ fn trial_plan(fleet: &Fleet, order: &TrialOrder, clocks: &[ClockOffset], start_b
         start_boottime_ns,
         limits: order.plan.slo.limits(),
         observations: order.plan.workload.observations().iter().map(|observed| observed.name.to_owned()).collect(),
+        minutes: (order.plan.goal == Goal::Soak).then_some(order.plan.request_timeout),
         agents: order.shares.iter().zip(clocks).enumerate().map(part).collect(),
     }
 }
@@ -148,11 +171,18 @@ async fn arm(
 struct UnderWay<'a> {
     order: &'a TrialOrder<'a>,
     start_ns: u64,
+    hold_start: HoldStart,
     merge: TrialMerge,
     /// By agent index, once its totals came.
     released: Vec<Option<u64>>,
     lost: Option<FleetError>,
     stopped: Option<Showing>,
+}
+
+/// When the hold starts, and whether those who write minutes know what backlogs were then.
+struct HoldStart {
+    at: SystemTime,
+    told: bool,
 }
 
 impl UnderWay<'_> {
@@ -163,6 +193,7 @@ impl UnderWay<'_> {
         watch: &BacklogWatch,
         progress: &mut Progress,
         interrupt: &Interrupt,
+        minutes: &mut MinuteLog<'_>,
     ) -> Result<(), Stop> {
         let Phases { warmup, hold, .. } = self.order.phases;
         let left = Duration::from_nanos(self.start_ns.saturating_sub(boottime_ns()));
@@ -179,6 +210,10 @@ impl UnderWay<'_> {
                 (agent, event) = fleet.next_event() => {
                     let whole_before = self.lost.is_none();
                     self.take(fleet, agent, event);
+                    if let Err(words) = self.tell_minutes(minutes, watch, progress) {
+                        self.stop_all(fleet).await;
+                        return Err(Stop::Failed(words));
+                    }
                     let just_lost = whole_before && self.lost.is_some();
                     if just_lost || (self.stopped.is_none() && self.need_not_go_on(watch)) {
                         fleet.stop(self.order.next.trial);
@@ -193,6 +228,21 @@ impl UnderWay<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Writes the minutes that are over by now.
+    fn tell_minutes(
+        &mut self,
+        minutes: &mut MinuteLog<'_>,
+        watch: &BacklogWatch,
+        progress: &Progress,
+    ) -> Result<(), String> {
+        if !self.hold_start.told && !self.merge.reported().is_zero() {
+            self.hold_start.told = true;
+            minutes.begin(watch.newest());
+        }
+        let ended = self.merge.take_minutes();
+        if ended.is_empty() { Ok(()) } else { minutes.write(ended, self.hold_start.at, &watch.newest(), progress) }
     }
 
     /// Whether the outcome is clear by now; what shows it is kept.

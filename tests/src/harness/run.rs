@@ -5,6 +5,7 @@ use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -114,6 +115,15 @@ impl Run {
     /// Against this server with this preset: 2 s of warmup, 6 s of hold, limits of 400 and 800 ms. The fleet is the
     /// program's own until one is named.
     pub fn new(nats_url: &str, preset: &str) -> Self {
+        Self::of(nats_url).flag("--preset", preset)
+    }
+
+    /// The same of what a file describes.
+    pub fn custom(nats_url: &str, scenario: &Path) -> Self {
+        Self::of(nats_url).flag("--workload", "custom").flag("--scenario", scenario.display())
+    }
+
+    fn of(nats_url: &str) -> Self {
         let run = Self {
             arguments: vec!["max-rps".into()],
             steps: 5,
@@ -123,7 +133,6 @@ impl Run {
             trials: 3,
         };
         run.flag("--nats-url", nats_url)
-            .flag("--preset", preset)
             .flag("--request-timeout", "3s")
             .flag("--slo-p95", "400ms")
             .flag("--slo-p99", "800ms")

@@ -1,9 +1,10 @@
 //! Signals to the processes of a test. A process that is to stand still does so when the call returns.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fs, thread};
 
 use anyhow::{Context as _, ensure};
+use tokio::time::Instant;
 
 /// What the system may take to stop every thread of a process, or to let it go on.
 const TAKES_EFFECT: Duration = Duration::from_secs(10);

@@ -15,6 +15,7 @@ mod ids;
 mod jetstream;
 pub mod null;
 mod reads;
+pub mod responder;
 mod rooms;
 pub mod service;
 mod stage;

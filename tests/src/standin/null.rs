@@ -33,7 +33,12 @@ pub enum NullAnswers {
     Reply,
     /// It also broadcasts: to the channel's subject, or as the sender's own copy of a direct message.
     ReplyAndBroadcast,
+    /// No gatekeeper: what comes on [`ECHO`] goes back as it is, to where its sender awaits it.
+    Echo,
 }
+
+/// The subject of an echo.
+pub const ECHO: &str = "svc.echo";
 
 impl NullGatekeeper {
     /// Subscribes to all sends of the site and returns when the server has confirmed it.
@@ -47,7 +52,7 @@ impl NullGatekeeper {
         let mut socket = TcpStream::connect((address.host(), address.port()))
             .with_context(|| format!("connecting to {nats_url}"))?;
         socket.set_nodelay(true)?;
-        socket.write_all(&hello(&address, site))?;
+        socket.write_all(&hello(&address, site, answers))?;
         let mut session = Session::new(answers);
         let answered = Arc::clone(&session.answered);
         let mut inbound = Inbound::default();
@@ -99,7 +104,7 @@ impl Drop for NullGatekeeper {
     }
 }
 
-fn hello(address: &async_nats::ServerAddr, site: &str) -> Vec<u8> {
+fn hello(address: &async_nats::ServerAddr, site: &str, answers: NullAnswers) -> Vec<u8> {
     let mut connect = serde_json::json!({
         "verbose": false, "pedantic": false, "headers": true, "lang": "rust", "version": env!("CARGO_PKG_VERSION"),
         "name": "plimsoll-standin/null",
@@ -108,7 +113,7 @@ fn hello(address: &async_nats::ServerAddr, site: &str) -> Vec<u8> {
         connect["user"] = user.into();
         connect["pass"] = address.password().unwrap_or_default().into();
     }
-    let sends = subjects::send_wildcard(site);
+    let sends = if answers == NullAnswers::Echo { ECHO.to_owned() } else { subjects::send_wildcard(site) };
     format!("CONNECT {connect}\r\nSUB {sends} 1\r\nPING\r\n").into_bytes()
 }
 
@@ -179,7 +184,7 @@ impl Session {
                     if input.len() < body + size + 2 {
                         return Ok(at);
                     }
-                    self.answer(subject, payload);
+                    self.take_message(subject, reply_of(rest, 4), payload);
                     body + size + 2
                 }
                 [b'H', b'M', b'S', b'G', b' ', rest @ ..] => {
@@ -190,7 +195,7 @@ impl Session {
                     if input.len() < body + size + 2 {
                         return Ok(at);
                     }
-                    self.answer(subject, payload);
+                    self.take_message(subject, reply_of(rest, 5), payload);
                     body + size + 2
                 }
                 b"PING" => {
@@ -208,6 +213,17 @@ impl Session {
         }
         ensure!(input.len() - at <= MAX_LINE || input[at..].starts_with(b"MSG"), "a line of nats-server has no end");
         Ok(at)
+    }
+
+    fn take_message(&mut self, subject: &[u8], reply: Option<&[u8]>, payload: &[u8]) {
+        match (self.answers, reply) {
+            (NullAnswers::Echo, Some(reply)) => {
+                self.answered.add(1);
+                self.publish(&[reply], &[payload]);
+            }
+            (NullAnswers::Echo, None) => {}
+            (NullAnswers::Reply | NullAnswers::ReplyAndBroadcast, _) => self.answer(subject, payload),
+        }
     }
 
     /// A send without an account or a request id cannot be answered, as with the real gatekeeper.
@@ -280,6 +296,13 @@ fn message_line(rest: &[u8]) -> Option<(&[u8], usize)> {
     let subject = &rest[..memchr(b' ', rest)?];
     let size = &rest[memchr::memrchr(b' ', rest)? + 1..];
     Some((subject, number(size)?))
+}
+
+/// Where the answer goes: the third word of a line that has `words` with it.
+fn reply_of(rest: &[u8], words: usize) -> Option<&[u8]> {
+    let mut all = rest.split(|&byte| byte == b' ');
+    let reply = all.nth(2)?;
+    (all.count() + 3 == words).then_some(reply)
 }
 
 /// Size of the headers: the last word but one.
@@ -358,6 +381,16 @@ mod tests {
         assert_eq!(lines[4], "PONG");
     }
 
+    #[test]
+    fn an_echo_goes_to_whoever_awaits_it_as_it_came() {
+        let mut session = Session::new(NullAnswers::Echo);
+        let input = b"MSG svc.echo 1 _INBOX.a.1 2\r\nhi\r\nMSG svc.echo 1 2\r\nno\r\n\
+                      HMSG svc.echo 1 _INBOX.a.2 12 14\r\nNATS/1.0\r\n\r\nho\r\n";
+        assert_eq!(session.take(input).unwrap(), input.len());
+        assert_eq!(String::from_utf8(session.out).unwrap(), "PUB _INBOX.a.1 2\r\nhi\r\nPUB _INBOX.a.2 2\r\nho\r\n");
+        assert_eq!(session.answered.get(), 2);
+    }
+
     proptest! {
         #[test]
         fn where_a_read_ends_changes_nothing(cuts in prop::collection::vec(1_usize..60, 1..20)) {
@@ -380,6 +413,7 @@ mod tests {
         fn garbage_never_panics(bytes: Vec<u8>, payload in "MSG [a-z. 0-9]{0,30}\r\n.{0,20}") {
             let _ = Session::new(NullAnswers::Reply).take(&bytes);
             let _ = Session::new(NullAnswers::ReplyAndBroadcast).take(payload.as_bytes());
+            let _ = Session::new(NullAnswers::Echo).take(payload.as_bytes());
         }
     }
 }

@@ -264,6 +264,32 @@ fn a_stall_of_one_second_in_ten_is_paid_for_in_the_percentiles() {
     assert!((895..=905).contains(&quantile_ms(0.99)), "{}", quantile_ms(0.99));
 }
 
+#[test]
+fn each_kind_expires_by_its_own_timeout_and_never_later_than_all() {
+    let mut ledger = ledger();
+    let short = Kind::replied(&[E1], E1).within(Some(S));
+    ledger.terms.kinds = vec![short, Kind::replied(&[E2], E2), Kind::sent(&[E1, E2], E1).within(Some(99 * S))];
+    let mut ledger = Ledger::new(ledger.terms, ledger.window, 5, 100_000, 100);
+    let mut of_kind = |kind: u8, at: u64| {
+        let Release::Released(sequence) = ledger.due(at, at, || Choice { kind, ..Choice::default() }) else { panic!() };
+        ledger.sent(sequence, || at + MS);
+    };
+    (0..3).for_each(|kind| of_kind(kind, HOLD));
+    of_kind(0, HOLD + S);
+    ledger.age(HOLD + S);
+    let totals = |ledger: &mut Ledger| {
+        ledger.close_block(ledger.recorder.closed_blocks(), Stall::Bounded(0));
+        let totals = ledger.recorder().totals();
+        (totals.counters.failed.timeout, totals.counters.lost, totals.series.iter().map(|s| s.n).collect::<Vec<_>>())
+    };
+    // The publish had its sample when it was sent.
+    assert_eq!((totals(&mut ledger), ledger.open()), ((1, 0, vec![2, 0]), 3));
+    ledger.age(HOLD + 2 * S);
+    assert_eq!((totals(&mut ledger), ledger.open()), ((2, 0, vec![3, 0]), 2));
+    ledger.age(HOLD + TIMEOUT);
+    assert_eq!((totals(&mut ledger), ledger.open()), ((3, 1, vec![3, 2]), 0));
+}
+
 fn ledger_without_cap() -> Ledger {
     let mut ledger = ledger();
     ledger.max_in_flight = u64::MAX;

@@ -15,9 +15,16 @@ use crate::core::measurement::{HealthDigest, Lateness, MOST_BATCHES, MeanMax};
 pub(super) struct Window {
     warmup_us: u64,
     hold_us: u64,
+    /// Blocks that are kept as one.
+    per_kept: u32,
+    /// Kept blocks that make a batch.
+    per_batch: u32,
     /// A stall of more than a tenth of it voids its block; `None`: nothing is gated.
     tightest_limit_us: Option<u64>,
 }
+
+/// An hour of blocks: what is kept of a longer hold does not grow with it.
+const MOST_BLOCKS: u32 = 7200;
 
 const BLOCK_US: u64 = BLOCK.as_micros() as u64;
 
@@ -25,7 +32,31 @@ impl Window {
     pub(super) fn new(plan: &TrialPlan) -> Self {
         let micros = |length: Duration| u64::try_from(length.as_micros()).unwrap_or(u64::MAX / 4);
         let tightest = plan.limits.iter().filter_map(|limits| limits.limits_us.first()).min();
-        Self { warmup_us: micros(plan.warmup), hold_us: micros(plan.hold), tightest_limit_us: tightest.copied() }
+        let hold_us = micros(plan.hold);
+        let blocks = u32::try_from(hold_us.div_ceil(BLOCK_US)).unwrap_or(u32::MAX);
+        let per_kept = blocks.div_ceil(MOST_BLOCKS).max(1);
+        let per_batch = blocks.div_ceil(per_kept).div_ceil(MOST_BATCHES).max(1);
+        Self { warmup_us: micros(plan.warmup), hold_us, per_kept, per_batch, tightest_limit_us: tightest.copied() }
+    }
+
+    /// The same for a hold that ended after so much.
+    pub(super) fn cut(self, hold: Duration) -> Self {
+        Self { hold_us: u64::try_from(hold.as_micros()).unwrap_or(u64::MAX).min(self.hold_us), ..self }
+    }
+
+    /// Blocks that are kept as one: beyond an hour a record of every half second would be larger than what it tells.
+    pub(super) fn blocks_per_kept(&self) -> u32 {
+        self.per_kept
+    }
+
+    /// Where a block is kept.
+    pub(super) fn kept(&self, block: u32) -> usize {
+        (block / self.per_kept) as usize
+    }
+
+    /// How many are kept.
+    pub(super) fn kept_blocks(&self) -> u32 {
+        self.blocks().div_ceil(self.per_kept)
     }
 
     /// Blocks of the hold, the last of which may be short.
@@ -46,20 +77,24 @@ impl Window {
         u32::try_from(first).unwrap_or(u32::MAX).min(behind as u32)..behind as u32
     }
 
-    /// Consecutive blocks that make a batch; the last may have fewer.
-    pub(super) fn blocks_per_batch(&self) -> u32 {
-        self.blocks().div_ceil(MOST_BATCHES).max(1)
+    /// Consecutive kept blocks that make a batch; the last may have fewer.
+    pub(super) fn kept_per_batch(&self) -> u32 {
+        self.per_batch
     }
 
     pub(super) fn batches(&self) -> usize {
-        self.blocks().div_ceil(self.blocks_per_batch()) as usize
+        self.kept_blocks().div_ceil(self.per_batch) as usize
     }
 
     /// The batch of what ended in a block of wall time: of the hold's block that it begins in, the drain with the last.
     pub(super) fn batch_of(&self, number: u32) -> usize {
+        self.kept(self.hold_block_of(number)) / self.per_batch as usize
+    }
+
+    /// The hold's block that a block of wall time begins in: in the warmup the first, in the drain the last.
+    pub(super) fn hold_block_of(&self, number: u32) -> u32 {
         let since = (u64::from(number) * BLOCK_US).saturating_sub(self.warmup_us) / BLOCK_US;
-        let batch = since / u64::from(self.blocks_per_batch());
-        usize::try_from(batch).unwrap_or(usize::MAX).min(self.batches().saturating_sub(1))
+        u32::try_from(since).unwrap_or(u32::MAX).min(self.blocks().saturating_sub(1))
     }
 
     /// Whether a block of wall time lies behind the warmup: in hold or drain.
@@ -188,6 +223,7 @@ mod tests {
             start_boottime_ns: 0,
             limits: vec![SeriesLimits { series: "E1".into(), limits_us: vec![100_000, 250_000] }],
             observations: vec![],
+            minutes: None,
             agents: vec![],
         })
     }
@@ -220,6 +256,23 @@ mod tests {
         ] {
             let got = window(warmup_ms, hold_ms).hold_blocks(number);
             assert!(got == blocks || (got.is_empty() && blocks.is_empty()), "{warmup_ms} {hold_ms} {number}: {got:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_does_not_grow_beyond_an_hour_and_every_block_has_its_place() {
+        for (hold_s, per_kept, kept, batches) in
+            [(1, 1, 2, 2), (120, 1, 240, 240), (3600, 1, 7200, 240), (86_400, 24, 7200, 240), (604_800, 168, 7200, 240)]
+        {
+            let window = window(0, hold_s * 1000);
+            assert_eq!(
+                (window.blocks_per_kept(), window.kept_blocks(), window.batches()),
+                (per_kept, kept, batches),
+                "{hold_s}"
+            );
+            let last = window.blocks() - 1;
+            assert_eq!((window.kept(last) + 1, window.batch_of(last) + 1), (kept as usize, batches), "{hold_s}");
+            assert_eq!(window.batch_of(last + 9), window.batch_of(last), "{hold_s}");
         }
     }
 

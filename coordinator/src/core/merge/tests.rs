@@ -22,6 +22,7 @@ fn plan(operations: &[usize]) -> TrialPlan {
         start_boottime_ns: 5_000,
         limits: vec![SeriesLimits { series: "E1".into(), limits_us: LIMITS_US.to_vec() }],
         observations: vec!["rows".into()],
+        minutes: None,
         agents: agents.collect(),
     }
 }

@@ -1,0 +1,210 @@
+//! Services that a file describes: the examples run as they stand, a capacity that is set is found, nothing flatters, and what is
+//! missing or badly described is said before any load.
+
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
+use plimsoll_tests::harness::run::{Outcome, Run, Verdict};
+use plimsoll_tests::standin::responder::{Answers, Responder, make_bucket, make_stream};
+
+fn every(n: u64) -> Option<NonZeroU64> {
+    NonZeroU64::new(n)
+}
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples").join(name)
+}
+
+fn run(server: &NatsServer, scenario: &Path) -> Run {
+    let run = Run::custom(&server.url(), scenario).steps(&[300.0]);
+    run.warmup(Duration::from_millis(500)).hold(Duration::from_secs(3))
+}
+
+/// A description in a file of its own.
+fn described(text: &str) -> anyhow::Result<tempfile::NamedTempFile> {
+    let file = tempfile::Builder::new().suffix(".toml").tempfile()?;
+    std::fs::write(file.path(), text)?;
+    Ok(file)
+}
+
+async fn finish(run: Run) -> anyhow::Result<Outcome> {
+    tokio::task::spawn_blocking(move || run.finish()).await?
+}
+
+#[tokio::test]
+async fn every_example_runs_as_it_stands_and_fills_its_series() -> anyhow::Result<()> {
+    let _exclusive = Exclusive::acquire()?;
+    let server = NatsServer::start(NatsOptions::default())?;
+    let url = server.url();
+    let _services = [
+        Responder::echo(&url, "svc.echo", Answers::default()).await?,
+        Responder::work_queue(&url, None).await?,
+        Responder::relay(&url, "readings", "feed", None).await?,
+    ];
+    make_bucket(&url, "prices", 100).await?;
+    make_stream(&url, "ORDERS", "orders.>").await?;
+    let mut seen = 0;
+    for (file, series) in [
+        ("echo.toml", &[("echo", 1.0)][..]),
+        ("work-queue.toml", &[("job", 1.0), ("job.delivery", 1.0)]),
+        ("key-value.toml", &[("get", 0.8), ("put", 0.2)]),
+        (
+            "event-feed.toml",
+            &[("reading", 0.75), ("reading.delivery", 0.75), ("order", 0.25), ("order.delivery", 0.25)],
+        ),
+    ] {
+        let outcome = finish(run(&server, &example(file)).local(2)).await?;
+        let trial = outcome.trial_at(300.0)?;
+        assert_eq!(
+            (trial.verdict, trial.completed, outcome.code()),
+            (Verdict::Pass, trial.attempted, Some(0)),
+            "{outcome}"
+        );
+        assert_eq!((trial.foreign, trial.duplicate), (0, 0), "{outcome}");
+        for (name, part) in series {
+            let n = trial.number(&format!("{name}_n")).unwrap_or_default();
+            assert!((n / trial.attempted as f64 - part).abs() < 0.1, "{name}: {outcome}");
+        }
+        seen += 1;
+    }
+    assert_eq!(std::fs::read_dir(example(""))?.count(), seen, "every example is run");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_capacity_of_a_responder_is_found() -> anyhow::Result<()> {
+    let _exclusive = Exclusive::acquire()?;
+    let server = NatsServer::start(NatsOptions::default())?;
+    let slow = Answers { capacity: Some(600.0), ..Answers::default() };
+    let _service = Responder::echo(&server.url(), "svc.echo", slow).await?;
+    let outcome = finish(run(&server, &example("echo.toml")).steps(&[300.0, 1200.0])).await?;
+    assert_eq!((outcome.max_rps(), outcome.code()), (Some(300.0), Some(0)), "{outcome}");
+    assert!(outcome.trial_at(1200.0)?.reasons.contains("echo p95"), "{outcome}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_capacity_of_a_queues_worker_is_found_by_its_backlog_and_its_deliveries() -> anyhow::Result<()> {
+    let _exclusive = Exclusive::acquire()?;
+    let server = NatsServer::start(NatsOptions::default())?;
+    let _worker = Responder::work_queue(&server.url(), Some(600.0)).await?;
+    let steps = run(&server, &example("work-queue.toml")).steps(&[300.0, 1200.0]);
+    let outcome = finish(steps.flag("--slo-pending-growth", 500)).await?;
+    assert_eq!((outcome.max_rps(), outcome.code()), (Some(300.0), Some(0)), "{outcome}");
+    let reasons = &outcome.trial_at(1200.0)?.reasons;
+    assert!(reasons.contains("job.delivery p95") && reasons.contains("worker pending +"), "{outcome}");
+    assert!(!reasons.contains("job p"), "the stream itself is fast: {outcome}");
+    Ok(())
+}
+
+/// Operations of equal weight, each against a responder of its own.
+const FAULTS: [&str; 6] = ["sound", "refused", "failed", "skipped", "strayed", "garbage"];
+
+#[tokio::test]
+async fn what_fails_is_no_sample_of_success_and_what_is_not_ours_changes_nothing() -> anyhow::Result<()> {
+    let _exclusive = Exclusive::acquire()?;
+    let server = NatsServer::start(NatsOptions::default())?;
+    let mut services = Vec::new();
+    for name in FAULTS {
+        let mut answers = Answers::default();
+        match name {
+            "refused" => answers.refuse_every = every(2),
+            "failed" => answers.fail_every = every(2),
+            "skipped" => answers.skip_every = every(2),
+            "strayed" => (answers.foreign_every, answers.duplicate_every) = (every(2), every(2)),
+            "garbage" => answers.garbage_every = every(2),
+            _ => {}
+        }
+        services.push(Responder::echo(&server.url(), &format!("svc.{name}"), answers).await?);
+    }
+    let operation = |name: &str| {
+        format!(
+            "[[operation]]\nname = \"{name}\"\nkind = \"request\"\nsubject = \"svc.{name}\"\ntimeout = \"1s\"\n\
+             payload = '{{\"id\":\"{{{{uuid}}}}\"}}'\nsuccess = {{ pointer = \"/error\", exists = false }}\n"
+        )
+    };
+    let file = described(&FAULTS.map(operation).concat())?;
+    let outcome = finish(run(&server, file.path()).steps(&[600.0])).await?;
+    let trial = outcome.trial_at(600.0)?;
+    assert_eq!(trial.verdict, Verdict::Trip, "{outcome}");
+    let n = |name: &str| trial.number(&format!("{name}_n")).unwrap_or_default();
+    // Every second one of each: 1,800 operations over six kinds, half of four of them fail.
+    let half = |count: u64, of: f64| (count as f64 - of).abs() < of * 0.2;
+    assert!(half(trial.failed_refused, n("refused") + n("failed")), "{outcome}");
+    assert!(half(trial.failed_bad_reply, n("garbage")), "{outcome}");
+    // What never came is a sample, at its own timeout.
+    assert!(half(trial.failed_timeout, n("skipped") / 2.0), "{outcome}");
+    let slowest = trial.number("skipped_max_ms").unwrap_or_default();
+    assert!((1_000.0..2_500.0).contains(&slowest), "{outcome}");
+    assert!(n("sound") > 200.0 && (n("sound") / n("strayed") - 1.0).abs() < 0.3, "{outcome}");
+    assert!(trial.foreign > 100 && trial.duplicate > 100, "{outcome}");
+    assert_eq!(
+        trial.completed + trial.failed_refused + trial.failed_bad_reply + trial.failed_timeout,
+        trial.attempted,
+        "{outcome}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_target_lacks_is_said_before_any_load() -> anyhow::Result<()> {
+    let _exclusive = Exclusive::acquire()?;
+    let server = NatsServer::start(NatsOptions::default())?;
+    let absent = |words: &'static str, scenario: PathBuf| {
+        let run = run(&server, &scenario);
+        async move {
+            let outcome = finish(run).await?;
+            assert!(outcome.trials.is_empty() && outcome.code() == Some(2), "{outcome}");
+            assert!(outcome.ended.stderr.contains(words), "expected '{words}': {outcome}");
+            anyhow::Ok(())
+        }
+    };
+    absent("nobody listens on 'svc.echo': start the service, or correct `subject`", example("echo.toml")).await?;
+    absent("preflight: the target has no stream JOBS: make it, correct `stream`", example("work-queue.toml")).await?;
+    make_stream(&server.url(), "JOBS", "other.>").await?;
+    absent("preflight: the stream JOBS has no durable worker", example("work-queue.toml")).await?;
+    let text = std::fs::read_to_string(example("work-queue.toml"))?.replace("durables = [\"JOBS/worker\"]", "");
+    let no_durable = described(&text)?;
+    absent("no stream takes it: correct `subject`", no_durable.path().to_owned()).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_responder_that_leaves_is_a_failure_of_its_own() -> anyhow::Result<()> {
+    let _exclusive = Exclusive::acquire()?;
+    let server = NatsServer::start(NatsOptions::default())?;
+    let service = Responder::echo(&server.url(), "svc.echo", Answers::default()).await?;
+    let running = run(&server, &example("echo.toml"));
+    let mut running = tokio::task::spawn_blocking(move || running.start()).await??;
+    let running = tokio::task::spawn_blocking(move || running.wait_for_hold().map(|()| running)).await??;
+    service.stop().await?;
+    let outcome = tokio::task::spawn_blocking(move || running.finish()).await??;
+    let trial = outcome.trial_at(300.0)?;
+    assert_eq!(trial.verdict, Verdict::Trip, "{outcome}");
+    assert!(trial.failed_no_responders > trial.attempted / 4, "{outcome}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_bad_file_is_one_error_with_its_line_and_what_fits() -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(example("echo.toml"))?.replace("{{text:50..500}}", "{{words:50}}");
+    let line = text.lines().position(|line| line.contains("words")).unwrap_or_default() + 1;
+    let file = described(&text)?;
+    let nobody = || Run::custom("nats://127.0.0.1:1", file.path());
+    let outcome = finish(nobody()).await?;
+    let path = file.path().display();
+    let words = format!(
+        "error: --scenario: {path}: line {line}: payload: unknown placeholder '{{{{words:50}}}}': takes {{{{sequence}}}}, "
+    );
+    assert!(outcome.code() == Some(2) && outcome.ended.stderr.starts_with(&words), "{outcome}");
+    let slow = std::fs::read_to_string(example("echo.toml"))? + "timeout = \"9s\"\n";
+    std::fs::write(file.path(), slow)?;
+    let outcome = finish(nobody()).await?;
+    assert!(outcome.ended.stderr.contains("the operation 'echo' has a timeout of 9s"), "{outcome}");
+    let absent = finish(Run::custom("nats://127.0.0.1:1", Path::new("/nowhere.toml"))).await?;
+    assert!(absent.ended.stderr.contains("--scenario: got '/nowhere.toml', takes the path of a text file"), "{absent}");
+    Ok(())
+}
