@@ -17,6 +17,9 @@ pub struct Piece {
     pub room: u32,
     /// The part of the room's weight: all of it where the room has one owner.
     pub weight: f64,
+    /// Where in the room's weight that part begins: 0 where the room has one owner. The pieces of a room neither overlap nor
+    /// leave a gap.
+    pub start: f64,
     /// The member that lives with the owner for this room's sake.
     pub anchor: u32,
 }
@@ -80,7 +83,7 @@ pub enum DealError {
 /// # Errors
 /// When there are not enough rooms and members for every owner to have a sender of its own.
 pub fn deal_to_agents(members: &[&[u32]], weights: &[f64], users: u32, shares: &[u64]) -> Result<Deal, DealError> {
-    let whole: Vec<WeightedRoom> = (0..).zip(weights).map(|(room, &weight)| WeightedRoom { room, weight }).collect();
+    let whole: Vec<WeightedRoom> = (0..).zip(weights).map(|(room, &weight)| WeightedRoom { room, weight, start: 0.0 }).collect();
     let mut parts = deal_whole(&whole, shares);
     if deviation_of_owners(&parts, shares) > WHOLE_ROOM_TOLERANCE {
         parts = cut(&whole, shares);
@@ -98,8 +101,8 @@ pub fn deal_to_agents(members: &[&[u32]], weights: &[f64], users: u32, shares: &
 /// Deals one agent's hand on to its workers: whole pieces, as evenly as they go; the anchors are those of the pieces, and
 /// only users whose home the agent is take part. A worker may go without.
 pub fn deal_to_workers(hand: &Hand, members: &[&[u32]], users: u32, workers: usize) -> Vec<Hand> {
-    let pieces: Vec<WeightedRoom> =
-        (0..).zip(&hand.pieces).map(|(room, piece)| WeightedRoom { room, weight: piece.weight }).collect();
+    let piece = |(room, piece): (u32, &Piece)| WeightedRoom { room, weight: piece.weight, start: piece.start };
+    let pieces: Vec<WeightedRoom> = (0..).zip(&hand.pieces).map(piece).collect();
     let parts = deal_whole(&pieces, &vec![1; workers]);
     // The pieces' indices stand in for rooms while they are dealt; here they become rooms again.
     let anchors: Vec<Vec<u32>> =
@@ -123,6 +126,8 @@ pub fn deal_to_workers(hand: &Hand, members: &[&[u32]], users: u32, workers: usi
 struct WeightedRoom {
     room: u32,
     weight: f64,
+    /// Of the weight, within that of the whole room.
+    start: f64,
 }
 
 /// Heaviest room first, each to the owner that lacks most of its share (longest processing time first).
@@ -174,10 +179,10 @@ fn cut(rooms: &[WeightedRoom], shares: &[u64]) -> Vec<Vec<WeightedRoom>> {
                 break;
             }
             let taken = if room.weight - wanted <= room.weight * SLIVER { room.weight } else { wanted };
-            parts[owner].push(WeightedRoom { room: room.room, weight: taken });
+            parts[owner].push(WeightedRoom { weight: taken, ..room });
             wanted -= taken;
             current = if taken < room.weight {
-                Some(WeightedRoom { weight: room.weight - taken, ..room })
+                Some(WeightedRoom { weight: room.weight - taken, start: room.start + taken, ..room })
             } else {
                 left.next()
             };
@@ -280,7 +285,11 @@ fn with_senders(parts: Vec<Vec<WeightedRoom>>, anchors: Vec<Vec<u32>>, members: 
             .map(|piece| members[piece.room as usize].iter().copied().filter(lives_here).collect())
             .collect();
         let pieces = part.into_iter().zip(anchors);
-        let pieces = pieces.map(|(dealt, anchor)| Piece { room: dealt.room, weight: dealt.weight, anchor }).collect();
+        let piece = |(dealt, anchor): (WeightedRoom, u32)| {
+            let WeightedRoom { room, weight, start } = dealt;
+            Piece { room, weight, start, anchor }
+        };
+        let pieces = pieces.map(piece).collect();
         hands.push(Hand { pieces, senders });
     }
     hands
@@ -377,6 +386,14 @@ mod tests {
         check(&fixtures, &deal.hands, 10.0);
         assert!(deal.largest_deviation < 1e-9);
         assert!(deal.hands.iter().any(|hand| hand.pieces.iter().any(|piece| piece.weight < 2.0)));
+        for room in 0..5 {
+            let pieces = deal.hands.iter().flat_map(|hand| &hand.pieces).filter(|piece| piece.room == room);
+            let mut pieces: Vec<(f64, f64)> = pieces.map(|piece| (piece.start, piece.start + piece.weight)).collect();
+            pieces.sort_by(|a, b| a.0.total_cmp(&b.0));
+            assert_eq!(pieces[0].0, 0.0);
+            assert!(pieces.windows(2).all(|pair| pair[0].1 == pair[1].0), "{pieces:?}");
+            assert!((pieces.last().unwrap().1 - 2.0).abs() < 1e-9);
+        }
     }
 
     #[test]

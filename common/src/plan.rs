@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::units::Rate;
 pub use crate::workload::{
-    HistoryWorkload, Inject, InjectError, MessagesWorkload, ReadReceiptWorkload, RoomReadWorkload, ThreadWorkload,
-    Workload,
+    HistoryWorkload, Inject, InjectError, MembersWorkload, MessagesWorkload, ReadReceiptWorkload, RoomReadWorkload,
+    ThreadWorkload, Workload,
 };
 
 /// The grain of snapshots, statistics and box health: half a second of intended time.

@@ -103,7 +103,7 @@ struct Prepared {
 enum Awaited {
     Nothing,
     Connections { left: usize },
-    Deal { left: usize, answer: v1::Dealt },
+    Deal { left: usize, answer: v1::Dealt, budgets: Vec<Option<u64>> },
 }
 
 impl Session {
@@ -262,7 +262,8 @@ impl Session {
             Err(words) => return self.refuse(v1::RefusedKind::Fixtures, words),
         };
         fleet.parts = parts;
-        fleet.awaited = Awaited::Deal { left: fleet.commands.len(), answer };
+        let budgets = vec![None; fleet.commands.len()];
+        fleet.awaited = Awaited::Deal { left: fleet.commands.len(), answer, budgets };
         let agents = shares.iter().filter(|&&share| share > 0).count();
         for (commands, part) in fleet.commands.iter().zip(&fleet.parts) {
             let _ = commands.send(WorkerCommand::Deal(part.clone(), agents));
@@ -318,7 +319,12 @@ impl Session {
                 self.refuse(kind_of(&refusal), refusal.to_string())
             }
             WorkerEvent::Connected(server) => self.on_ready(Some(server)),
-            WorkerEvent::Dealt => self.on_ready(None),
+            WorkerEvent::Dealt(budget) => {
+                if let Some(Prepared { awaited: Awaited::Deal { budgets, .. }, .. }) = &mut self.fleet {
+                    budgets[usize::from(worker)] = budget;
+                }
+                self.on_ready(None)
+            }
             WorkerEvent::Block(trial, block, health) => {
                 let Some(running) = self.running(trial) else { return Ok(()) };
                 running.block(worker, *block, health);
@@ -344,7 +350,11 @@ impl Session {
             return Ok(());
         }
         let message = match std::mem::replace(&mut fleet.awaited, Awaited::Nothing) {
-            Awaited::Deal { answer, .. } => agent_message::Message::Dealt(answer),
+            Awaited::Deal { answer, budgets, .. } => {
+                let budgets: Option<Vec<u64>> = budgets.into_iter().collect();
+                let operations_left = budgets.map(|budgets| Part::most(budgets.into_iter(), &fleet.parts));
+                agent_message::Message::Dealt(v1::Dealt { operations_left, ..answer })
+            }
             _ => agent_message::Message::Prepared(v1::Prepared { server: server.unwrap_or_default() }),
         };
         self.send(message)
@@ -394,6 +404,7 @@ impl Prepared {
             senders: hand.sender_count(),
             pairs: hand.pairs(),
             largest_deviation_ppm: (dealt.largest_deviation * 1e6).round() as u64,
+            operations_left: None,
         };
         Ok((Part::of_hands(deal_to_workers(hand, &members, fixtures.users, workers)), answer))
     }

@@ -96,8 +96,8 @@ pub struct WorkerOrder {
 pub enum WorkerEvent {
     /// Connected to the target, which says this of itself.
     Connected(String),
-    /// Every subscription is active at the server.
-    Dealt,
+    /// Every subscription is active at the server. How many operations can still be made, where they use something up.
+    Dealt(Option<u64>),
     /// What was asked cannot be done.
     Refused(WorkerRefusal),
     /// A wall block was closed.
@@ -345,7 +345,7 @@ impl<W: Workload> Worker<W> {
             match command {
                 WorkerCommand::Deal(part, agents) => {
                     let event = match self.deal(&part, agents).await {
-                        Ok(()) => WorkerEvent::Dealt,
+                        Ok(()) => WorkerEvent::Dealt(self.state.borrow().workload.as_ref().and_then(W::budget)),
                         Err(refusal) => WorkerEvent::Refused(refusal),
                     };
                     self.say(event);

@@ -3,6 +3,7 @@
 //! message means. Each is driven by a worker that is compiled for it, so nothing here is dispatched per operation.
 
 pub mod history;
+pub mod members;
 pub mod messages;
 pub mod read_receipt;
 pub mod replies;
@@ -46,6 +47,10 @@ macro_rules! for_workload {
             }
             plimsoll_common::plan::Workload::ReadReceipt($plan) => {
                 type $kind = $crate::workload::read_receipt::ReadReceipt;
+                $body
+            }
+            plimsoll_common::plan::Workload::Members($plan) => {
+                type $kind = $crate::workload::members::Members;
                 $body
             }
         }
@@ -140,6 +145,15 @@ impl Part {
         split_largest_remainder(total, &parts.iter().map(|part| part.weight).collect::<Vec<_>>())
     }
 
+    /// How many operations can be split over parts of which each worker can make no more than its budget. A step's are split
+    /// twice, for its warmup and its hold, and either may give a worker one for a fraction: hence the two.
+    pub fn most(budgets: impl Iterator<Item = u64>, parts: &[Self]) -> u64 {
+        let total: u128 = parts.iter().map(|part| u128::from(part.weight)).sum();
+        let busy = budgets.zip(parts).filter(|(_, part)| !part.is_idle());
+        let most = busy.map(|(budget, part)| u128::from(budget.saturating_sub(2)) * total / u128::from(part.weight));
+        most.min().and_then(|most| u64::try_from(most).ok()).unwrap_or_default()
+    }
+
     /// Whether its worker goes without.
     pub fn is_idle(&self) -> bool {
         self.weight == 0
@@ -232,10 +246,26 @@ mod tests {
 
     #[test]
     fn operations_are_split_by_what_each_worker_was_dealt() {
-        let hand = |weight| Hand { pieces: vec![Piece { room: 0, weight, anchor: 0 }], senders: vec![vec![0]] };
+        let hand = |weight| Hand { pieces: vec![Piece { room: 0, weight, start: 0.0, anchor: 0 }], senders: vec![vec![0]] };
         let parts = Part::of_hands(vec![hand(1.0), hand(3.0), Hand::default()]);
         assert_eq!(Part::split(10, &parts), [3, 7, 0]);
         assert_eq!(parts.iter().map(Part::is_idle).collect::<Vec<_>>(), [false, false, true]);
         assert_eq!(Part::split(7, &Part::equal(2)), [4, 3]);
+    }
+
+    #[test]
+    fn what_can_be_split_leaves_no_worker_short() {
+        let hand = |weight| Hand { pieces: vec![Piece { room: 0, weight, start: 0.0, anchor: 0 }], senders: vec![vec![0]] };
+        for (weights, budgets) in [(&[2.0, 3.0][..], &[100, 150][..]), (&[1.0, 1.0, 1.0], &[50, 49, 90]), (&[1.0], &[1])] {
+            let parts = Part::of_hands(weights.iter().map(|&weight| hand(weight)).chain([Hand::default()]).collect());
+            let most = Part::most(budgets.iter().copied().chain([0]), &parts);
+            for warmup in 0..=most {
+                let both = Part::split(warmup, &parts).into_iter().zip(Part::split(most - warmup, &parts));
+                assert!(both.zip(budgets).all(|((warmup, hold), &budget)| warmup + hold <= budget), "{most}");
+            }
+            let sum: u64 = budgets.iter().sum();
+            assert!(most <= sum);
+        }
+        assert_eq!(Part::most([100, 150].into_iter(), &Part::of_hands(vec![hand(2.0), hand(3.0)])), 245);
     }
 }

@@ -32,6 +32,8 @@ pub enum Family {
     Messages,
     /// `hroom-000002`
     History,
+    /// `mroom-000002`
+    Members,
 }
 
 impl Family {
@@ -39,6 +41,7 @@ impl Family {
         match self {
             Self::Messages => "room",
             Self::History => "hroom",
+            Self::Members => "mroom",
         }
     }
 }
@@ -49,7 +52,7 @@ pub struct Room {
     pub index: u32,
     pub kind: RoomKind,
     pub family: Family,
-    /// User indices, ascending, each once, at least two.
+    /// User indices, ascending, each once; at least two, but for the rooms of some members presets.
     pub members: Vec<u32>,
 }
 

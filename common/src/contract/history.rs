@@ -272,17 +272,18 @@ mod tests {
         let fixtures = HistoryPreset::Medium.fixtures(42, "s");
         let history = RoomHistory::new(HistoryPreset::Medium, 42, 1);
         let facts = format!(
-            "{} {:?} {} {} {} {}",
+            "{} {:?} {} {} {} {} {:?} {} {}",
             fixtures.rooms[1].id(),
             &fixtures.rooms[1].members[..3],
             history.age_ms(0),
             history.author(0),
             &history.content(7, None)[..8],
-            history.content(7, Some(1)).len(),
+            &history.content(7, Some(1))[..8],
+            &history.threads()[..3],
+            history.reply_age_ms(history.threads()[0], 2),
+            history.reply_author(history.threads()[0], 2),
         );
-        assert_eq!(facts.split(' ').next(), Some("hroom-000001"));
-        assert_eq!(fixtures, HistoryPreset::Medium.fixtures(42, "s"));
-        assert_ne!(history.content(7, None), history.content(7, Some(0)));
+        insta::assert_snapshot!(facts, @"hroom-000001 [49, 138, 205] 604703143 12 kvqDCafv zvzuozfx [4, 22, 26] 603616238 5");
     }
 
     #[test]

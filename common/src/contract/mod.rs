@@ -5,6 +5,7 @@
 pub mod fixtures;
 pub mod history;
 pub mod ids;
+pub mod members;
 pub mod payload;
 mod permutation;
 pub mod presets;

@@ -16,6 +16,7 @@ pub(super) enum Purpose {
     RoomKey = 4,
     HistoryMembers = 5,
     ThreadParents = 6,
+    MembersRoom = 7,
 }
 
 /// The random stream number `stream` of a purpose under a seed.

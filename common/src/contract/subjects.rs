@@ -8,6 +8,8 @@ pub const GATEKEEPER: &str = "message-gatekeeper";
 pub const MESSAGE_WORKER: &str = "message-worker";
 /// The durable that broadcasts messages.
 pub const BROADCAST_WORKER: &str = "broadcast-worker";
+/// The durable that carries out what was asked of rooms.
+pub const ROOM_WORKER: &str = "room-worker";
 /// The durable that notifies devices.
 pub const NOTIFICATION_WORKER: &str = "notification-worker";
 
@@ -79,6 +81,28 @@ pub const GET_THREAD: &str = "msg.thread";
 pub const MARK_READ: &str = "message.read";
 /// Asks who has read one's own message.
 pub const READ_RECEIPT: &str = "message.read-receipt";
+/// Adds members to a room.
+pub const ADD_MEMBERS: &str = "member.add";
+
+/// What happens to the membership of a room.
+pub fn member_event(room: &str) -> String {
+    format!("chat.room.{room}.event.member")
+}
+
+/// Where accepted requests to add members go.
+pub fn add_members_job(site: &str) -> String {
+    format!("chat.room.canonical.{site}.member.add")
+}
+
+/// The stream of what is to be done to rooms.
+pub fn rooms_stream(site: &str) -> String {
+    format!("ROOMS_{site}")
+}
+
+/// What the stream of what is to be done to rooms captures.
+pub fn rooms_stream_subjects(site: &str) -> Vec<String> {
+    vec![format!("chat.room.canonical.{site}.>")]
+}
 
 /// The account and the room of a request of this operation.
 pub fn parse_room_request<'a>(subject: &'a str, site: &str, operation: &str) -> Option<(&'a str, &'a str)> {
@@ -152,6 +176,9 @@ mod tests {
         assert_eq!(parse_room_request(&read, "s", READ_RECEIPT), None);
         assert_eq!(messages_stream_subjects("s"), ["chat.user.*.room.*.s.msg.>"]);
         assert_eq!(canonical_stream_subjects("s"), ["chat.msg.canonical.s.>"]);
+        assert_eq!((rooms_stream("s"), rooms_stream_subjects("s").concat()), ("ROOMS_s".into(), "chat.room.canonical.s.>".into()));
+        assert_eq!(add_members_job("s"), "chat.room.canonical.s.member.add");
+        assert_eq!(member_event("mroom-000001"), "chat.room.mroom-000001.event.member");
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 //! Coordinator and agents read the same entries, so a workload is an entry here and a file in the agent.
 
 mod history;
+mod members;
 mod messages;
 mod read_receipt;
 mod room_read;
@@ -11,6 +12,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use self::history::{BeforeMode, HistoryWorkload, Mix};
+pub use self::members::MembersWorkload;
 pub use self::messages::{Inject, InjectError, MessagesWorkload};
 pub use self::read_receipt::ReadReceiptWorkload;
 pub use self::room_read::RoomReadWorkload;
@@ -239,6 +241,12 @@ pub trait WorkloadPlan {
         Vec::new()
     }
 
+    /// What operations use up, so that a run can make only so many of them; `None`: nothing. Rooms are dealt once for such a
+    /// run, whose agents say how many operations they have left.
+    fn pool(&self) -> Option<Pool> {
+        None
+    }
+
     /// A room's part of the traffic, in any unit: its subscriptions, unless the workload draws rooms otherwise.
     fn room_weight(&self, room: &Room) -> f64 {
         room.weight() as f64
@@ -256,6 +264,17 @@ pub struct SeedProbe {
     pub payload: String,
     /// Where its answer comes.
     pub answer: String,
+}
+
+/// What operations use up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// Operations that it lasts for.
+    pub operations: u64,
+    /// What it is, for people.
+    pub words: String,
+    /// Settings with which it would last longer, and for how many operations; the shortest first.
+    pub larger: Vec<(String, u64)>,
 }
 
 /// Something that a workload observes beside latency: how often, what in sum, and the largest.
@@ -322,6 +341,8 @@ vocabulary! {
     RoomRead(RoomReadWorkload) = room_read::ENTRY,
     /// Who has read one's own messages.
     ReadReceipt(ReadReceiptWorkload) = read_receipt::ENTRY,
+    /// Users added to rooms.
+    Members(MembersWorkload) = members::ENTRY,
 }
 
 impl Workload {
@@ -398,6 +419,7 @@ mod tests {
             ("thread", vec![("preset", "small"), ("parents-per-room", "3"), ("site-id", "s1")]),
             ("room-read", vec![("preset", "small"), ("site-id", "s1")]),
             ("read-receipt", vec![("preset", "history-small"), ("site-id", "s1")]),
+            ("members", vec![("preset", "members-heavy"), ("users-per-add", "10"), ("site-id", "s1")]),
         ] {
             let value = |name: &str| given.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
             let workload = Workload::read(name, &Given::new(&value)).unwrap();
