@@ -83,7 +83,8 @@ pub enum DealError {
 /// # Errors
 /// When there are not enough rooms and members for every owner to have a sender of its own.
 pub fn deal_to_agents(members: &[&[u32]], weights: &[f64], users: u32, shares: &[u64]) -> Result<Deal, DealError> {
-    let whole: Vec<WeightedRoom> = (0..).zip(weights).map(|(room, &weight)| WeightedRoom { room, weight, start: 0.0 }).collect();
+    let whole: Vec<WeightedRoom> =
+        (0..).zip(weights).map(|(room, &weight)| WeightedRoom { room, weight, start: 0.0 }).collect();
     let mut parts = deal_whole(&whole, shares);
     if deviation_of_owners(&parts, shares) > WHOLE_ROOM_TOLERANCE {
         parts = cut(&whole, shares);

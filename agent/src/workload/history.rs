@@ -217,3 +217,119 @@ impl Workload for History {
         Incoming::Answer { sequence, series: self.series(choice.kind), outcome }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_common::contract::time::write_rfc3339;
+    use plimsoll_common::plan::Workload as AnyWorkload;
+    use rand::SeedableRng as _;
+
+    use super::super::fixture::{fleet, ledger, message};
+    use super::*;
+    use crate::core::ledger::Release;
+
+    /// One worker that does everything, with these weights of history to thread and of open to scrollback.
+    fn history(mix: &str, before_mode: &str) -> (History, Ledger) {
+        let plan = HistoryWorkload {
+            preset: "history-medium".parse().unwrap(),
+            site_id: "s".into(),
+            mix: mix.parse().unwrap(),
+            before_mode: before_mode.parse().unwrap(),
+            scrollback_pages: 3,
+            page_limit: 2,
+        };
+        let any = AnyWorkload::History(plan.clone());
+        let history = fleet::<History>(&plan, &any, 1, 1).pop().unwrap();
+        let ledger = ledger(&history, &any);
+        (history, ledger)
+    }
+
+    /// Scrolls only, each operation answered at once by `answer`, which is told its body. Who asked where, and the body.
+    fn scroll(requests: usize, mut answer: impl FnMut(&str) -> String) -> Vec<(String, String)> {
+        let (mut history, mut ledger) = history("history:1,thread:0", "open:0,scrollback:1");
+        let mut chance = ChaCha8Rng::seed_from_u64(1);
+        let mut asked = Vec::new();
+        for at in 0..requests as u64 {
+            let choice = history.choose(&mut chance);
+            let Release::Released(sequence) = ledger.due(at, at, || choice) else { panic!("there is room") };
+            let outgoing = history.message(sequence, choice);
+            let body = String::from_utf8(outgoing.payload.to_vec()).unwrap();
+            let reply = message(outgoing.reply.as_ref().unwrap(), answer(&body));
+            let incoming = history.incoming(0, &reply, &ledger, &mut Aside::default());
+            let Incoming::Answer { outcome, .. } = incoming else { panic!("{incoming:?}") };
+            ledger.answer(sequence, 0, outcome, at);
+            asked.push((outgoing.subject.to_string(), body));
+        }
+        asked
+    }
+
+    /// A page with rows of these times, in Unix milliseconds.
+    fn page(times_ms: &[u64]) -> String {
+        let row = |ms: &u64| {
+            let mut time = String::new();
+            write_rfc3339(&mut time, ms * 1_000_000).unwrap();
+            format!("{{\"createdAt\":\"{time}\"}}")
+        };
+        format!("{{\"messages\":[{}]}}", times_ms.iter().map(row).collect::<Vec<_>>().join(","))
+    }
+
+    fn bodies(asked: &[(String, String)]) -> Vec<&str> {
+        asked.iter().map(|(_, body)| body.as_str()).collect()
+    }
+
+    const OPEN: &str = "{\"limit\":2}";
+
+    #[test]
+    fn a_scroll_goes_on_from_the_reply_before_and_ends_after_its_pages() {
+        let mut newest = 1_782_617_354_123;
+        let asked = scroll(5, |_| {
+            newest -= 10;
+            page(&[newest, newest - 5])
+        });
+        let second = "{\"before\":1782617354108,\"limit\":2}";
+        let third = "{\"before\":1782617354098,\"limit\":2}";
+        let again = "{\"before\":1782617354078,\"limit\":2}";
+        assert_eq!(bodies(&asked), [OPEN, second, third, OPEN, again]);
+        // The same member goes on in the same room; the next scroll is somebody else's.
+        assert!(asked[0].0 == asked[1].0 && asked[1].0 == asked[2].0, "{asked:?}");
+        assert!(asked[3].0 == asked[4].0 && asked[2].0 != asked[3].0, "{asked:?}");
+    }
+
+    #[test]
+    fn a_page_that_is_empty_short_or_an_error_ends_its_scroll() {
+        let refused = r#"{"code":"internal","error":"internal error"}"#;
+        for end in [page(&[]), page(&[1_782_617_354_123]), refused.to_owned(), "junk".to_owned()] {
+            let asked = scroll(4, |body| if body == OPEN { page(&[7_000, 5_000]) } else { end.clone() });
+            assert_eq!(bodies(&asked), [OPEN, "{\"before\":5000,\"limit\":2}", OPEN, "{\"before\":5000,\"limit\":2}"]);
+            let at_once = scroll(3, |_| end.clone());
+            assert_eq!(bodies(&at_once), [OPEN; 3]);
+        }
+    }
+
+    #[test]
+    fn requests_are_mixed_as_asked() {
+        const DRAWS: u32 = 50_000;
+        for (mix, threads, before_mode, scrolls) in [
+            ("history:80,thread:20", 0.2, "open:70,scrollback:30", 0.3),
+            ("history:1,thread:3", 0.75, "open:1,scrollback:9", 0.9),
+            ("history:1,thread:0", 0.0, "open:1,scrollback:0", 0.0),
+            ("history:0,thread:1", 1.0, "open:0,scrollback:1", 1.0),
+        ] {
+            let (mut history, _) = history(mix, before_mode);
+            let mut chance = ChaCha8Rng::seed_from_u64(3);
+            let choices: Vec<Choice> = (0..DRAWS).map(|_| history.choose(&mut chance)).collect();
+            // A thread request of a room without one is a history request that fell back.
+            let is_thread = |choice: &&Choice| choice.kind == THREAD || choice.content & FELL_BACK != 0;
+            let asked = choices.iter().filter(is_thread).count() as u32;
+            // Five standard deviations of so many draws.
+            let near = |count: u32, of: u32, share: f64| {
+                let spread = 5.0 * (share * (1.0 - share) * f64::from(of)).sqrt();
+                (f64::from(count) - share * f64::from(of)).abs() <= spread
+            };
+            assert!(near(asked, DRAWS, threads), "{mix}: {asked} of {DRAWS}");
+            let scrolling = choices.iter().filter(|choice| !is_thread(choice) && choice.content >> PAGE_SHIFT == 1);
+            let scrolling = scrolling.count() as u32;
+            assert!(near(scrolling, DRAWS - asked, scrolls), "{before_mode}: {scrolling} of {}", DRAWS - asked);
+        }
+    }
+}

@@ -200,3 +200,78 @@ impl Workload for Members {
         Incoming::Answer { sequence, series: E1, outcome }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use plimsoll_common::plan::Workload as AnyWorkload;
+    use rand::SeedableRng as _;
+
+    use super::super::fixture::{fleet, ledger, message};
+    use super::*;
+
+    fn members(users_per_add: u32, agents: usize, workers: usize) -> (Vec<Members>, AnyWorkload) {
+        let preset = "members-small".parse().unwrap();
+        let plan = MembersWorkload { preset, site_id: "s".into(), users_per_add };
+        let any = AnyWorkload::Members(plan.clone());
+        (fleet(&plan, &any, agents, workers), any)
+    }
+
+    #[test]
+    fn a_fleet_adds_every_candidate_once_however_rooms_are_cut() {
+        for (users_per_add, agents, workers) in [(1, 1, 1), (1, 2, 2), (3, 3, 1), (7, 4, 2), (50, 2, 1)] {
+            let (mut fleet, any) = members(users_per_add, agents, workers);
+            let mut chance = ChaCha8Rng::seed_from_u64(1);
+            let mut added: HashSet<(String, String)> = HashSet::new();
+            let mut operations = 0;
+            for worker in &mut fleet {
+                while worker.budget() != Some(0) {
+                    let choice = worker.choose(&mut chance);
+                    let body = worker.message(operations, choice).payload;
+                    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+                    let users = body["users"].as_array().unwrap();
+                    assert_eq!(users.len(), users_per_add as usize);
+                    assert!(users.iter().all(|user| added.insert((text(&body["roomId"]), text(user)))), "{body}");
+                    operations += 1;
+                }
+            }
+            assert_eq!(operations, any.pool().unwrap().operations, "{users_per_add} {agents} {workers}");
+        }
+    }
+
+    #[test]
+    fn an_event_is_of_the_operation_that_added_exactly_these() {
+        let (mut fleet, any) = members(2, 1, 1);
+        let worker = &mut fleet[0];
+        let ledger = ledger(worker, &any);
+        let choice = worker.choose(&mut ChaCha8Rng::seed_from_u64(1));
+        let body = worker.message(77, choice).payload;
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let (room, users) = (body["roomId"].as_str().unwrap(), body["users"].as_array().unwrap());
+        let room_index: usize = room.rsplit('-').next().unwrap().parse().unwrap();
+        let strangers = any.fixtures(42).unwrap().rooms[room_index].members.clone();
+        let subject = subjects::member_event(room);
+        let tag = worker.subscriptions().iter().find(|subscription| subscription.subject == subject).unwrap().tag;
+        let mut event = |kind: &str, accounts: &[&serde_json::Value]| {
+            let payload = serde_json::json!({"type": kind, "roomId": room, "accounts": accounts}).to_string();
+            worker.incoming(tag, &message(&subject, payload), &ledger, &mut Aside::default())
+        };
+        let answer = Incoming::Answer { sequence: 77, series: E2, outcome: Outcome::Sample };
+        let member = serde_json::Value::from(format!("user-{}", strangers[0]));
+        assert_eq!(event("member_added", &[&users[0], &users[1]]), answer);
+        assert_eq!(event("member_added", &[&users[1], &users[0]]), answer);
+        assert_eq!(event("member_removed", &[&users[0], &users[1]]), Incoming::NotForUs);
+        for foreign in [&[&users[0]][..], &[&users[0], &member], &[&member, &users[1]], &[]] {
+            assert_eq!(event("member_added", foreign), Incoming::Foreign, "{foreign:?}");
+        }
+        // Candidates that nobody has added yet.
+        let next = worker.order[worker.taken];
+        let waiting = worker.candidates[next.0 as usize].group(next.1, 2).to_vec();
+        let accounts: Vec<String> = waiting.iter().map(|user| format!("user-{user}")).collect();
+        let payload = serde_json::json!({"type": "member_added", "accounts": accounts}).to_string();
+        let incoming = worker.incoming(next.0 + 1, &message("x", payload), &ledger, &mut Aside::default());
+        assert_eq!(incoming, Incoming::Foreign);
+    }
+}

@@ -2,6 +2,8 @@
 //! ([`plimsoll_common::workload`]): it names its subjects, draws operations, writes their messages and says what an incoming
 //! message means. Each is driven by a worker that is compiled for it, so nothing here is dispatched per operation.
 
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod history;
 pub mod members;
 pub mod messages;
@@ -246,7 +248,8 @@ mod tests {
 
     #[test]
     fn operations_are_split_by_what_each_worker_was_dealt() {
-        let hand = |weight| Hand { pieces: vec![Piece { room: 0, weight, start: 0.0, anchor: 0 }], senders: vec![vec![0]] };
+        let hand =
+            |weight| Hand { pieces: vec![Piece { room: 0, weight, start: 0.0, anchor: 0 }], senders: vec![vec![0]] };
         let parts = Part::of_hands(vec![hand(1.0), hand(3.0), Hand::default()]);
         assert_eq!(Part::split(10, &parts), [3, 7, 0]);
         assert_eq!(parts.iter().map(Part::is_idle).collect::<Vec<_>>(), [false, false, true]);
@@ -255,8 +258,11 @@ mod tests {
 
     #[test]
     fn what_can_be_split_leaves_no_worker_short() {
-        let hand = |weight| Hand { pieces: vec![Piece { room: 0, weight, start: 0.0, anchor: 0 }], senders: vec![vec![0]] };
-        for (weights, budgets) in [(&[2.0, 3.0][..], &[100, 150][..]), (&[1.0, 1.0, 1.0], &[50, 49, 90]), (&[1.0], &[1])] {
+        let hand =
+            |weight| Hand { pieces: vec![Piece { room: 0, weight, start: 0.0, anchor: 0 }], senders: vec![vec![0]] };
+        for (weights, budgets) in
+            [(&[2.0, 3.0][..], &[100, 150][..]), (&[1.0, 1.0, 1.0], &[50, 49, 90]), (&[1.0], &[1])]
+        {
             let parts = Part::of_hands(weights.iter().map(|&weight| hand(weight)).chain([Hand::default()]).collect());
             let most = Part::most(budgets.iter().copied().chain([0]), &parts);
             for warmup in 0..=most {

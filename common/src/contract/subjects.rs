@@ -176,7 +176,10 @@ mod tests {
         assert_eq!(parse_room_request(&read, "s", READ_RECEIPT), None);
         assert_eq!(messages_stream_subjects("s"), ["chat.user.*.room.*.s.msg.>"]);
         assert_eq!(canonical_stream_subjects("s"), ["chat.msg.canonical.s.>"]);
-        assert_eq!((rooms_stream("s"), rooms_stream_subjects("s").concat()), ("ROOMS_s".into(), "chat.room.canonical.s.>".into()));
+        assert_eq!(
+            (rooms_stream("s"), rooms_stream_subjects("s").concat()),
+            ("ROOMS_s".into(), "chat.room.canonical.s.>".into())
+        );
         assert_eq!(add_members_job("s"), "chat.room.canonical.s.member.add");
         assert_eq!(member_event("mroom-000001"), "chat.room.mroom-000001.event.member");
     }

@@ -1,11 +1,13 @@
 //! The decisions, as pure functions over plain values: no I/O, no clock, no async.
 //!
 //! In the order of a run: [`slo`] (what must hold), [`ramp`] (which level is next), [`split`] (who carries which share),
+//! [`budget`] (whether there is enough of what operations use up),
 //! [`clock_offset`] (when everybody starts), [`merge`] (snapshots into one [`measurement`]), [`backlog`] (whether the
 //! service's queues grew), [`verdict`] (what that says of the level), [`answer`] (what all levels say).
 
 pub mod answer;
 pub mod backlog;
+pub mod budget;
 pub mod clock_offset;
 pub mod compare;
 pub mod encoding;

@@ -86,6 +86,17 @@ impl Ramp {
         self.trials.push(JudgedTrial { trial, level, verdict });
     }
 
+    /// From now on no trial is repeated.
+    pub fn repeat_no_more(&mut self) {
+        self.most_trials = NonZeroU32::MIN;
+    }
+
+    /// The levels of all trials that come yet if none is repeated but the one to hold now.
+    pub fn to_come(&self) -> Vec<Rate> {
+        let Some(next) = self.next_trial() else { return Vec::new() };
+        self.levels.iter().skip(next.trial.step as usize).copied().collect()
+    }
+
     /// Records trials that were held before, in their order.
     ///
     /// # Errors
@@ -187,6 +198,19 @@ mod tests {
             trail(OnTrip::Stop, 3, &[by_a_box(), inconclusive()]),
             "500.0 INCONCLUSIVE, 500.1 INCONCLUSIVE, 1000.0 next"
         );
+    }
+
+    #[test]
+    fn a_ramp_that_repeats_no_more_goes_on_with_the_next_level() {
+        let steps: Steps = "500,1k,2k".parse().unwrap();
+        let mut ramp = Ramp::new(&steps, OnTrip::Stop, NonZeroU32::new(3).unwrap());
+        ramp.record(by_a_box());
+        assert_eq!(ramp.to_come(), steps.rates());
+        ramp.repeat_no_more();
+        assert_eq!(ramp.next_trial().map(|next| next.trial), Some(TrialId { step: 1, trial: 0 }));
+        assert_eq!(ramp.to_come(), steps.rates()[1..]);
+        ramp.record(trip());
+        assert_eq!(ramp.to_come(), []);
     }
 
     #[test]

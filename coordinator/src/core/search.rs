@@ -121,6 +121,7 @@ impl Search {
         for record in records {
             match (record, &search.next) {
                 (TrailRecord::Outcome(outcome), Step::Hold(_)) => search.record(&outcome),
+                (TrailRecord::UsedUp { needed, left }, Step::Hold(_)) => search.use_up(needed, left),
                 _ => return None,
             }
         }
@@ -178,6 +179,13 @@ impl Search {
         let entry = self.entry(trial, outcome, result, sent_back);
         self.trail.push(entry);
         self.next = self.decide(&trial, outcome);
+    }
+
+    /// What operations use up does not last for the trial that [`Self::next`] named: the search ends with what was shown.
+    pub fn use_up(&mut self, needed: u64, left: u64) {
+        while let Step::Hold(_) = self.next {
+            self.next = self.finish(Some(SearchDoubt::UsedUp { needed, left }));
+        }
     }
 
     fn take(&mut self, trial: &NextTrial, outcome: &TrialOutcome) -> Outcome {

@@ -18,7 +18,9 @@ use super::plan::{FindPlan, FleetChoice, Goal, Phases, Preflight, RunPlan, Sprea
 use super::table::DefaultValue;
 use super::values::{Values, duration, list, number};
 use crate::core::backlog::DurableName;
+use crate::core::budget::{Demand, Flags};
 use crate::core::ramp::OnTrip;
+use crate::core::search::plan::Lengths;
 use crate::core::slo::{Quantile, Slo};
 use crate::report::Applied;
 
@@ -46,6 +48,7 @@ pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, Setting
         LoadCommand::Run => soak(&values)?,
     };
     let fleet = fleet(&values)?;
+    fits_the_pool(&workload, &levels, &slo)?;
     Ok(RunPlan {
         goal: levels.goal,
         steps: levels.find.map_or(levels.steps, |find| Steps::from(find.from)),
@@ -157,6 +160,31 @@ fn soak(values: &Values) -> Result<Levels, SettingsError> {
         on_trip: OnTrip::Stop,
         trials: NonZeroU32::MIN,
     })
+}
+
+/// What operations use up has to last for all of them; for a search, which is told as it goes, for the first trial.
+fn fits_the_pool(workload: &Workload, levels: &Levels, slo: &Slo) -> Result<(), SettingsError> {
+    let Some(pool) = workload.pool() else { return Ok(()) };
+    let Phases { warmup, hold, .. } = levels.phases;
+    let lengths = levels.find.map(|find| (Lengths::for_limit(slo.tightest_limit(), find.precision), [find.from]));
+    let demand = match (&lengths, levels.goal) {
+        (Some((lengths, from)), _) => Demand {
+            levels: from,
+            warmup: lengths.settle,
+            hold: lengths.climb,
+            flags: Flags { levels: "from", hold: None },
+        },
+        (None, Goal::MaxRps) => {
+            let flags = Flags { levels: "steps", hold: Some("hold") };
+            Demand { levels: levels.steps.rates(), warmup, hold, flags }
+        }
+        (None, Goal::Soak) => {
+            let flags = Flags { levels: "rate", hold: Some("duration") };
+            Demand { levels: levels.steps.rates(), warmup, hold, flags }
+        }
+    };
+    let place = format!("--{}", demand.flags.levels);
+    demand.exceeds(&pool).map_or(Ok(()), |problem| Err(SettingsError::Value { place, problem }))
 }
 
 /// The workload that was named, of the settings that it takes.

@@ -149,6 +149,15 @@ async fn resolve(address: &str) -> Vec<std::net::SocketAddr> {
     tokio::net::lookup_host(address).await.map(Iterator::collect).unwrap_or_default()
 }
 
+/// What came of a deal.
+#[derive(Debug, Clone)]
+pub struct FleetDeal {
+    /// For the report.
+    pub summary: DealSummary,
+    /// By agent index: operations that each can still make; `None`: nothing is used up.
+    pub operations_left: Option<Vec<u64>>,
+}
+
 /// Every agent of a run, claimed.
 #[derive(Debug)]
 pub struct Fleet {
@@ -248,7 +257,7 @@ impl Fleet {
     ///
     /// # Errors
     /// An agent cannot, or is lost.
-    pub async fn deal(&mut self, deal: u32, shares: &[Rate]) -> Result<DealSummary, FleetError> {
+    pub async fn deal(&mut self, deal: u32, shares: &[Rate]) -> Result<FleetDeal, FleetError> {
         let share_milli_per_s: Vec<u64> = shares.iter().map(|share| share.milli()).collect();
         for session in &self.sessions {
             session.send(ToAgent::Deal(v1::Deal { deal, share_milli_per_s: share_milli_per_s.clone() }));
@@ -259,12 +268,13 @@ impl Fleet {
                 _ => None,
             })
             .await?;
-        Ok(DealSummary {
+        let summary = DealSummary {
             rooms: dealt.iter().map(|dealt| u64::from(dealt.rooms)).sum(),
             senders: dealt.iter().map(|dealt| u64::from(dealt.senders)).sum(),
             pairs: dealt.iter().map(|dealt| dealt.pairs).sum(),
             largest_deviation_ppm: dealt.iter().map(|dealt| dealt.largest_deviation_ppm).max().unwrap_or(0),
-        })
+        };
+        Ok(FleetDeal { summary, operations_left: dealt.iter().map(|dealt| dealt.operations_left).collect() })
     }
 
     /// Every agent's clock against ours, by its newest round trips.

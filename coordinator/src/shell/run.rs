@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::Stop;
 use super::backlog::{BacklogWatch, Recovery, Rest, wait_for_recovery};
-use super::fleet::{Fleet, FleetError};
+use super::fleet::{Fleet, FleetDeal, FleetError};
 use super::identity::RunIdentity;
 use super::live::{Live, Now, Phase};
 use super::local_agents::LocalAgents;
@@ -24,6 +24,7 @@ use super::signals::Interrupt;
 use super::trial::{Held, TrialOrder, hold};
 use crate::core::answer::Ending;
 use crate::core::backlog::{READ_DEADLINE, StreamGrowth, read_interval};
+use crate::core::budget::{Short, operations};
 use crate::core::intervals::not_excluded;
 use crate::core::measurement::StepMeasurement;
 use crate::core::merge::ServiceReads;
@@ -213,7 +214,7 @@ impl<'a> Run<'a> {
     /// Holds trial after trial until the ramp is over.
     async fn climb(&mut self) -> Ending {
         self.warn_of_deviation();
-        while let Some(next) = self.ramp.next_trial() {
+        while let Some(next) = self.next_affordable() {
             match self.hold_and_judge(next).await {
                 Ok(()) => {}
                 Err(Stop::Interrupted) => return Ending::Aborted,
@@ -221,6 +222,40 @@ impl<'a> Run<'a> {
             }
         }
         Ending::Completed
+    }
+
+    /// The next trial; not a repeat that would leave too little for the steps to come.
+    fn next_affordable(&mut self) -> Option<NextTrial> {
+        let next = self.ramp.next_trial()?;
+        if next.trial.trial == 0 || self.can_hold(&self.ramp.to_come(), self.plan.phases) {
+            return Some(next);
+        }
+        self.progress.say(&format!(
+            "warning: {}/s is not repeated: what the workload {} uses up lasts for the other steps only",
+            next.level,
+            self.plan.workload.name()
+        ));
+        self.ramp.repeat_no_more();
+        self.ramp.next_trial()
+    }
+
+    /// Whether what operations use up lasts for these levels.
+    fn can_hold(&self, levels: &[Rate], phases: Phases) -> bool {
+        self.short_of(levels, phases).is_none()
+    }
+
+    /// The first agent whose part of what operations use up does not last for these levels.
+    fn short_of(&self, levels: &[Rate], phases: Phases) -> Option<Short> {
+        let budget = self.dealt.budget.as_ref()?;
+        let capacities = self.fleet.capacities();
+        let mut needed = vec![0; capacities.len()];
+        for &level in levels {
+            // A level that cannot be split is refused when it is held.
+            let shares = split(level, &capacities).unwrap_or_default();
+            let each = needed.iter_mut().zip(planned(&shares, phases));
+            each.for_each(|(sum, planned): (&mut u64, u64)| *sum = sum.saturating_add(planned));
+        }
+        budget.short(&needed)
     }
 
     async fn hold_and_judge(&mut self, next: NextTrial) -> Result<(), Stop> {
@@ -243,16 +278,17 @@ impl<'a> Run<'a> {
 
     /// Deals rooms and users again where an agent's part of the whole has changed.
     async fn deal_for(&mut self, shares: &[Rate]) -> Result<(), Stop> {
-        if is_alike(&self.dealt.shares, shares) {
+        // What is used up is dealt once: a new deal would use it again.
+        if self.dealt.budget.is_some() || is_alike(&self.dealt.shares, shares) {
             return Ok(());
         }
         let deal = self.dealt.deal + 1;
-        let summary = tokio::select! {
+        let FleetDeal { summary, .. } = tokio::select! {
             biased;
             () = self.interrupt.raised() => return Err(Stop::Interrupted),
-            summary = self.fleet.deal(deal, shares) => summary?,
+            dealt = self.fleet.deal(deal, shares) => dealt?,
         };
-        self.dealt = Dealt { deal, shares: shares.to_vec(), summary };
+        self.dealt = Dealt { deal, shares: shares.to_vec(), summary, budget: None };
         self.warn_of_deviation();
         Ok(())
     }
@@ -297,8 +333,15 @@ impl<'a> Run<'a> {
         let durables = self.plan.target.durables.clone();
         let watch = BacklogWatch::start(self.monitor.clone(), durables, read_interval(phases.hold));
         let order = TrialOrder { plan: self.plan, next, shares, phases, search: self.search.as_ref() };
-        let Held { merge, started_at, hold_start_ns, lost, stopped } =
+        let Held { merge, started_at, hold_start_ns, lost, stopped, released } =
             hold(&mut self.fleet, &order, &watch, &mut self.progress, &self.interrupt).await?;
+        if let Some(budget) = &mut self.dealt.budget {
+            let planned: Vec<u64> = planned(shares, phases).collect();
+            match stopped {
+                Some(_) => budget.take_of_stopped(&planned, &released),
+                None => budget.take(&planned),
+            }
+        }
         let after = self.last_sequences(&streams).await;
         let growth = |((stream, before), after): ((String, Option<u64>), Option<u64>)| {
             Some(StreamGrowth { stream, messages: after?.saturating_sub(before?) })
@@ -390,6 +433,11 @@ struct Measured {
     /// What it had shown when it was stopped early on purpose.
     stopped: Option<Showing>,
     completed_per_second: Option<f64>,
+}
+
+/// Operations that each agent is to make of a trial.
+fn planned(shares: &[Rate], phases: Phases) -> impl Iterator<Item = u64> + '_ {
+    shares.iter().map(move |&share| operations(share, phases.warmup, phases.hold))
 }
 
 fn is_alike(dealt: &[Rate], shares: &[Rate]) -> bool {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use plimsoll_common::plan::{AgentPlan, Target, Workload};
 use plimsoll_common::units::Rate;
 
-use super::fleet::{Fleet, FleetError};
+use super::fleet::{Fleet, FleetDeal, FleetError};
 use super::identity::RunIdentity;
 use super::live::Live;
 use super::local_agents::LocalAgents;
@@ -15,6 +15,7 @@ use super::monitor::{Monitor, Nats};
 use super::preflight::{self, Seen};
 use super::seeded;
 use super::session::{AgentAddress, Claim, Secrets};
+use crate::core::budget::{Budget, Short, operations};
 use crate::core::compare::differences;
 use crate::core::split::split;
 use crate::exit::Failure;
@@ -22,7 +23,7 @@ use crate::report::csv::CsvReport;
 use crate::report::{Applied, DealSummary};
 use crate::results::read::SavedRun;
 use crate::results::write::RunWriter;
-use crate::settings::{FleetChoice, Preflight, RunPlan};
+use crate::settings::{FleetChoice, Phases, Preflight, RunPlan};
 
 /// A run that another process began.
 #[derive(Debug)]
@@ -64,6 +65,8 @@ pub struct Dealt {
     pub shares: Vec<Rate>,
     /// What came of it.
     pub summary: DealSummary,
+    /// What is left of what operations use up; `None`: nothing is used up.
+    pub budget: Option<Budget>,
 }
 
 /// Checks, connects and prepares everything.
@@ -77,6 +80,14 @@ pub async fn set_up(
     live: &Live,
 ) -> Result<Ready, Failure> {
     let saved = match before {
+        Some(Before { dir, .. }) if plan.workload.pool().is_some() => {
+            return Err(Failure::Usage(format!(
+                "'{}' cannot be resumed: the workload {} uses up what the target was seeded with, and what the run has \
+                 used is gone; seed the target anew and start a new run",
+                dir.display(),
+                plan.workload.name()
+            )));
+        }
         Some(before) => Some(go_on(before, plan)?),
         None => plan.results.as_deref().map(|results| open_results(results, plan, identity)).transpose()?,
     };
@@ -215,10 +226,42 @@ async fn assemble(
         .map(|&level| split(level, &capacities))
         .collect::<Result<_, _>>()
         .map_err(|error| Failure::Usage(format!("--steps: {error}")))?;
-    let first = shares.into_iter().next().expect("a list of steps is never empty");
+    // Where operations use something up it is dealt once, for all steps together.
+    let dealt_for = match plan.workload.pool() {
+        Some(_) => sums(&shares),
+        None => shares.first().expect("a list of steps is never empty").clone(),
+    };
     fleet.prepare(&agent_plan(plan, target, identity)).await.map_err(failure)?;
-    let summary = fleet.deal(0, &first).await.map_err(failure)?;
-    Ok((fleet, Dealt { deal: 0, shares: first, summary }))
+    let FleetDeal { summary, operations_left } = fleet.deal(0, &dealt_for).await.map_err(failure)?;
+    let budget = operations_left.map(Budget::new);
+    if let Some(short) = budget.as_ref().and_then(|budget| lasts(plan, &shares, budget)) {
+        return Err(Failure::Usage(format!(
+            "agent {} would make {} operations of the plan, and what it was dealt lasts for {}: lower --steps, shorten \
+             --hold, or take a larger --preset",
+            fleet.name(short.agent),
+            short.needed,
+            short.left
+        )));
+    }
+    Ok((fleet, Dealt { deal: 0, shares: dealt_for, summary, budget }))
+}
+
+/// What each agent is to do of all steps, as a rate.
+fn sums(steps: &[Vec<Rate>]) -> Vec<Rate> {
+    let agents = steps.first().map_or(0, Vec::len);
+    let sum = |agent: usize| steps.iter().map(|shares| shares[agent].milli()).fold(0, u64::saturating_add);
+    (0..agents).map(|agent| Rate::from_milli(sum(agent)).expect("a sum of shares is above zero")).collect()
+}
+
+/// The first agent whose part does not last for all steps; a search is told as it goes.
+fn lasts(plan: &RunPlan, steps: &[Vec<Rate>], budget: &Budget) -> Option<Short> {
+    if plan.find.is_some() {
+        return None;
+    }
+    let Phases { warmup, hold, .. } = plan.phases;
+    let needed = |agent: usize| steps.iter().map(|shares| operations(shares[agent], warmup, hold)).sum();
+    let needed: Vec<u64> = (0..steps.first().map_or(0, Vec::len)).map(needed).collect();
+    budget.short(&needed)
 }
 
 fn failure(error: FleetError) -> Failure {

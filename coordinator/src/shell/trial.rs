@@ -61,6 +61,8 @@ pub struct Held {
     pub lost: Option<FleetError>,
     /// What it had shown when it needed not go on.
     pub stopped: Option<Showing>,
+    /// By agent index: operations that it released, warmup included; `None`: it did not say.
+    pub released: Vec<Option<u64>>,
 }
 
 /// Holds a trial.
@@ -84,12 +86,12 @@ pub async fn hold(
         fleet.stop(order.next.trial);
         return Err(error.into());
     }
-    let totals_came = vec![false; fleet.len()];
-    let mut under_way = UnderWay { order, start_ns, merge, totals_came, lost: None, stopped: None };
+    let released = vec![None; fleet.len()];
+    let mut under_way = UnderWay { order, start_ns, merge, released, lost: None, stopped: None };
     let ended = under_way.follow(fleet, watch, progress, interrupt).await;
-    let UnderWay { merge, lost, stopped, .. } = under_way;
+    let UnderWay { merge, lost, stopped, released, .. } = under_way;
     ended?;
-    Ok(Held { merge, started_at, hold_start_ns: start_ns + nanos(order.phases.warmup), lost, stopped })
+    Ok(Held { merge, started_at, hold_start_ns: start_ns + nanos(order.phases.warmup), lost, stopped, released })
 }
 
 fn nanos(length: Duration) -> u64 {
@@ -147,8 +149,8 @@ struct UnderWay<'a> {
     order: &'a TrialOrder<'a>,
     start_ns: u64,
     merge: TrialMerge,
-    /// By agent index.
-    totals_came: Vec<bool>,
+    /// By agent index, once its totals came.
+    released: Vec<Option<u64>>,
     lost: Option<FleetError>,
     stopped: Option<Showing>,
 }
@@ -213,7 +215,7 @@ impl UnderWay<'_> {
         match event {
             AgentEvent::Snapshot(snapshot) => self.merge.add_snapshot(agent, &snapshot),
             AgentEvent::Totals(totals) => {
-                self.totals_came[agent] = true;
+                self.released[agent] = Some(totals.warmup.attempted + totals.counters.attempted);
                 self.merge.add_totals(agent, *totals);
             }
             AgentEvent::Refused(why) | AgentEvent::Lost(why) => self.lose(fleet, agent, why),
@@ -232,7 +234,7 @@ impl UnderWay<'_> {
 
     /// Whoever has not sent its totals by now is lost.
     fn give_up(&mut self, fleet: &Fleet) {
-        let missing: Vec<usize> = (0..fleet.len()).filter(|&agent| !self.totals_came[agent]).collect();
+        let missing: Vec<usize> = (0..fleet.len()).filter(|&agent| self.released[agent].is_none()).collect();
         missing.into_iter().for_each(|agent| self.lose(fleet, agent, "its totals did not come in time".to_owned()));
     }
 

@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use clap::Parser;
 use plimsoll_common::contract::history::HistoryPreset;
+use plimsoll_common::contract::members::MembersPreset;
 use plimsoll_common::contract::presets::MessagesPreset;
 use plimsoll_tests::standin::config::{
     BroadcastFaults, GateFaults, Incident, Refusal, Trigger, parse_endpoint_capacity, parse_endpoint_latency,
@@ -70,6 +71,8 @@ struct Stages {
     broadcast_worker_capacity: Option<f64>,
     #[arg(long, value_name = "RATE")]
     notification_worker_capacity: Option<f64>,
+    #[arg(long, value_name = "RATE")]
+    room_worker_capacity: Option<f64>,
     /// Delay of each message, which takes no capacity: 5ms, uniform:1ms..9ms or exp:5ms
     #[arg(long, value_name = "DELAY")]
     gatekeeper_latency: Option<Latency>,
@@ -79,14 +82,19 @@ struct Stages {
     broadcast_worker_latency: Option<Latency>,
     #[arg(long, value_name = "DELAY")]
     notification_worker_latency: Option<Latency>,
+    #[arg(long, value_name = "DELAY")]
+    room_worker_latency: Option<Latency>,
 }
 
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Request services (of history, thread, mark-read, read-receipt)")]
+#[command(next_help_heading = "Request services (of history, thread, mark-read, read-receipt, member-add)")]
 struct Reads {
     /// Rooms with a history: history-small, history-medium or history-large
     #[arg(long, value_name = "PRESET", default_value = "history-small")]
     history_preset: HistoryPreset,
+    /// Rooms to which members are added: members-small, members-medium, members-heavy, …
+    #[arg(long, value_name = "PRESET", default_value = "members-small")]
+    members_preset: MembersPreset,
     /// Requests per second that an endpoint answers, such as history:800; may be repeated
     #[arg(long, value_name = "ENDPOINT:RATE", value_parser = parse_endpoint_capacity)]
     endpoint_capacity: Vec<(Endpoint, f64)>,
@@ -128,6 +136,9 @@ struct Faults {
     /// With every N-th message, broadcast one that nobody sent
     #[arg(long, value_name = "N")]
     foreign_broadcast_every: Option<NonZeroU64>,
+    /// Do not publish every N-th member event; 1 drops all
+    #[arg(long, value_name = "N")]
+    drop_member_event_every: Option<NonZeroU64>,
     /// Let a stage, or all, serve nothing for a while, such as message-worker:1s@5s; may be repeated
     #[arg(long, value_name = "STAGE:LENGTH@AFTER", value_parser = Incident::parse_stall)]
     stall: Vec<Incident>,
@@ -155,6 +166,7 @@ Examples:
   plimsoll-standin --preset medium --message-worker-capacity 2000
   plimsoll-standin --gatekeeper-latency exp:5ms --reject 100:not_subscribed --drop-broadcasts 10%
   plimsoll-standin --history-preset history-medium --endpoint-capacity history:800 --endpoint-latency thread:exp:5ms
+  plimsoll-standin --members-preset members-medium --endpoint-capacity member-add:500 --room-worker-capacity 300
   plimsoll-standin --stall broadcast-worker:1s@5s --incidents-from first-message
   plimsoll-standin --null --null-broadcast";
 
@@ -231,6 +243,7 @@ fn config(args: Args) -> StandinConfig {
         message_worker: stage(stages.message_worker_capacity, stages.message_worker_latency),
         broadcast_worker: stage(stages.broadcast_worker_capacity, stages.broadcast_worker_latency),
         notification_worker: stage(stages.notification_worker_capacity, stages.notification_worker_latency),
+        room_worker: stage(stages.room_worker_capacity, stages.room_worker_latency),
         large_room_threshold: args.large_room_threshold,
         encrypted: args.encrypted,
         gate_faults: GateFaults {
@@ -246,10 +259,15 @@ fn config(args: Args) -> StandinConfig {
             duplicate_every: faults.duplicate_broadcast_every,
             foreign_every: faults.foreign_broadcast_every,
         },
+        member_event_faults: BroadcastFaults {
+            drop_every: faults.drop_member_event_every,
+            ..BroadcastFaults::default()
+        },
         incidents: faults.stall.into_iter().chain(faults.vanish).collect(),
         incidents_from: faults.incidents_from,
         parents_per_room: args.parents_per_room,
         history: reads.history_preset,
+        members: reads.members_preset,
         endpoints: Default::default(),
     };
     for (endpoint, capacity) in reads.endpoint_capacity {

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, bail, ensure};
 use plimsoll_common::contract::history::HistoryPreset;
+use plimsoll_common::contract::members::MembersPreset;
 use plimsoll_common::contract::presets::MessagesPreset;
 use plimsoll_common::contract::subjects;
 use std::fmt;
@@ -26,18 +27,23 @@ pub struct StandinConfig {
     pub message_worker: StageConfig,
     pub broadcast_worker: StageConfig,
     pub notification_worker: StageConfig,
+    pub room_worker: StageConfig,
     /// Plain members may not post to rooms with more members than this.
     pub large_room_threshold: u64,
     /// Channels broadcast under their room's key.
     pub encrypted: bool,
     pub gate_faults: GateFaults,
     pub broadcast_faults: BroadcastFaults,
+    /// What the room worker does wrong with member events.
+    pub member_event_faults: BroadcastFaults,
     pub incidents: Vec<Incident>,
     pub incidents_from: Trigger,
     /// Seeded parents of threads in every room of the preset.
     pub parents_per_room: u32,
     /// The rooms whose history is read, beside those of the preset.
     pub history: HistoryPreset,
+    /// The rooms to which members are added, beside those.
+    pub members: MembersPreset,
     /// How the request services behave, by [`Endpoint`].
     pub endpoints: [EndpointConfig; Endpoint::ALL.len()],
 }
@@ -49,10 +55,12 @@ pub enum Endpoint {
     GetThread,
     MarkRead,
     ReadReceipt,
+    AddMembers,
 }
 
 impl Endpoint {
-    pub const ALL: [Self; 4] = [Self::LoadHistory, Self::GetThread, Self::MarkRead, Self::ReadReceipt];
+    pub const ALL: [Self; 5] =
+        [Self::LoadHistory, Self::GetThread, Self::MarkRead, Self::ReadReceipt, Self::AddMembers];
 
     /// The end of its subjects.
     pub const fn operation(self) -> &'static str {
@@ -61,6 +69,7 @@ impl Endpoint {
             Self::GetThread => subjects::GET_THREAD,
             Self::MarkRead => subjects::MARK_READ,
             Self::ReadReceipt => subjects::READ_RECEIPT,
+            Self::AddMembers => subjects::ADD_MEMBERS,
         }
     }
 
@@ -68,7 +77,7 @@ impl Endpoint {
     pub const fn service(self) -> &'static str {
         match self {
             Self::LoadHistory | Self::GetThread => "history-service",
-            Self::MarkRead | Self::ReadReceipt => "room-service",
+            Self::MarkRead | Self::ReadReceipt | Self::AddMembers => "room-service",
         }
     }
 }
@@ -115,14 +124,17 @@ impl StandinConfig {
             message_worker: StageConfig::default(),
             broadcast_worker: StageConfig::default(),
             notification_worker: StageConfig::default(),
+            room_worker: StageConfig::default(),
             large_room_threshold: 500,
             encrypted: false,
             gate_faults: GateFaults::default(),
             broadcast_faults: BroadcastFaults::default(),
+            member_event_faults: BroadcastFaults::default(),
             incidents: Vec::new(),
             incidents_from: Trigger::Ready,
             parents_per_room: 8,
             history: HistoryPreset::Small,
+            members: MembersPreset::Small,
             endpoints: Default::default(),
         }
     }
@@ -134,6 +146,7 @@ impl StandinConfig {
             Stage::MessageWorker => self.message_worker,
             Stage::BroadcastWorker => self.broadcast_worker,
             Stage::NotificationWorker => self.notification_worker,
+            Stage::RoomWorker => self.room_worker,
         }
     }
 
@@ -144,6 +157,7 @@ impl StandinConfig {
             Stage::MessageWorker => &mut self.message_worker,
             Stage::BroadcastWorker => &mut self.broadcast_worker,
             Stage::NotificationWorker => &mut self.notification_worker,
+            Stage::RoomWorker => &mut self.room_worker,
         }
     }
 
@@ -161,8 +175,10 @@ impl StandinConfig {
                 check_capacity(capacity).with_context(|| format!("capacity of {}", endpoint.operation()))?;
             }
         }
-        let fraction = self.broadcast_faults.drop_fraction;
-        ensure!((0.0..=1.0).contains(&fraction), "fraction of broadcasts to drop: {fraction} is not within 0 to 1");
+        for faults in [&self.broadcast_faults, &self.member_event_faults] {
+            let fraction = faults.drop_fraction;
+            ensure!((0.0..=1.0).contains(&fraction), "fraction of broadcasts to drop: {fraction} is not within 0 to 1");
+        }
         Ok(())
     }
 }
@@ -181,17 +197,23 @@ pub enum Storage {
     Memory,
 }
 
-/// A consumer of the pipeline.
+/// A consumer of the pipeline, or of what is to be done to rooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
     Gatekeeper,
     MessageWorker,
     BroadcastWorker,
     NotificationWorker,
+    RoomWorker,
 }
 
 impl Stage {
-    pub const ALL: [Self; 4] = [Self::Gatekeeper, Self::MessageWorker, Self::BroadcastWorker, Self::NotificationWorker];
+    pub const ALL: [Self; 5] =
+        [Self::Gatekeeper, Self::MessageWorker, Self::BroadcastWorker, Self::NotificationWorker, Self::RoomWorker];
+
+    /// Those that every message passes.
+    pub const PIPELINE: [Self; 4] =
+        [Self::Gatekeeper, Self::MessageWorker, Self::BroadcastWorker, Self::NotificationWorker];
 
     /// The name of the stage and of its durable.
     pub const fn durable(self) -> &'static str {
@@ -200,6 +222,7 @@ impl Stage {
             Self::MessageWorker => subjects::MESSAGE_WORKER,
             Self::BroadcastWorker => subjects::BROADCAST_WORKER,
             Self::NotificationWorker => subjects::NOTIFICATION_WORKER,
+            Self::RoomWorker => subjects::ROOM_WORKER,
         }
     }
 
@@ -207,6 +230,7 @@ impl Stage {
     pub fn stream(self, site: &str) -> String {
         match self {
             Self::Gatekeeper => subjects::messages_stream(site),
+            Self::RoomWorker => subjects::rooms_stream(site),
             _ => subjects::canonical_stream(site),
         }
     }
@@ -283,7 +307,7 @@ pub struct GateFaults {
     pub foreign_reply_every: Option<NonZeroU64>,
 }
 
-/// What the broadcast worker does wrong.
+/// What the broadcast worker does wrong, or the room worker with member events.
 #[derive(Debug, Clone, Default)]
 pub struct BroadcastFaults {
     /// Keeps every n-th message to itself; 1 drops all.
@@ -296,7 +320,7 @@ pub struct BroadcastFaults {
     pub foreign_every: Option<NonZeroU64>,
 }
 
-/// A reason for which the gatekeeper refuses, with the chat's own words.
+/// A reason for which a service refuses, with the chat's own words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     NotSubscribed,
@@ -309,10 +333,13 @@ pub enum Refusal {
     Internal,
     ParentId,
     ParentNotFound,
+    NotRoomMember,
+    UserNotFound,
+    AlreadyMember,
 }
 
 impl Refusal {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::NotSubscribed,
         Self::LargeRoom,
         Self::ContentEmpty,
@@ -323,6 +350,9 @@ impl Refusal {
         Self::Internal,
         Self::ParentId,
         Self::ParentNotFound,
+        Self::NotRoomMember,
+        Self::UserNotFound,
+        Self::AlreadyMember,
     ];
 
     /// Code, reason and text of the envelope.
@@ -344,6 +374,9 @@ impl Refusal {
                 ("bad_request", None, "invalid thread parent message ID: must be a 20-char base62 string")
             }
             Self::ParentNotFound => ("not_found", None, "message not found"),
+            Self::NotRoomMember => ("forbidden", Some("not_room_member"), "only room members can perform this action"),
+            Self::UserNotFound => ("not_found", Some("user_not_found"), "user not found"),
+            Self::AlreadyMember => ("conflict", Some("already_member"), "user is already a member of the room"),
         }
     }
 
@@ -359,6 +392,9 @@ impl Refusal {
             Self::Internal => "internal",
             Self::ParentId => "parent_id",
             Self::ParentNotFound => "parent_not_found",
+            Self::NotRoomMember => "not_room_member",
+            Self::UserNotFound => "user_not_found",
+            Self::AlreadyMember => "already_member",
         }
     }
 }
@@ -440,7 +476,7 @@ pub fn parse_reject(given: &str) -> anyhow::Result<(NonZeroU64, Refusal)> {
 
 /// An endpoint by its short name, and the rest after its colon.
 fn endpoint(given: &str) -> anyhow::Result<(Endpoint, &str)> {
-    const NAMES: [&str; 4] = ["history", "thread", "mark-read", "read-receipt"];
+    const NAMES: [&str; Endpoint::ALL.len()] = ["history", "thread", "mark-read", "read-receipt", "member-add"];
     let (name, rest) = given.split_once(':').context("begin with an endpoint and a colon")?;
     let at = NAMES.iter().position(|known| *known == name);
     let at = at.with_context(|| format!("unknown endpoint {name:?}: there are {}", NAMES.join(", ")))?;

@@ -29,6 +29,7 @@ pub struct Counters {
     pub message_worker: StageCounters,
     pub broadcast_worker: StageCounters,
     pub notification_worker: StageCounters,
+    pub room_worker: StageCounters,
     /// Sends that passed every check and were stored.
     pub accepted: Counter,
     /// Sends answered with an error envelope.
@@ -46,6 +47,8 @@ pub struct Counters {
     pub broadcasts_dropped: Counter,
     pub broadcasts_duplicated: Counter,
     pub broadcasts_foreign: Counter,
+    /// Member events published, without foreign and second ones.
+    pub member_events: Counter,
     /// Requests answered as asked, by [`Endpoint`].
     pub answered: [Counter; Endpoint::ALL.len()],
     /// Requests answered with an error envelope, by [`Endpoint`].
@@ -59,6 +62,7 @@ impl Counters {
             Stage::MessageWorker => &self.message_worker,
             Stage::BroadcastWorker => &self.broadcast_worker,
             Stage::NotificationWorker => &self.notification_worker,
+            Stage::RoomWorker => &self.room_worker,
         }
     }
 }

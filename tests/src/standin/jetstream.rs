@@ -29,12 +29,13 @@ pub(super) async fn connect(config: &StandinConfig, name: &str) -> anyhow::Resul
     options.connect(address).await.with_context(|| format!("connecting to NATS at {}", config.nats_url))
 }
 
-/// Creates both streams of the site where they are missing, after deleting them if asked to.
+/// Creates the streams of the site where they are missing, after deleting them if asked to.
 pub(super) async fn create_streams(context: &jetstream::Context, config: &StandinConfig) -> anyhow::Result<()> {
     let site = &config.site;
     for (name, subjects) in [
         (subjects::messages_stream(site), subjects::messages_stream_subjects(site)),
         (subjects::canonical_stream(site), subjects::canonical_stream_subjects(site)),
+        (subjects::rooms_stream(site), subjects::rooms_stream_subjects(site)),
     ] {
         if config.purge {
             // A stream that is not there is as good as deleted; any other failure shows when it is created.
@@ -57,7 +58,7 @@ pub(super) async fn create_durable(
     site: &str,
 ) -> anyhow::Result<PullConsumer> {
     let filter_subject = match stage {
-        Stage::Gatekeeper | Stage::BroadcastWorker => String::new(),
+        Stage::Gatekeeper | Stage::BroadcastWorker | Stage::RoomWorker => String::new(),
         Stage::MessageWorker | Stage::NotificationWorker => subjects::canonical_created(site),
     };
     let wanted = pull::Config {

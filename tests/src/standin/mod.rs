@@ -1,6 +1,6 @@
 //! The stand-in chat backend: the ground truth of the suite.
 //!
-//! Four stages read real JetStream durables, named and configured as the chat's, over rooms built from the same fixtures
+//! Five stages read real JetStream durables, named and configured as the chat's, over rooms built from the same fixtures
 //! as the load. Each has a capacity that is met exactly ([`service`]), a latency, and faults on demand
 //! ([`config`]); [`counters`] tell what it did. [`null`] is something else: a gatekeeper without streams that answers at
 //! once, the ruler for a load generator's own speed.
@@ -15,6 +15,7 @@ mod ids;
 mod jetstream;
 pub mod null;
 mod reads;
+mod rooms;
 pub mod service;
 mod stage;
 
@@ -30,6 +31,7 @@ use plimsoll_common::contract::fixtures::Fixtures;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use reads::{Archive, EndpointCommand, Reader, ReaderParts};
+use rooms::RoomWorker;
 use stage::{Command, Role, Tools, Worker, WorkerParts};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -248,6 +250,9 @@ async fn role(stage: Stage, config: &StandinConfig, tools: &Tools) -> anyhow::Re
             config.broadcast_faults.clone(),
             config.encrypted.then(|| Sealer::new(&tools.clock)),
         ))),
+        Stage::RoomWorker => {
+            Role::RoomWorker(Box::new(RoomWorker::new(tools.clone(), config.member_event_faults.clone())))
+        }
         Stage::MessageWorker | Stage::NotificationWorker => Role::Acknowledger(tools.client.clone()),
     })
 }

@@ -2,9 +2,10 @@
 //! and faults of its own, over the history that preset and seed make.
 
 use super::clock::Clock;
-use super::config::{Endpoint, EndpointConfig, StandinConfig};
+use super::config::{Endpoint, EndpointConfig, Refusal, StandinConfig};
 use super::counters::Counters;
 use super::directory::Directory;
+use super::rooms::{AddJob, Memberships};
 use super::service::Service;
 use super::stage::is_nth;
 use async_nats::{Client, Message, Subject, Subscriber};
@@ -43,27 +44,36 @@ pub(super) struct Archive {
     preset: HistoryPreset,
     fixtures: Fixtures,
     by_id: HashMap<String, usize>,
+    memberships: Memberships,
     /// When the history was written, as far as anybody can tell.
     anchor_ms: u64,
 }
 
 /// Code, reason and text of an error envelope.
-type Envelope = (&'static str, Option<&'static str>, &'static str);
+pub(super) type Envelope = (&'static str, Option<&'static str>, &'static str);
 
 const NOT_SUBSCRIBED: Envelope = ("forbidden", Some("not_subscribed"), "not subscribed to room");
-const NOT_MEMBER: Envelope = ("forbidden", Some("not_room_member"), "only room members can perform this action");
+pub(super) const NOT_MEMBER: Envelope = Refusal::NotRoomMember.envelope();
 const NOT_FOUND: Envelope = ("not_found", None, "message not found");
-const BAD_PAYLOAD: Envelope = ("bad_request", None, "invalid request payload");
+pub(super) const BAD_PAYLOAD: Envelope = ("bad_request", None, "invalid request payload");
 
 impl Archive {
     pub(super) fn new(config: &StandinConfig, directory: Arc<Directory>, clock: &Clock) -> Self {
         let fixtures = config.history.fixtures(config.seed, &config.site);
         let by_id = fixtures.rooms.iter().enumerate().map(|(at, room)| (room.id(), at)).collect();
         let anchor_ms = clock.unix_nanos() / 1_000_000;
-        Self { site: config.site.clone(), directory, preset: config.history, fixtures, by_id, anchor_ms }
+        let memberships = Memberships::new(config.members.fixtures(config.seed, &config.site));
+        Self { site: config.site.clone(), directory, preset: config.history, fixtures, by_id, memberships, anchor_ms }
     }
 
-    /// The answer to a request.
+    /// What an accepted request to add members asks of the room worker.
+    fn job(&self, subject: &str, body: &[u8]) -> Result<AddJob, Envelope> {
+        let parsed = subjects::parse_room_request(subject, &self.site, subjects::ADD_MEMBERS);
+        let (asker, room_id) = parsed.ok_or(BAD_PAYLOAD)?;
+        self.memberships.add(asker, room_id, body)
+    }
+
+    /// The answer to a request that only reads.
     fn answer(&self, endpoint: Endpoint, subject: &str, body: &[u8]) -> Result<Value, Envelope> {
         let (asker, room_id) =
             subjects::parse_room_request(subject, &self.site, endpoint.operation()).ok_or(BAD_PAYLOAD)?;
@@ -88,7 +98,7 @@ impl Archive {
                 let parent = index("threadMessageId").ok_or(NOT_FOUND)?;
                 self.thread(room, &history, parent, text("cursor"), limit)
             }
-            Endpoint::ReadReceipt | Endpoint::MarkRead => {
+            Endpoint::ReadReceipt | Endpoint::MarkRead | Endpoint::AddMembers => {
                 let index = index("messageId").ok_or(NOT_FOUND)?;
                 readers(room, &history, index, user)
             }
@@ -262,6 +272,16 @@ impl Reader {
         let rejected = config.reject.filter(|(every, _)| is_nth(Some(*every), self.answers));
         let answer = match rejected {
             Some((_, refusal)) => Err(refusal.envelope()),
+            None if self.endpoint == Endpoint::AddMembers => {
+                match self.parts.archive.job(&request.subject, &request.payload) {
+                    Ok(job) => {
+                        let subject = subjects::add_members_job(&self.parts.archive.site);
+                        self.parts.client.publish(subject, serde_json::to_vec(&job)?.into()).await?;
+                        Ok(json!({"status": "accepted"}))
+                    }
+                    Err(envelope) => Err(envelope),
+                }
+            }
             None => self.parts.archive.answer(self.endpoint, &request.subject, &request.payload),
         };
         let body: Bytes = match answer {

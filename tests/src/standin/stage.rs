@@ -7,6 +7,7 @@ use super::counters::{Counters, StageCounters};
 use super::directory::Directory;
 use super::gatekeeper::Gatekeeper;
 use super::jetstream::{create_durable, delete_durable, pull};
+use super::rooms::RoomWorker;
 use super::service::Service;
 use anyhow::Context as _;
 use async_nats::jetstream::consumer::{PullConsumer, pull as feed};
@@ -39,6 +40,7 @@ pub(super) struct Tools {
 pub(super) enum Role {
     Gatekeeper(Box<Gatekeeper>),
     Broadcaster(Box<Broadcaster>),
+    RoomWorker(Box<RoomWorker>),
     /// Storing and notifying leave no trace on the wire but the acknowledgement.
     Acknowledger(Client),
 }
@@ -163,6 +165,7 @@ impl Worker {
         match &mut self.role {
             Role::Gatekeeper(gatekeeper) => gatekeeper.handle(message).await,
             Role::Broadcaster(broadcaster) => broadcaster.handle(message).await,
+            Role::RoomWorker(room_worker) => room_worker.handle(message).await,
             Role::Acknowledger(client) => settle(client, &message).await,
         }
     }
@@ -308,7 +311,7 @@ async fn next_message(feed: &mut Feed) -> Option<Result<jetstream::Message, feed
 async fn next_puback(role: &mut Role) -> Option<Message> {
     match role {
         Role::Gatekeeper(gatekeeper) => gatekeeper.next_puback().await,
-        Role::Broadcaster(_) | Role::Acknowledger(_) => std::future::pending().await,
+        Role::Broadcaster(_) | Role::RoomWorker(_) | Role::Acknowledger(_) => std::future::pending().await,
     }
 }
 

@@ -78,6 +78,13 @@ pub enum SearchDoubt {
         /// That level.
         lowest: Rate,
     },
+    /// What operations use up does not last for the next trial.
+    UsedUp {
+        /// Operations of it that an agent would have to make.
+        needed: u64,
+        /// Operations that this agent has left.
+        left: u64,
+    },
     /// Trial after trial could not be trusted.
     NotTrusted {
         /// Why the last one could not.

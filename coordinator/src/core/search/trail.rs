@@ -117,4 +117,11 @@ pub enum TrailRecord {
     Plan(Box<super::plan::SearchPlan>),
     /// Then, after each trial: what it showed.
     Outcome(Box<super::outcome::TrialOutcome>),
+    /// Last, where it is so: what operations use up does not last for the next trial.
+    UsedUp {
+        /// Operations of it that an agent would have to make.
+        needed: u64,
+        /// Operations that this agent has left.
+        left: u64,
+    },
 }

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::{Measured, Run};
 use crate::core::answer::Ending;
 use crate::core::backlog::Fate;
+use crate::core::budget::Short;
 use crate::core::ramp::{JudgedTrial, NextTrial};
 use crate::core::search::outcome::{Read, TrialOutcome};
 use crate::core::search::plan::{Lengths, SearchPlan};
@@ -36,6 +37,12 @@ impl Run<'_> {
                 Some(Step::Hold(trial)) => *trial,
                 _ => return Ending::Completed,
             };
+            let phases = Phases { warmup: next.settle, hold: next.hold, cooldown: Duration::ZERO };
+            if let Some(Short { needed, left, .. }) = self.short_of(&[next.level], phases) {
+                self.keep(&TrailRecord::UsedUp { needed, left });
+                self.search.as_mut().expect("a search is under way").use_up(needed, left);
+                continue;
+            }
             match self.try_level(next).await {
                 Ok(()) => {}
                 Err(Stop::Interrupted) => return Ending::Aborted,
