@@ -166,6 +166,44 @@ fn settings_and_defaults_depend_on_the_workload() {
 }
 
 #[test]
+fn a_plan_must_fit_the_pool_that_its_operations_use_up() {
+    let members = plan("max-rps --workload members --preset members-medium");
+    assert_eq!(members.steps.to_string(), "100,200,500,1000");
+    assert_eq!(
+        members.target.durables.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["ROOMS_site-local/room-worker"]
+    );
+    for (flags, words) in [
+        (
+            "max-rps --workload members --preset members-small",
+            "--steps: the plan needs 72000 operations, and members-small has 50 candidates in each of 5 rooms, 1 per \
+             operation: enough for 250; what would fit: --steps 6, or --preset members-medium",
+        ),
+        (
+            "max-rps --workload members --preset members-medium --users-per-add 10 --steps 50,100,200",
+            "--steps: the plan needs 14000 operations, and members-medium has 900 candidates in each of 100 rooms, 10 per \
+             operation: enough for 9000; what would fit: --steps 50,100, or --hold 15s, or --preset members-heavy",
+        ),
+        (
+            "run --workload members --preset members-medium --rate 500 --duration 10m --warmup 0s",
+            "--rate: the plan needs 300000 operations, and members-medium has 900 candidates in each of 100 rooms, 1 per \
+             operation: enough for 90000; what would fit: --rate 150, or --duration 3m, or --preset members-heavy",
+        ),
+        (
+            "max-rps --workload members --preset members-small --find --from 1k",
+            "--from: the plan needs 1500 operations, and members-small has 50 candidates in each of 5 rooms, 1 per \
+             operation: enough for 250; what would fit: --from 166, or --preset members-capacity",
+        ),
+        (
+            "max-rps --workload members --preset medium",
+            "--preset: unknown preset \"medium\": this workload knows members-small, members-medium",
+        ),
+    ] {
+        assert!(error(flags).starts_with(words), "{}", error(flags));
+    }
+}
+
+#[test]
 fn every_bad_value_is_one_error_naming_the_flag_what_it_got_and_what_it_takes() {
     for (flags, expected) in [
         ("--steps 500,,1k", "--steps: step 2 of '500,,1k' is empty: give rates such as 500,1k,2k"),

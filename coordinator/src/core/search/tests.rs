@@ -154,3 +154,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_search_whose_operations_are_used_up_ends_with_what_was_shown_and_replays_so() {
+    for frontier in [false, true] {
+        let service = Service { knee: 3300.0, durable: NO_LIMIT };
+        let plan = SearchPlan { frontier, ..plan(500, 0.05) };
+        let mut search = Search::new(plan.clone());
+        let mut records = vec![TrailRecord::Plan(Box::new(plan))];
+        for _ in 0..3 {
+            let Step::Hold(trial) = *search.next() else { panic!("over too early") };
+            let outcome = service.hold(&search, &trial);
+            search.record(&outcome);
+            records.push(TrailRecord::Outcome(Box::new(outcome)));
+        }
+        search.use_up(4_500, 1_000);
+        records.push(TrailRecord::UsedUp { needed: 4_500, left: 1_000 });
+        let Step::Done(conclusion) = search.next() else { panic!("{:?}", search.next()) };
+        assert_eq!(conclusion.doubt, Some(SearchDoubt::UsedUp { needed: 4_500, left: 1_000 }));
+        let code = conclusion::exit_code(search.next(), &crate::core::answer::Ending::Completed);
+        assert_eq!(code, crate::core::answer::ExitCode::Inconclusive);
+        assert_eq!(Search::replay(records), Some(search));
+    }
+}
