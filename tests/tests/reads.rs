@@ -18,7 +18,7 @@ fn every(n: u64) -> Option<NonZeroU64> {
 /// A server with a stand-in, alone on the box.
 struct Target {
     server: NatsServer,
-    standin: Standin,
+    _standin: Standin,
     _exclusive: Exclusive,
 }
 
@@ -27,7 +27,7 @@ async fn target(change: impl FnOnce(&mut StandinConfig)) -> anyhow::Result<Targe
     let server = NatsServer::start(NatsOptions::default())?;
     let mut config = StandinConfig::new(server.url());
     change(&mut config);
-    Ok(Target { standin: Standin::start(config).await?, server, _exclusive: exclusive })
+    Ok(Target { _standin: Standin::start(config).await?, server, _exclusive: exclusive })
 }
 
 impl Target {
@@ -144,6 +144,11 @@ async fn foreign_and_second_replies_change_nothing() -> anyhow::Result<()> {
     assert_eq!((clean.verdict, clean.completed), (Verdict::Pass, clean.attempted), "{clean:?}");
     assert_eq!(clean.number("history_n"), Some(clean.attempted as f64), "{clean:?}");
     assert_eq!(clean.number("rows_count"), Some(clean.attempted as f64), "{clean:?}");
+    // The preset has no threads: a fifth falls back to history. A row is more than its 200 bytes of content.
+    let fallbacks = clean.number("thread_fallbacks_count").unwrap() / clean.attempted as f64;
+    assert!((0.1..0.3).contains(&fallbacks), "{clean:?}");
+    let (bytes, rows) = (clean.number("reply_bytes_mean").unwrap(), clean.number("rows_mean").unwrap());
+    assert!(bytes > 200.0 * rows && rows > 15.0, "{clean:?}");
     assert!(clean.foreign > clean.attempted / 4 && clean.duplicate > clean.attempted / 4, "{clean:?}");
     Ok(())
 }

@@ -168,8 +168,7 @@ impl Workload for History {
 
     fn choose(&mut self, chance: &mut ChaCha8Rng) -> Choice {
         let mix = self.plan.mix;
-        let thread = if self.plan.reads_threads() { mix.thread } else { 0 };
-        if below(chance.random(), (u64::from(mix.history) + u64::from(thread)).max(1)) < u64::from(mix.history) {
+        if below(chance.random(), u64::from(mix.history) + u64::from(mix.thread)) < u64::from(mix.history) {
             self.history(chance)
         } else {
             self.thread(chance)
@@ -229,9 +228,9 @@ mod tests {
     use crate::core::ledger::Release;
 
     /// One worker that does everything, with these weights of history to thread and of open to scrollback.
-    fn history(mix: &str, before_mode: &str) -> (History, Ledger) {
+    fn history(preset: &str, mix: &str, before_mode: &str) -> (History, Ledger) {
         let plan = HistoryWorkload {
-            preset: "history-medium".parse().unwrap(),
+            preset: preset.parse().unwrap(),
             site_id: "s".into(),
             mix: mix.parse().unwrap(),
             before_mode: before_mode.parse().unwrap(),
@@ -246,7 +245,7 @@ mod tests {
 
     /// Scrolls only, each operation answered at once by `answer`, which is told its body. Who asked where, and the body.
     fn scroll(requests: usize, mut answer: impl FnMut(&str) -> String) -> Vec<(String, String)> {
-        let (mut history, mut ledger) = history("history:1,thread:0", "open:0,scrollback:1");
+        let (mut history, mut ledger) = history("history-medium", "history:1,thread:0", "open:0,scrollback:1");
         let mut chance = ChaCha8Rng::seed_from_u64(1);
         let mut asked = Vec::new();
         for at in 0..requests as u64 {
@@ -315,7 +314,7 @@ mod tests {
             ("history:1,thread:0", 0.0, "open:1,scrollback:0", 0.0),
             ("history:0,thread:1", 1.0, "open:0,scrollback:1", 1.0),
         ] {
-            let (mut history, _) = history(mix, before_mode);
+            let (mut history, _) = history("history-medium", mix, before_mode);
             let mut chance = ChaCha8Rng::seed_from_u64(3);
             let choices: Vec<Choice> = (0..DRAWS).map(|_| history.choose(&mut chance)).collect();
             // A thread request of a room without one is a history request that fell back.
@@ -331,5 +330,28 @@ mod tests {
             let scrolling = scrolling.count() as u32;
             assert!(near(scrolling, DRAWS - asked, scrolls), "{before_mode}: {scrolling} of {}", DRAWS - asked);
         }
+    }
+
+    #[test]
+    fn thread_requests_fall_back_where_a_room_has_no_thread_and_are_told_apart() {
+        let (mut history, mut ledger) = history("history-small", "history:1,thread:1", "open:1,scrollback:0");
+        let mut chance = ChaCha8Rng::seed_from_u64(3);
+        let (mut fell_back, mut observed) = (0, 0);
+        for at in 0..1_000 {
+            let choice = history.choose(&mut chance);
+            assert_eq!(choice.kind, HISTORY);
+            fell_back += usize::from(choice.content & FELL_BACK != 0);
+            let Release::Released(sequence) = ledger.due(at, at, || choice) else { panic!("there is room") };
+            let outgoing = history.message(sequence, choice);
+            assert_eq!(&outgoing.payload[..], OPEN.as_bytes());
+            let (mut aside, empty) = (Aside::default(), page(&[]));
+            let reply = message(outgoing.reply.as_ref().unwrap(), empty.clone());
+            history.incoming(0, &reply, &ledger, &mut aside);
+            let length = empty.len() as u64;
+            assert_eq!(aside.observed[..3], [(REPLY_BYTES, length), (ROWS, 0), (EMPTY, 0)]);
+            observed += usize::from(aside.observed.get(3) == Some(&(FALLBACK, 0)));
+        }
+        assert!((420..580).contains(&fell_back), "{fell_back}");
+        assert_eq!(observed, fell_back);
     }
 }

@@ -74,7 +74,7 @@ fn why_not(search: &Search, conclusion: &Conclusion) -> Option<String> {
                 format!("nothing tripped up to {highest}/s, the most that these agents may send: add agents")
             }
             SearchDoubt::UsedUp { needed, left } => format!(
-                "what the workload uses up was used up: the next trial takes {needed} operations of an agent that has \
+                "there is too little left of what operations use up: the next trial takes {needed} operations of an agent that has \
                  {left} left; take a larger --preset, a coarser --precision or a higher --from"
             ),
             SearchDoubt::NothingPasses { lowest } => format!("over a limit at {lowest}/s already"),
