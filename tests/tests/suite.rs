@@ -9,6 +9,7 @@ mod find;
 mod fooled;
 mod interrupted;
 mod lost;
+mod members;
 mod metrics_pages;
 mod nats_harness;
 mod reads;
