@@ -37,7 +37,7 @@ impl Target {
     }
 
     async fn trial(&self, workload: &str) -> anyhow::Result<Trial> {
-        let outcome = finish(self.run(workload)).await?;
+        let outcome = finish(self.run(workload).hold(Duration::from_secs(1))).await?;
         Ok(outcome.trial_at(300.0)?.clone())
     }
 }
@@ -70,7 +70,8 @@ async fn each_read_workload_finds_the_capacity_of_its_endpoint() -> anyhow::Resu
     for (workload, signal) in
         [("history", "history p95"), ("room-read", "room-read p95"), ("read-receipt", "read-receipt p95")]
     {
-        check_found(&finish(target.run(workload).steps(&[300.0, 900.0])).await?, signal)?;
+        let run = target.run(workload).hold(Duration::from_millis(1_500)).steps(&[300.0, 900.0]);
+        check_found(&finish(run).await?, signal)?;
     }
     Ok(())
 }
