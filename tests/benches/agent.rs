@@ -18,9 +18,7 @@ use plimsoll_common::contract::fixtures::{Fixtures, account};
 use plimsoll_common::contract::presets::MessagesPreset;
 use plimsoll_common::contract::subjects;
 use plimsoll_common::histogram::LatencyHistogram;
-use plimsoll_common::plan::{
-    AgentPlan, CustomWorkload, Inject, MessagesWorkload, SeriesLimits, Target, Workload,
-};
+use plimsoll_common::plan::{AgentPlan, CustomWorkload, Inject, MessagesWorkload, SeriesLimits, Target, Workload};
 use plimsoll_common::units::Rate;
 use plimsoll_tests::harness::driver::{Driven, Driver, Load};
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
