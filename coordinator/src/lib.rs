@@ -42,6 +42,13 @@ pub async fn resume(ask: &Resume, environment: Environment<'_>) -> Result<ExitCo
         let dir = ask.dir.display();
         return Err(Failure::Usage(format!("'{dir}' came to its end: `plimsoll report {dir}` shows it again")));
     }
+    if run.header.kind == RunKind::Soak && !run.trials.is_empty() {
+        let dir = ask.dir.display();
+        return Err(Failure::Usage(format!(
+            "'{dir}' is a soak that was ended early: the time in between is missing in it, so start it anew; \
+             `plimsoll report {dir}` shows what it measured"
+        )));
+    }
     let command = match run.header.kind {
         RunKind::Steps | RunKind::Find => LoadCommand::MaxRps,
         RunKind::Soak => LoadCommand::Run,

@@ -57,7 +57,11 @@ fn load_differences(before: &Header, after: &Header) -> Vec<Difference> {
     let setting = |header: &Header, name: &str| header.settings.get(name).cloned().unwrap_or("not set".to_owned());
     let settings =
         LOAD_SETTINGS.iter().filter_map(|name| difference(name, setting(before, name), setting(after, name)));
+    let scenario = |header: &Header| header.settings.get("scenario.text").cloned();
+    let same = scenario(before) == scenario(after);
+    let (one, other) = ("one text".to_owned(), if same { "one text" } else { "another" }.to_owned());
     [
+        difference("scenario", one, other),
         difference("workload", before.workload.clone(), after.workload.clone()),
         difference("preset", before.preset.clone(), after.preset.clone()),
         difference("objectives", words::objectives(&before.slo), words::objectives(&after.slo)),
@@ -109,6 +113,10 @@ mod tests {
             header.settings.insert("arrivals".into(), "uniform".into());
         });
         insta::assert_snapshot!(error(&usual, &other), @"the runs cannot be compared, they differ in preset (medium in A, large in B); objectives (E1 p95 100ms, E1 p99 250ms, E2 p95 100ms, E2 p99 250ms, errors 0.1%, pending +1000, short 5% in A, E1 p95 100ms, E1 p99 250ms, E2 p95 100ms, E2 p99 250ms, errors 0.1%, pending +500, short 5% in B); arrivals (not set in A, uniform in B)");
+        let described =
+            |text: &str| run(&[pass(0)], |header| drop(header.settings.insert("scenario.text".into(), text.into())));
+        assert!(error(&described("a"), &described("b")).ends_with("differ in scenario (one text in A, another in B)"));
+        assert!(compare(&described("a"), &described("a"), &ask(false)).is_ok());
         let lengths = run(&[pass(0)], |header| drop(header.settings.insert("hold".into(), "20s".into())));
         assert!(compare(&usual, &lengths, &ask(false)).is_ok());
     }

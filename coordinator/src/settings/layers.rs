@@ -72,7 +72,14 @@ pub struct Given {
 #[derive(Debug, Clone, Default)]
 pub struct Layers {
     given: HashMap<&'static str, Given>,
+    /// Of files that settings name, as a saved run has them: by the setting's name.
+    texts: HashMap<&'static str, String>,
     workload: Option<&'static Entry>,
+}
+
+/// Under which name a saved run has the text of the file that a setting names.
+pub fn text_of_file(setting: &str) -> String {
+    format!("{setting}.text")
 }
 
 /// Looks up a variable of the environment.
@@ -98,7 +105,8 @@ impl Layers {
             let takes = workload.is_none_or(|workload| setting.is_of(workload.name));
             (takes || meant).then_some((setting.name, given))
         };
-        Ok(Self { given: command.settings().filter_map(applying).collect(), workload })
+        let given = command.settings().filter_map(applying).collect();
+        Ok(Self { given, texts: HashMap::new(), workload })
     }
 
     /// Takes the settings of a saved run. Its secrets were not saved: they come from flags and environment again. A flag may
@@ -127,12 +135,19 @@ impl Layers {
         if flags.contains_key("agents") {
             given.remove("local");
         }
-        Ok(Self { given, workload: saved.get("workload").and_then(|name| workload::entry(name)) })
+        let text = |setting: &'static Setting| Some((setting.name, saved.get(&text_of_file(setting.name))?.clone()));
+        let texts = command.settings().filter_map(text).collect();
+        Ok(Self { given, texts, workload: saved.get("workload").and_then(|name| workload::entry(name)) })
     }
 
     /// The workload's entry; `None` where no workload has the name that was given.
     pub fn workload(&self) -> Option<&'static Entry> {
         self.workload
+    }
+
+    /// The text of the file that a setting named when the run was saved: the file may say something else by now.
+    pub fn saved_text(&self, name: &str) -> Option<&String> {
+        self.texts.get(name)
     }
 
     /// The applying value; `None` where nothing was given and there is no default.

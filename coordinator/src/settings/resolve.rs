@@ -13,7 +13,7 @@ use plimsoll_common::workload::{self, BadSetting, Given, SettingKind, is_subject
 
 use super::commands::LoadCommand;
 use super::error::SettingsError;
-use super::layers::Layers;
+use super::layers::{Layers, text_of_file};
 use super::plan::{FindPlan, FleetChoice, Goal, Phases, Preflight, RunPlan, Spread, TargetChoice};
 use super::table::DefaultValue;
 use super::values::{Values, duration, list, number};
@@ -67,7 +67,7 @@ pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, Setting
         csv: values.optional("csv").map(|path| PathBuf::from(path.text())),
         metrics_listen: metrics_listen(&values)?,
         applied: applied(command, layers, &fleet),
-        settings: settings(command, layers, &fleet),
+        settings: settings(command, layers, &fleet, &workload),
         fleet,
         workload,
         slo,
@@ -198,7 +198,11 @@ fn workload(command: LoadCommand, layers: &Layers, values: &Values) -> Result<Wo
         }
     }
     let files = (entry.settings.iter().filter(|setting| setting.kind == SettingKind::File))
-        .filter_map(|setting| Some((setting.name, file_text(&values.optional(setting.name)?))))
+        .filter_map(|setting| {
+            let saved = layers.saved_text(setting.name).cloned();
+            let text = || Some(file_text(&values.optional(setting.name)?));
+            Some((setting.name, saved.map(Ok).or_else(text)?))
+        })
         .map(|(name, text)| Ok((name, text?)))
         .collect::<Result<Vec<(&str, String)>, SettingsError>>()?;
     let text = |name: &str| {
@@ -415,11 +419,20 @@ fn metrics_listen(values: &Values) -> Result<Option<SocketAddr>, SettingsError> 
 }
 
 /// Every setting that has a value. A fleet that was made out from this machine is named: another one would make another.
-fn settings(command: LoadCommand, layers: &Layers, fleet: &FleetChoice) -> BTreeMap<String, String> {
+fn settings(
+    command: LoadCommand,
+    layers: &Layers,
+    fleet: &FleetChoice,
+    workload: &Workload,
+) -> BTreeMap<String, String> {
     let of_run = command.settings().filter(|setting| setting.in_plan_file());
     let row =
         |setting: &super::table::Setting| Some((setting.name.to_owned(), redact_url(&layers.get(setting.name)?.value)));
     let mut settings: BTreeMap<String, String> = of_run.filter_map(row).collect();
+    // A file may be changed before the run is resumed or compared.
+    let is_file = |name: &str| workload.entry().setting(name).is_some_and(|setting| setting.kind == SettingKind::File);
+    let files = workload.settings().into_iter().filter(|(name, _)| is_file(name));
+    settings.extend(files.map(|(name, text)| (text_of_file(name), text)));
     match fleet {
         FleetChoice::Remote(_) => settings.remove("local"),
         FleetChoice::Local(agents) => {

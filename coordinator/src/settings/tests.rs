@@ -436,3 +436,37 @@ fn a_resumed_run_asks_for_secrets_again_and_stays_with_its_target() {
     let moved = again("max-rps --preset small --local 2", "--agents a:1,b:2", &[]).unwrap();
     assert_eq!(moved.fleet, FleetChoice::Remote(vec!["a:1".into(), "b:2".into()]));
 }
+
+#[test]
+fn a_described_workload_is_what_its_file_said_when_the_run_began() {
+    let operation = |more: &str| {
+        format!("name = \"x\"\n[[operation]]\nname = \"get\"\nkind = \"request\"\nsubject = \"a.b\"\n{more}")
+    };
+    let file = plan_file(&operation("timeout = \"2s\""));
+    let flags = format!("max-rps --workload custom --scenario {} --slo get:p99=90ms", file.path().display());
+    let was = plan(&flags);
+    assert_eq!((was.workload.series(), was.workload.preset()), (vec!["get".to_owned()], "x".to_owned()));
+    let settings = was.settings.clone();
+    std::fs::write(file.path(), operation("weight = 0")).unwrap();
+    let ask = saved::Resume {
+        dir: "r".into(),
+        nats_url: None,
+        nats_creds: None,
+        jsz_url: None,
+        agents: None,
+        ignore_config: false,
+    };
+    let is = saved::plan_again(LoadCommand::MaxRps, &settings, &ask, &|_| None).unwrap();
+    assert_eq!(is.workload, was.workload);
+    let path = file.path().display();
+    assert!(error(&flags).starts_with(&format!("--scenario: {path}: line 6: weight: got '0'")), "{}", error(&flags));
+    for (timeout, request_timeout) in [("200ms", "5s"), ("9s", "5s")] {
+        std::fs::write(file.path(), operation(&format!("timeout = \"{timeout}\""))).unwrap();
+        let words = error(&format!("{flags} --request-timeout {request_timeout}"));
+        let expected =
+            format!("--request-timeout: the operation 'get' has a timeout of {timeout}: takes at least that here");
+        assert!(words.starts_with(&expected), "{words}");
+    }
+    assert!(error("max-rps --workload custom").starts_with("--scenario is missing: it takes the path of a TOML file"));
+    assert!(error(&format!("{flags} --preset small")).contains("the workload custom does not take it: only messages"));
+}

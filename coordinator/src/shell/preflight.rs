@@ -11,7 +11,7 @@ use super::monitor::{AccountInfo, ConsumerInfo, Monitor, Nats, StreamInfo};
 use crate::core::backlog::DurableName;
 use crate::report::Applied;
 use crate::results::Configuration;
-use crate::settings::RunPlan;
+use crate::settings::{Goal, RunPlan};
 
 /// How long the JetStream API may take here, where nothing is measured yet.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -119,6 +119,7 @@ fn no_answer(words: &str, monitor: &Monitor) -> String {
 /// service's limit.
 fn fits(plan: &RunPlan, account: &AccountInfo, streams: &[(String, StreamInfo)]) -> Result<(), String> {
     let operations = plan.operations();
+    let lower = if plan.goal == Goal::Soak { "--rate or --duration" } else { "--steps or --hold" };
     let stored = |name: &str| {
         let bytes = plan.workload.streams().into_iter().find(|(stream, _)| stream == name).map(|(_, bytes)| bytes);
         operations.saturating_mul(bytes.unwrap_or_default() + OVERHEAD_BYTES)
@@ -139,7 +140,7 @@ fn fits(plan: &RunPlan, account: &AccountInfo, streams: &[(String, StreamInfo)])
             return Err(format!(
                 "preflight: the plan stores about {} in streams that keep every message, and the account has {} of \
                  {storage} storage left ({} of {} are used): purge the streams, give them an age or size limit, lower \
-                 --steps or --hold, or pass --skip-preflight",
+                 {lower}, or pass --skip-preflight",
                 bytes_in_words(needed),
                 bytes_in_words(free),
                 bytes_in_words(used),
