@@ -37,7 +37,7 @@ fn main() -> anyhow::Result<()> {
         throughput(NullAnswers::ReplyAndBroadcast, 60_000, runs)?;
     }
     if all || what == "custom" {
-        throughput(NullAnswers::Echo, 50_000, runs)?;
+        throughput(NullAnswers::Echo, 100_000, runs)?;
     }
     if all || what == "lateness" {
         lateness(runs)?;

@@ -164,11 +164,15 @@ async fn what_the_target_lacks_is_said_before_any_load() -> anyhow::Result<()> {
     };
     absent("nobody listens on 'svc.echo': start the service, or correct `subject`", example("echo.toml")).await?;
     absent("preflight: the target has no stream JOBS: make it, correct `stream`", example("work-queue.toml")).await?;
-    make_stream(&server.url(), "JOBS", "other.>").await?;
-    absent("preflight: the stream JOBS has no durable worker", example("work-queue.toml")).await?;
-    let text = std::fs::read_to_string(example("work-queue.toml"))?.replace("durables = [\"JOBS/worker\"]", "");
-    let no_durable = described(&text)?;
-    absent("no stream takes it: correct `subject`", no_durable.path().to_owned()).await?;
+    let _worker = Responder::work_queue(&server.url(), None).await?;
+    let jobs = std::fs::read_to_string(example("work-queue.toml"))?;
+    let other_durable = described(&jobs.replace("JOBS/worker", "JOBS/wroker"))?;
+    absent("preflight: the stream JOBS has no durable wroker", other_durable.path().to_owned()).await?;
+    let other_subject = described(&jobs.replace("jobs.{{choice", "tasks.{{choice"))?;
+    absent("no stream takes it: correct `subject`", other_subject.path().to_owned()).await?;
+    // A work queue lets nobody read beside its durable.
+    let own = described(&jobs.replace("subject = \"done.jobs.>\"\npointer = \"/job\"\n", ""))?;
+    absent("the deliveries of 'job' cannot be had from the stream JOBS: ", own.path().to_owned()).await?;
     Ok(())
 }
 

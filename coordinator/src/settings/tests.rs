@@ -460,7 +460,7 @@ fn a_described_workload_is_what_its_file_said_when_the_run_began() {
     assert_eq!(is.workload, was.workload);
     let path = file.path().display();
     assert!(error(&flags).starts_with(&format!("--scenario: {path}: line 6: weight: got '0'")), "{}", error(&flags));
-    for (timeout, request_timeout) in [("200ms", "5s"), ("9s", "5s")] {
+    for (timeout, request_timeout) in [("100ms", "5s"), ("9s", "5s")] {
         std::fs::write(file.path(), operation(&format!("timeout = \"{timeout}\""))).unwrap();
         let words = error(&format!("{flags} --request-timeout {request_timeout}"));
         let expected =
