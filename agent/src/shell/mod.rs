@@ -6,6 +6,7 @@ pub mod health;
 pub mod lease;
 pub mod metrics;
 pub mod nats_target;
+pub mod priority;
 pub mod server;
 pub mod session;
 pub mod timer;

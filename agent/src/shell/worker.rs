@@ -24,6 +24,7 @@ use super::clock::boottime_ns;
 use super::health::{ThreadWatch, ThrottleWatch};
 use super::lease::Lease;
 use super::nats_target::{ClientEvents, ConnectError, connect};
+use super::priority;
 use super::timer::PreciseTimer;
 use crate::core::ledger::{Choice, Ledger, Release, Terms, Window};
 use crate::core::recorder::{BLOCK_NS, WorkerBlock, WorkerTotals};
@@ -33,7 +34,7 @@ use crate::workload::{Aside, Incoming, Outgoing, Part, Probe, Setup, Workload, f
 /// The pacer looks after ageing and samples at least this often.
 const TICK_NS: u64 = 10_000_000;
 /// Releases closer together than this leave in one wake-up: at high rates a wake-up for each would cost most of a core.
-const COALESCE_NS: u64 = 100_000;
+const COALESCE_NS: u64 = 50_000;
 /// Releases between two looks at the clock, and at most in one wake-up, so that readers get their turn.
 const RELEASES_PER_LOOK: usize = 32;
 const RELEASES_PER_WAKE: usize = 2048;
@@ -171,6 +172,7 @@ pub fn run(
     commands: mpsc::UnboundedReceiver<WorkerCommand>,
     events: mpsc::UnboundedSender<(u8, WorkerEvent)>,
 ) {
+    priority::raise();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(31).build();
     let index = spec.index;
     let refuse = |refusal| drop(events.send((index, WorkerEvent::Refused(refusal))));

@@ -112,7 +112,7 @@ pub struct Running {
 }
 
 impl Run {
-    /// Against this server with this preset: 2 s of warmup, 6 s of hold, limits of 400 and 800 ms. The fleet is the
+    /// Against this server with this preset: 1 s of warmup, 6 s of hold, limits of 400 and 800 ms. The fleet is the
     /// program's own until one is named.
     pub fn new(nats_url: &str, preset: &str) -> Self {
         Self::of(nats_url).flag("--preset", preset)
@@ -127,13 +127,13 @@ impl Run {
         let run = Self {
             arguments: vec!["max-rps".into()],
             steps: 5,
-            warmup: Duration::from_secs(2),
+            warmup: Duration::from_secs(1),
             hold: Duration::from_secs(6),
             cooldown: Duration::from_millis(200),
             trials: 3,
         };
         run.flag("--nats-url", nats_url)
-            .flag("--request-timeout", "3s")
+            .flag("--request-timeout", "2s")
             .flag("--slo-p95", "400ms")
             .flag("--slo-p99", "800ms")
     }
