@@ -10,6 +10,7 @@ use crate::core::search::estimate::Estimate;
 use crate::core::search::evidence::Judgement;
 use crate::core::search::hint::Hint;
 use crate::core::search::outcome::{Limits, Signal};
+use crate::core::search::plan::PROBE_OPEN;
 use crate::core::search::trail::{Bound, Bounds, Outcome, TrailEntry, Why};
 use crate::core::search::{Search, Step};
 
@@ -127,7 +128,7 @@ fn frontier(entry: &FrontierEntry) -> String {
 }
 
 /// `5%`, `0.1%`.
-fn percent(part: f64) -> String {
+pub fn percent(part: f64) -> String {
     let text = format!("{:.3}", part * 100.0);
     format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
 }
@@ -142,9 +143,9 @@ fn rough(length: Duration) -> String {
 }
 
 /// Every trial: why it was chosen, what it showed, and the bounds after it.
-pub fn trail(search: &Search) -> String {
+pub fn trail_lines(search: &Search) -> Vec<String> {
     let limits = &search.plan().limits;
-    search.trail().iter().map(|entry| trail_line(entry, limits)).collect::<Vec<_>>().join("\n  ")
+    search.trail().iter().map(|entry| trail_line(entry, limits)).collect()
 }
 
 /// One trial of the trail.
@@ -180,6 +181,7 @@ pub fn trail_line(entry: &TrailEntry, limits: &Limits) -> String {
 
 fn why(why: &Why) -> String {
     match why {
+        Why::Probe => format!("probe with {PROBE_OPEN} operations open at once: where to begin?"),
         Why::First => "where to begin".to_owned(),
         Why::Climb => "nothing over a limit before, so higher".to_owned(),
         Why::Descend => "nothing under every limit yet, so half".to_owned(),
@@ -202,6 +204,7 @@ fn judgement(judgement: Judgement) -> &'static str {
 fn result(result: &Outcome, limits: &Limits) -> String {
     match result {
         Outcome::Nothing => "nothing".to_owned(),
+        Outcome::Begin(from) => format!("begin at {from}/s"),
         Outcome::Hint(Hint::Under) => "hint: under every limit".to_owned(),
         Outcome::Hint(Hint::Unclear) => "hint: unclear, the load boxes stalled".to_owned(),
         Outcome::Hint(Hint::Over(over)) => {

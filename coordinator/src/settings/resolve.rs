@@ -48,7 +48,7 @@ pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, Setting
     let fleet = fleet(&values)?;
     Ok(RunPlan {
         goal: levels.goal,
-        steps: levels.find.map_or(levels.steps, |find| Steps::from(find.from)),
+        steps: levels.find.map_or(levels.steps, |find| Steps::from(find.first_level())),
         find: levels.find,
         phases: levels.phases,
         spread: spread(&values)?,
@@ -118,7 +118,7 @@ fn find(values: &Values) -> Result<Option<FindPlan>, SettingsError> {
     }
     let drain = if values.optional("drain-limit").is_some() { "drain-limit" } else { "recovery-limit" };
     Ok(Some(FindPlan {
-        from: values.parsed("from", "a rate such as 500 or 2k")?,
+        from: values.optional("from").map(|from| from.text().parse().map_err(|error| from.error(error))).transpose()?,
         precision: precision(values)?,
         confidence: confidence(values)?,
         max_time: values.duration("max-time", Duration::from_secs(10), LONGEST)?,

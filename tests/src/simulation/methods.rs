@@ -57,7 +57,7 @@ impl Method {
 /// What the search is asked for: ten minutes, from a twentieth of the capacity.
 pub fn plan(precision: f64) -> SearchPlan {
     SearchPlan {
-        from: Rate::per_second(1000).expect("a rate"),
+        from: Rate::per_second(1000),
         highest: None,
         precision,
         confidence: 0.95,

@@ -19,7 +19,7 @@ const DRIFT_STEP: f64 = 0.01;
 const OVERHEAD: f64 = 0.5;
 
 /// How a server behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Regime {
     /// As it is.
     Clean,
