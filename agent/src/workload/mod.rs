@@ -4,6 +4,7 @@
 
 pub mod history;
 pub mod messages;
+pub mod null;
 pub mod read_receipt;
 pub mod replies;
 pub mod room_read;

@@ -72,7 +72,7 @@ fn why_not(search: &Search, conclusion: &Conclusion) -> Option<String> {
             }
             SearchDoubt::TooCoarse => format!("the time was too short for --precision {precision}{more}"),
             SearchDoubt::FleetTooSmall { highest } => {
-                format!("nothing tripped up to {highest}/s, the most that these agents may send: add agents")
+                format!("nothing tripped up to {highest}/s, the most that these agents can or may send: add agents")
             }
             SearchDoubt::NothingPasses { lowest } => format!("over a limit at {lowest}/s already"),
             SearchDoubt::NotTrusted { why } => format!("trial after trial could not be used: {why}"),

@@ -77,6 +77,8 @@ pub struct FindPlan {
     pub drain_limit: Duration,
     /// Whether the largest level of every single limit is searched for too.
     pub frontier: bool,
+    /// Whether what the fleet can do by itself is not measured before.
+    pub skip_self_check: bool,
     /// Whether the trail is shown.
     pub explain: bool,
 }

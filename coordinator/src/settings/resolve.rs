@@ -98,7 +98,8 @@ fn ramp(values: &Values) -> Result<Levels, SettingsError> {
 }
 
 /// What only a search takes, and what it does not take.
-const OF_FIND: [&str; 7] = ["from", "precision", "confidence", "max-time", "drain-limit", "frontier", "explain"];
+const OF_FIND: [&str; 8] =
+    ["from", "precision", "confidence", "max-time", "drain-limit", "frontier", "explain", "skip-self-check"];
 const NOT_OF_FIND: [&str; 6] = ["steps", "warmup", "hold", "cooldown", "no-stop-on-trip", "trials"];
 
 /// How to search, where that is asked for.
@@ -124,6 +125,7 @@ fn find(values: &Values) -> Result<Option<FindPlan>, SettingsError> {
         max_time: values.duration("max-time", Duration::from_secs(10), LONGEST)?,
         drain_limit: values.duration(drain, SHORTEST_HOLD, LONGEST)?,
         frontier: values.switch("frontier")?,
+        skip_self_check: values.switch("skip-self-check")?,
         explain: values.switch("explain")?,
     }))
 }

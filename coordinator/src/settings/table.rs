@@ -242,6 +242,8 @@ const GENERAL: &[Setting] = &[
         "The agents that make the load"),
     setting!(FLEET, "local", "PLIMSOLL_LOCAL", None, "COUNT", Derived("one per core less one, at least 1"), One,
         "Agents in this process, in place of --agents"),
+    setting!(FLEET, "skip-self-check", "PLIMSOLL_SKIP_SELF_CHECK", None, "", Nothing, Switch,
+        "Do not measure before --find what the agents can do by themselves, which no level may exceed"),
     setting!(FLEET, "lease-timeout", "PLIMSOLL_LEASE_TIMEOUT", None, "TIME", Text("3s"), One,
         "An agent that hears nothing from here for this long is silent; 500ms to 60s"),
 
