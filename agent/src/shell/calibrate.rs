@@ -164,10 +164,7 @@ fn plan(order: &CalibrationOrder, url: String) -> AgentPlan {
         run_nonce: 0,
         seed: 0,
         target: Target { url, credentials: None },
-        workload: Workload::RoomRead(RoomReadWorkload {
-            preset: MessagesPreset::Small,
-            site_id: "null".to_owned(),
-        }),
+        workload: Workload::RoomRead(RoomReadWorkload { preset: MessagesPreset::Small, site_id: "null".to_owned() }),
         request_timeout: TIMEOUT,
         series,
         max_lateness: order.max_lateness,

@@ -119,7 +119,19 @@ impl Session {
         let lease = Lease::until(now_ns + claim.lease_timeout.as_nanos() as u64);
         let box_watch = BoxWatch::new(now_ns);
         let pings = VecDeque::with_capacity(PINGS_REMEMBERED);
-        Self { config, claim, outbox, lease, last_echo: None, pings, fleet: None, events, events_in, box_watch, calibrating: JoinSet::new() }
+        Self {
+            config,
+            claim,
+            outbox,
+            lease,
+            last_echo: None,
+            pings,
+            fleet: None,
+            events,
+            events_in,
+            box_watch,
+            calibrating: JoinSet::new(),
+        }
     }
 
     /// Serves the coordinator until the session ends; then nothing is sent to the target any more.

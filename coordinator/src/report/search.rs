@@ -163,8 +163,11 @@ pub fn trail_line(entry: &TrailEntry, limits: &Limits) -> String {
         let value = if is_slope { format!("{value:+.1}/s") } else { percent(value) };
         Some(format!("{} {value}", signal(&limits.signal(limit))))
     };
-    let showed: Vec<String> = entry.showed.iter().enumerate().filter_map(shown).collect();
-    let _ = write!(line, ": {} -> {}", showed.join(", "), result(&entry.result, limits));
+    // What a probe leaves out for lack of room says nothing of the service.
+    let entry_showed = if entry.trial.why == Why::Probe { &[][..] } else { &entry.showed };
+    let showed: Vec<String> = entry_showed.iter().enumerate().filter_map(shown).collect();
+    let colon = if showed.is_empty() { "" } else { ": " };
+    let _ = write!(line, "{colon}{} -> {}", showed.join(", "), result(&entry.result, limits));
     if entry.blocks.1 > 0 {
         let _ = write!(line, ", {} of {} blocks void", entry.blocks.1, entry.blocks.0);
     }

@@ -256,7 +256,8 @@ fn self_check_words(found: &[Calibration]) -> String {
     let mut lateness = LatencyHistogram::new();
     found.iter().for_each(|found| lateness.add(&found.lateness));
     let sum = |of: fn(&Calibration) -> u64| found.iter().map(of).sum::<u64>();
-    let at = |part: f64| lateness.quantile_us(part).map_or("?".to_owned(), |us| words::duration(Duration::from_micros(us)));
+    let at =
+        |part: f64| lateness.quantile_us(part).map_or("?".to_owned(), |us| words::duration(Duration::from_micros(us)));
     format!(
         "at most {}/s against {}; at half of it lateness p50 {}, p99 {}, {} of {} released too late or never",
         sum(|found| found.ceiling.milli()) / 1000,

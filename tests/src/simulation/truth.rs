@@ -10,9 +10,10 @@ pub fn true_limit(regime: Regime) -> f64 {
     match regime {
         // Exact: sojourn times of M/M/1 are exponential, so 1 % above T at C − ln(100) / T.
         Regime::Clean => 19_079.0,
-        Regime::Drift => 18_857.0,
-        Regime::Stalls => 13_660.0,
-        Regime::RareStalls => 15_200.0,
+        // ± 3, by 1,020,000 s; ± 15, by as many; ± 23, by 3,000,000 s.
+        Regime::Drift => 18_853.0,
+        Regime::Stalls => 13_679.0,
+        Regime::RareStalls => 15_217.0,
     }
 }
 

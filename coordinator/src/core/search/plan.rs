@@ -48,7 +48,7 @@ pub struct Lengths {
 
 /// The rate of the probe that looks for where to begin; what is not sent for lack of room among [`PROBE_OPEN`] counts for
 /// nothing.
-pub const PROBE_RATE: u64 = 10_000;
+pub const PROBE_RATE: u64 = 50_000;
 /// Operations that the probe has open at once: so few that no service has to queue them.
 pub const PROBE_OPEN: u64 = 8;
 /// How long the probe lasts.

@@ -84,7 +84,7 @@ fn the_trail_of_a_knee_at_3300() {
 fn without_a_place_to_begin_a_probe_of_a_second_finds_it() {
     let mut search = Search::new(SearchPlan { from: None, ..plan(1, 0.05) });
     let Step::Hold(probe) = search.next().clone() else { panic!("{:?}", search.next()) };
-    assert_eq!((probe.why, probe.hold, probe.level.to_string()), (Why::Probe, Duration::from_secs(1), "10000".into()));
+    assert_eq!((probe.why, probe.hold, probe.level.to_string()), (Why::Probe, Duration::from_secs(1), "50000".into()));
     let outcome = Service { knee: 3300.0, durable: NO_LIMIT }.hold(&search, &probe);
     let carried = |served| TrialOutcome { served, ..outcome.clone() };
     let begun = |served| {
