@@ -4,6 +4,7 @@
 //! agent is told), [`deal`] (which rooms and users belong to whom), [`histogram`] and [`snapshot`] (what an agent measured), [`wire`] (all of these to and from the
 //! protocol), and [`contract`] (the chat system's subjects, payloads, presets and fixtures).
 
+pub mod calibration;
 pub mod contract;
 pub mod deal;
 pub mod histogram;

@@ -1,6 +1,8 @@
 //! Plan and snapshots to and from the protocol's messages. Every message is checked once, here, on arrival; generated
 //! types go no further.
 
+mod calibration;
+
 use std::time::Duration;
 
 use plimsoll_proto::v1;
@@ -612,6 +614,7 @@ mod tests {
                 match message.message {
                     Some(agent_message::Message::Snapshot(m)) => drop(Snapshot::try_from(m)),
                     Some(agent_message::Message::StepTotals(m)) => drop(StepTotals::try_from(m)),
+                    Some(agent_message::Message::Calibrated(m)) => drop(crate::calibration::Calibration::try_from(m)),
                     _ => {}
                 }
             }

@@ -86,7 +86,8 @@ pub fn saved(command: &SavedCommand, environment: Environment) -> Result<ExitCod
     let read = |dir: &Path| results::read::read(dir).map_err(|error| Failure::Usage(error.to_string()));
     match command {
         SavedCommand::Report(ask) => {
-            let report = read(&ask.dir)?.report();
+            let mut report = read(&ask.dir)?.report();
+            report.explain |= ask.explain;
             to_stdout(&match ask.format {
                 Format::Text => report::render(&report),
                 Format::Csv => report::formats::csv(&report),

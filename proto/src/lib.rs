@@ -9,4 +9,4 @@ pub mod v1 {
 }
 
 /// What `Claim` and `Hello` carry. Raised whenever an older peer could misread a message.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;

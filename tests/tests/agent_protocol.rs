@@ -179,6 +179,21 @@ async fn what_makes_no_sense_is_refused_by_its_field_and_the_lease_goes_on() -> 
     let early = refusal(&mut driver, ToAgent::StartStep((&order()).into())).await?;
     assert_eq!(early, (RefusedKind::Invalid, "started while not dealt".into()));
 
+    // A calibration needs no target, and leaves the agent as it was.
+    let calibrate = |max_lateness_us| v1::Calibrate { request_bytes: 64, reply_bytes: 64, max_lateness_us };
+    let (kind, message) = refusal(&mut driver, ToAgent::Calibrate(calibrate(0))).await?;
+    assert_eq!((kind, message.starts_with("Calibrate.max_lateness_us")), (RefusedKind::Invalid, true), "{message}");
+    driver.send(ToAgent::Calibrate(calibrate(100_000)));
+    let again = refusal(&mut driver, ToAgent::Calibrate(calibrate(100_000))).await?;
+    let words = "calibrated after Prepare, or twice at once";
+    assert_eq!(again, (RefusedKind::Invalid, words.into()));
+    match driver.next().await? {
+        FromAgent::Calibrated(found) => {
+            assert!(found.ceiling_milli_per_s > 0 && found.released > 0, "{found:?}");
+        }
+        other => anyhow::bail!("expected a calibration, got {other:?}"),
+    }
+
     for (change, words) in malformed_prepares() {
         let mut prepare = v1::Prepare::from(&plan(&server.url()));
         change(&mut prepare);
@@ -190,6 +205,8 @@ async fn what_makes_no_sense_is_refused_by_its_field_and_the_lease_goes_on() -> 
     driver.prepare(&plan(&server.url())).await?;
     let again = refusal(&mut driver, ToAgent::Prepare((&plan(&server.url())).into())).await?;
     assert_eq!(again, (RefusedKind::Invalid, "prepared twice".into()));
+    let late = refusal(&mut driver, ToAgent::Calibrate(calibrate(100_000))).await?;
+    assert_eq!(late, (RefusedKind::Invalid, words.into()));
     for shares in [vec![], vec![0]] {
         let refused = refusal(&mut driver, ToAgent::Deal(v1::Deal { deal: 1, share_milli_per_s: shares })).await?;
         assert_eq!(refused, (RefusedKind::Invalid, "a deal without a share for this agent".into()));

@@ -53,10 +53,19 @@ impl BoxWatch {
     }
 }
 
+/// Nanoseconds that the calling thread has run on a processor.
+pub fn thread_cpu_ns() -> u64 {
+    cpu_ns(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
 fn process_cpu_ns() -> u64 {
+    cpu_ns(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+fn cpu_ns(clock: libc::clockid_t) -> u64 {
     let mut used = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a timespec that lives for the call.
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut used) };
+    let result = unsafe { libc::clock_gettime(clock, &raw mut used) };
     if result == 0 { used.tv_sec as u64 * 1_000_000_000 + used.tv_nsec as u64 } else { 0 }
 }
 

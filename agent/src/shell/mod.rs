@@ -1,11 +1,13 @@
 //! What talks: the session with the coordinator, the workers with their connections and pacers, and the box's health.
 
 pub mod aggregate;
+pub mod calibrate;
 pub mod clock;
 pub mod health;
 pub mod lease;
 pub mod metrics;
 pub mod nats_target;
+pub mod null_target;
 pub mod priority;
 pub mod server;
 pub mod session;

@@ -5,15 +5,18 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use plimsoll_common::calibration::{Calibration, CalibrationOrder};
 use plimsoll_common::contract::fixtures::{Fixtures, Room};
 use plimsoll_common::deal::{deal_to_agents, deal_to_workers};
 use plimsoll_common::plan::{AgentPlan, Arrivals, StepOrder, TrialId};
 use plimsoll_common::units::Rate;
 use plimsoll_proto::v1::{self, agent_message, coordinator_message};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tonic::{Status, Streaming};
 
 use super::aggregate::Aggregate;
+use super::calibrate::calibrate;
 use super::clock::boottime_ns;
 use super::health::BoxWatch;
 use super::lease::Lease;
@@ -85,6 +88,8 @@ pub struct Session {
     events: mpsc::UnboundedReceiver<(u8, WorkerEvent)>,
     events_in: mpsc::UnboundedSender<(u8, WorkerEvent)>,
     box_watch: BoxWatch,
+    /// At most one; it ends with the session.
+    calibrating: JoinSet<Result<Calibration, String>>,
 }
 
 /// What stands after Prepare.
@@ -114,7 +119,19 @@ impl Session {
         let lease = Lease::until(now_ns + claim.lease_timeout.as_nanos() as u64);
         let box_watch = BoxWatch::new(now_ns);
         let pings = VecDeque::with_capacity(PINGS_REMEMBERED);
-        Self { config, claim, outbox, lease, last_echo: None, pings, fleet: None, events, events_in, box_watch }
+        Self {
+            config,
+            claim,
+            outbox,
+            lease,
+            last_echo: None,
+            pings,
+            fleet: None,
+            events,
+            events_in,
+            box_watch,
+            calibrating: JoinSet::new(),
+        }
     }
 
     /// Serves the coordinator until the session ends; then nothing is sent to the target any more.
@@ -133,6 +150,9 @@ impl Session {
                 },
                 _ = pings.tick() => self.ping(),
                 Some((worker, event)) = self.events.recv() => self.on_event(worker, event),
+                Some(done) = self.calibrating.join_next() => {
+                    self.on_calibrated(done.unwrap_or_else(|error| Err(error.to_string())))
+                }
                 () = &mut shutdown => Err(SessionEnd::ShuttingDown),
             };
             if let Err(end) = step {
@@ -184,6 +204,7 @@ impl Session {
         use coordinator_message::Message;
         match message.message {
             Some(Message::Echo(echo)) => self.on_echo(&echo),
+            Some(Message::Calibrate(order)) => self.on_calibrate(order),
             Some(Message::Prepare(prepare)) => self.on_prepare(prepare).await,
             Some(Message::Deal(deal)) => self.on_deal(&deal),
             Some(Message::StartStep(start)) => self.on_start(start),
@@ -215,9 +236,32 @@ impl Session {
         Ok(())
     }
 
+    fn on_calibrate(&mut self, order: v1::Calibrate) -> Result<(), SessionEnd> {
+        if self.fleet.is_some() || !self.calibrating.is_empty() {
+            return self.refuse(v1::RefusedKind::Invalid, "calibrated after Prepare, or twice at once");
+        }
+        match CalibrationOrder::try_from(order) {
+            Ok(order) => {
+                self.calibrating.spawn(calibrate(order, self.config.workers, self.lease.clone()));
+                Ok(())
+            }
+            Err(error) => self.refuse(v1::RefusedKind::Invalid, error.to_string()),
+        }
+    }
+
+    fn on_calibrated(&mut self, done: Result<Calibration, String>) -> Result<(), SessionEnd> {
+        match done {
+            Ok(calibration) => self.send(agent_message::Message::Calibrated((&calibration).into())),
+            Err(words) => self.refuse(v1::RefusedKind::Invalid, format!("no calibration: {words}")),
+        }
+    }
+
     async fn on_prepare(&mut self, prepare: v1::Prepare) -> Result<(), SessionEnd> {
         if self.fleet.is_some() {
             return self.refuse(v1::RefusedKind::Invalid, "prepared twice");
+        }
+        if !self.calibrating.is_empty() {
+            return self.refuse(v1::RefusedKind::Invalid, "prepared while calibrating");
         }
         let plan = match AgentPlan::try_from(prepare) {
             Ok(plan) => Arc::new(plan),

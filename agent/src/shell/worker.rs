@@ -21,7 +21,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use super::clock::boottime_ns;
-use super::health::{ThreadWatch, ThrottleWatch};
+use super::health::{ThreadWatch, ThrottleWatch, thread_cpu_ns};
 use super::lease::Lease;
 use super::nats_target::{ClientEvents, ConnectError, connect};
 use super::priority;
@@ -29,6 +29,7 @@ use super::timer::PreciseTimer;
 use crate::core::ledger::{Choice, Ledger, Release, Terms, Window};
 use crate::core::recorder::{BLOCK_NS, WorkerBlock, WorkerTotals};
 use crate::core::schedule::Schedule;
+use crate::workload::null::{Null, NullPlan};
 use crate::workload::{Aside, Incoming, Outgoing, Part, Probe, Setup, Workload, for_workload, observations};
 
 /// The pacer looks after ageing and samples at least this often.
@@ -163,6 +164,8 @@ pub struct Finish {
     pub started_boottime_ns: u64,
     /// Why it ended.
     pub end: StepEnd,
+    /// Nanoseconds that the worker ran on a processor meanwhile.
+    pub cpu_ns: u64,
 }
 
 /// Runs a worker on the calling thread until its commands end or its lease does. Dropping the runtime at the end aborts
@@ -171,6 +174,26 @@ pub fn run(
     spec: WorkerSpec,
     commands: mpsc::UnboundedReceiver<WorkerCommand>,
     events: mpsc::UnboundedSender<(u8, WorkerEvent)>,
+) {
+    let run = spec.plan.clone();
+    for_workload!(&run.workload, |plan, W| run_with::<W>(spec, plan.clone(), commands, &events));
+}
+
+/// The same for what drives no service: see [`super::calibrate`].
+pub fn run_null(
+    spec: WorkerSpec,
+    plan: NullPlan,
+    commands: mpsc::UnboundedReceiver<WorkerCommand>,
+    events: mpsc::UnboundedSender<(u8, WorkerEvent)>,
+) {
+    run_with::<Null>(spec, plan, commands, &events);
+}
+
+fn run_with<W: Workload>(
+    spec: WorkerSpec,
+    plan: W::Plan,
+    commands: mpsc::UnboundedReceiver<WorkerCommand>,
+    events: &mpsc::UnboundedSender<(u8, WorkerEvent)>,
 ) {
     priority::raise();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(31).build();
@@ -182,13 +205,10 @@ pub fn run(
     };
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
-        let run = spec.plan.clone();
-        for_workload!(&run.workload, |plan, W| {
-            match Worker::<W>::connect(spec, plan.clone(), events.clone()).await {
-                Ok(worker) => worker.serve(commands).await,
-                Err(refusal) => refuse(refusal),
-            }
-        });
+        match Worker::<W>::connect(spec, plan, events.clone()).await {
+            Ok(worker) => worker.serve(commands).await,
+            Err(refusal) => refuse(refusal),
+        }
     });
     drop(local);
     runtime.shutdown_background();
@@ -652,6 +672,7 @@ impl<W: Workload> Worker<W> {
 
     fn finish(&mut self, trial: TrialId, pace: &mut Pace, started_boottime_ns: u64, end: StepEnd) -> bool {
         self.close_block(trial, pace, boottime_ns());
+        let cpu_ns = thread_cpu_ns().saturating_sub(pace.cpu_began_ns);
         let mut state = self.state.borrow_mut();
         state.queue.clear();
         let Some(running) = state.trial.take() else { return false };
@@ -659,7 +680,7 @@ impl<W: Workload> Worker<W> {
         state.next_sequence = ledger.next_sequence();
         let totals = ledger.recorder().totals();
         drop(state);
-        self.say(WorkerEvent::Finished(trial, Box::new(Finish { totals, started_boottime_ns, end })));
+        self.say(WorkerEvent::Finished(trial, Box::new(Finish { totals, started_boottime_ns, end, cpu_ns })));
         true
     }
 
@@ -698,6 +719,7 @@ struct Pace {
     fence: Option<(u64, u64)>,
     thread: ThreadWatch,
     throttle: ThrottleWatch,
+    cpu_began_ns: u64,
 }
 
 impl Pace {
@@ -713,6 +735,7 @@ impl Pace {
             fence: None,
             thread: ThreadWatch::of_this_thread(),
             throttle: ThrottleWatch::new(),
+            cpu_began_ns: thread_cpu_ns(),
         })
     }
 

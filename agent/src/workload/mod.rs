@@ -8,6 +8,7 @@ pub(crate) mod fixture;
 pub mod history;
 pub mod members;
 pub mod messages;
+pub mod null;
 pub mod read_receipt;
 pub mod replies;
 pub mod room_read;

@@ -26,14 +26,14 @@ use std::time::Duration;
 use plimsoll_common::plan::BLOCK;
 use plimsoll_common::units::Rate;
 
-use self::bracket::{Bracket, Look};
+use self::bracket::{Bracket, Look, begin_below};
 use self::conclusion::{Broken, Conclusion, FrontierEntry, PassedLevel, SearchDoubt, TrippedLevel};
 use self::confirm::{Confirm, Judge, Move, implied};
 use self::estimate::{Estimate, time_to_precision};
 use self::evidence::Judgement;
 use self::hint::{cannot_pass, hint, is_hopeless};
 use self::outcome::{Showing, TrialOutcome};
-use self::plan::{SearchPlan, blocks};
+use self::plan::{PROBE_HOLD, SearchPlan, blocks};
 use self::pool::{Pool, Soak};
 use self::statistics::Quantiles;
 use self::trail::{Bound, Bounds, NextTrial, Outcome, TrailEntry, TrailRecord, Why};
@@ -88,13 +88,11 @@ impl Search {
     pub fn new(plan: SearchPlan) -> Self {
         let focus: Vec<usize> = (0..plan.limits.len()).collect();
         let stage = Stage { focus, bracket: Bracket::default(), confirm: None, soaks: true };
-        let first = NextTrial {
-            number: 0,
-            level: plan.highest.map_or(plan.from, |highest| plan.from.min(highest)),
-            why: Why::First,
-            settle: plan.lengths.settle,
-            hold: plan.lengths.climb,
+        let (why, hold) = match plan.from {
+            Some(_) => (Why::First, plan.lengths.climb),
+            None => (Why::Probe, PROBE_HOLD),
         };
+        let first = NextTrial { number: 0, level: plan.first_level(), why, settle: plan.lengths.settle, hold };
         Self {
             quantiles: Quantiles::new(plan.alpha()),
             pool: Pool::default(),
@@ -143,6 +141,29 @@ impl Search {
         &self.trail
     }
 
+    /// What it came to, once it is over.
+    pub fn conclusion(&self) -> Option<&Conclusion> {
+        match &self.next {
+            Step::Hold(_) => None,
+            Step::Done(conclusion) => Some(conclusion),
+        }
+    }
+
+    /// How often levels contradicted each other so far.
+    pub fn contradictions(&self) -> u32 {
+        self.contradictions
+    }
+
+    /// Load that was sent so far.
+    pub fn load(&self) -> Duration {
+        self.load
+    }
+
+    /// All the time that it took so far.
+    pub fn spent(&self) -> Duration {
+        self.spent
+    }
+
     /// Every level that was visited.
     pub fn pool(&self) -> &Pool {
         &self.pool
@@ -159,7 +180,7 @@ impl Search {
             }
             Why::Soak => cannot_pass(so_far, limits, focus, planned),
             // A visit is worth its whole length: blocks that are chosen by what they show prove nothing.
-            Why::Low(_) | Why::High(_) => false,
+            Why::Probe | Why::Low(_) | Why::High(_) => false,
         }
     }
 
@@ -191,6 +212,11 @@ impl Search {
     fn take(&mut self, trial: &NextTrial, outcome: &TrialOutcome) -> Outcome {
         let limits = &self.plan.limits;
         match trial.why {
+            Why::Probe => {
+                let from = begin_below(outcome.served);
+                self.plan.from = Some(from);
+                Outcome::Begin(from)
+            }
             Why::First | Why::Climb | Why::Descend | Why::Capacity { .. } | Why::Bisect => {
                 let hint = hint(&outcome.showing, limits, &self.stage.focus);
                 self.stage.bracket.take(trial.level, &hint, outcome.served);
@@ -338,7 +364,7 @@ impl Search {
                 self.frontier.push(self.frontier_entry(limit));
                 continue;
             }
-            let known = self.largest_that_holds(limit).unwrap_or(self.plan.from);
+            let known = self.largest_that_holds(limit).unwrap_or_else(|| self.plan.first_level());
             let bracket = Bracket::above(known, 1.0 + 2.0 * self.plan.precision);
             self.stage = Stage { focus: vec![limit], bracket, confirm: None, soaks: false };
             match self.stage.bracket.look(&self.plan, None) {

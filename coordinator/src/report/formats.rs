@@ -8,12 +8,14 @@ use serde::Serialize;
 
 use super::csv::{CsvReport, Rows};
 use super::table::Shape;
-use super::{Applied, RunReport, TrialReport, answer_lines, ending, notes, observations, table, words};
+use super::{Applied, RunReport, TrialReport, answer_lines, ending, notes, observations, search, table, words};
 use crate::core::answer::{Ending, answer};
 use crate::core::backlog::DurableBacklog;
 use crate::core::intervals::PercentileInterval;
 use crate::core::measurement::{AgentMeasurement, SeriesMeasurement};
 use crate::core::ramp::JudgedTrial;
+use crate::core::search::Search;
+use crate::core::search::conclusion::{self, Conclusion};
 use crate::core::slo::{Quantile, Slo};
 use crate::core::verdict::Verdict;
 
@@ -46,7 +48,10 @@ pub fn markdown(report: &RunReport) -> String {
         format!("# Run {}", report.run_id),
         answer_lines(report).lines().map(|line| format!("**{line}**")).collect::<Vec<_>>().join("\\\n"),
         ending(report),
-        table_of("Trials", table::trials),
+        match &report.search {
+            None => table_of("Trials", table::trials),
+            Some(search) => list("Trail", &search::trail_lines(search)),
+        },
         table_of("Percentiles", table::percentiles),
         table_of("Load boxes", table::agents),
         table_of("Backlog", table::backlogs),
@@ -61,6 +66,18 @@ pub fn markdown(report: &RunReport) -> String {
 pub fn json(report: &RunReport) -> String {
     let judged: Vec<JudgedTrial> = report.trials.iter().map(|trial| trial.judged.clone()).collect();
     let answer = answer(&judged);
+    let found = report.search.as_ref().and_then(Search::conclusion);
+    let (passed, tripped) = match &report.search {
+        None => (answer.passed, answer.tripped),
+        Some(_) => (
+            found.and_then(|found| Some(found.passed?.level)),
+            found.and_then(|found| Some(found.tripped.as_ref()?.level)),
+        ),
+    };
+    let exit_code = match &report.search {
+        None => answer.exit_code(&report.ending),
+        Some(search) => conclusion::exit_code(search.next(), &report.ending),
+    };
     let json = JsonReport {
         run_id: &report.run_id,
         workload: &report.workload,
@@ -70,11 +87,12 @@ pub fn json(report: &RunReport) -> String {
         trials: report.trials.iter().map(json_trial).collect(),
         notes: notes::notes(report),
         ending: &report.ending,
-        exit_code: answer.exit_code(&report.ending) as u8,
+        exit_code: exit_code as u8,
+        search: report.search.as_ref().map(json_search),
         answer: JsonAnswer {
-            passed_per_s: answer.passed,
-            tripped_per_s: answer.tripped,
-            inconclusive_between_per_s: &answer.gaps,
+            passed_per_s: passed,
+            tripped_per_s: tripped,
+            inconclusive_between_per_s: if report.search.is_some() { &[] } else { &answer.gaps },
             words: answer_lines(report).lines().map(str::to_owned).collect(),
         },
     };
@@ -89,10 +107,37 @@ struct JsonReport<'a> {
     answer: JsonAnswer<'a>,
     ending: &'a Ending,
     exit_code: u8,
+    /// Null: the levels were given.
+    search: Option<JsonSearch>,
     trials: Vec<JsonTrial<'a>>,
     notes: Vec<String>,
     objectives: &'a Slo,
     settings: &'a [Applied],
+}
+
+#[derive(Serialize)]
+struct JsonSearch {
+    precision: f64,
+    confidence: f64,
+    /// Whether the interval is as narrow as was asked.
+    conclusive: bool,
+    contradictions: u32,
+    load_s: f64,
+    spent_s: f64,
+    /// Every trial: why it was chosen, what it showed, the bounds after it.
+    trail: Vec<String>,
+}
+
+fn json_search(search: &Search) -> JsonSearch {
+    JsonSearch {
+        precision: search.plan().precision,
+        confidence: search.plan().confidence,
+        conclusive: search.conclusion().is_some_and(Conclusion::is_conclusive),
+        contradictions: search.contradictions(),
+        load_s: search.load().as_secs_f64(),
+        spent_s: search.spent().as_secs_f64(),
+        trail: search::trail_lines(search),
+    }
 }
 
 #[derive(Serialize)]

@@ -118,7 +118,7 @@ pub fn render(report: &RunReport) -> String {
 fn trials(report: &RunReport) -> String {
     match &report.search {
         None => table_of(report, "Trials", table::trials),
-        Some(search) if report.explain && !search.trail().is_empty() => format!("Trail\n  {}", search::trail(search)),
+        Some(search) if report.explain => list("Trail", &search::trail_lines(search)),
         Some(_) => String::new(),
     }
 }

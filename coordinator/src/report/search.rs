@@ -10,6 +10,7 @@ use crate::core::search::estimate::Estimate;
 use crate::core::search::evidence::Judgement;
 use crate::core::search::hint::Hint;
 use crate::core::search::outcome::{Limits, Signal};
+use crate::core::search::plan::PROBE_OPEN;
 use crate::core::search::trail::{Bound, Bounds, Outcome, TrailEntry, Why};
 use crate::core::search::{Search, Step};
 
@@ -71,7 +72,7 @@ fn why_not(search: &Search, conclusion: &Conclusion) -> Option<String> {
             }
             SearchDoubt::TooCoarse => format!("the time was too short for --precision {precision}{more}"),
             SearchDoubt::FleetTooSmall { highest } => {
-                format!("nothing tripped up to {highest}/s, the most that these agents may send: add agents")
+                format!("nothing tripped up to {highest}/s, the most that these agents can or may send: add agents")
             }
             SearchDoubt::UsedUp { needed, left } => format!(
                 "there is too little left of what operations use up: the next trial takes {needed} operations of an agent that has \
@@ -131,7 +132,7 @@ fn frontier(entry: &FrontierEntry) -> String {
 }
 
 /// `5%`, `0.1%`.
-fn percent(part: f64) -> String {
+pub fn percent(part: f64) -> String {
     let text = format!("{:.3}", part * 100.0);
     format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
 }
@@ -146,9 +147,9 @@ fn rough(length: Duration) -> String {
 }
 
 /// Every trial: why it was chosen, what it showed, and the bounds after it.
-pub fn trail(search: &Search) -> String {
+pub fn trail_lines(search: &Search) -> Vec<String> {
     let limits = &search.plan().limits;
-    search.trail().iter().map(|entry| trail_line(entry, limits)).collect::<Vec<_>>().join("\n  ")
+    search.trail().iter().map(|entry| trail_line(entry, limits)).collect()
 }
 
 /// One trial of the trail.
@@ -166,8 +167,11 @@ pub fn trail_line(entry: &TrailEntry, limits: &Limits) -> String {
         let value = if is_slope { format!("{value:+.1}/s") } else { percent(value) };
         Some(format!("{} {value}", signal(&limits.signal(limit))))
     };
-    let showed: Vec<String> = entry.showed.iter().enumerate().filter_map(shown).collect();
-    let _ = write!(line, ": {} -> {}", showed.join(", "), result(&entry.result, limits));
+    // What a probe leaves out for lack of room says nothing of the service.
+    let entry_showed = if entry.trial.why == Why::Probe { &[][..] } else { &entry.showed };
+    let showed: Vec<String> = entry_showed.iter().enumerate().filter_map(shown).collect();
+    let colon = if showed.is_empty() { "" } else { ": " };
+    let _ = write!(line, "{colon}{} -> {}", showed.join(", "), result(&entry.result, limits));
     if entry.blocks.1 > 0 {
         let _ = write!(line, ", {} of {} blocks void", entry.blocks.1, entry.blocks.0);
     }
@@ -184,6 +188,7 @@ pub fn trail_line(entry: &TrailEntry, limits: &Limits) -> String {
 
 fn why(why: &Why) -> String {
     match why {
+        Why::Probe => format!("probe with {PROBE_OPEN} operations open at once: where to begin?"),
         Why::First => "where to begin".to_owned(),
         Why::Climb => "nothing over a limit before, so higher".to_owned(),
         Why::Descend => "nothing under every limit yet, so half".to_owned(),
@@ -206,6 +211,7 @@ fn judgement(judgement: Judgement) -> &'static str {
 fn result(result: &Outcome, limits: &Limits) -> String {
     match result {
         Outcome::Nothing => "nothing".to_owned(),
+        Outcome::Begin(from) => format!("begin at {from}/s"),
         Outcome::Hint(Hint::Under) => "hint: under every limit".to_owned(),
         Outcome::Hint(Hint::Unclear) => "hint: unclear, the load boxes stalled".to_owned(),
         Outcome::Hint(Hint::Over(over)) => {

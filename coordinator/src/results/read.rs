@@ -179,7 +179,7 @@ impl SavedRun {
             trials: self.trials.iter().map(|trial| trial.report.clone()).collect::<Vec<TrialReport>>(),
             ending: self.ending.clone().unwrap_or_else(broke_off),
             search: self.search(),
-            explain: self.header.kind == RunKind::Find,
+            explain: self.header.settings.get("explain").is_some_and(|explain| explain == "true" || explain == "1"),
             soak: self.soak(),
         }
     }

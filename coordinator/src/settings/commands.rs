@@ -23,6 +23,7 @@ const ONLY: &[(&str, &[LoadCommand])] = &[
     ("drain-limit", &[LoadCommand::MaxRps]),
     ("frontier", &[LoadCommand::MaxRps]),
     ("explain", &[LoadCommand::MaxRps]),
+    ("skip-self-check", &[LoadCommand::MaxRps]),
     ("cooldown", &[LoadCommand::MaxRps]),
     ("no-stop-on-trip", &[LoadCommand::MaxRps]),
     ("trials", &[LoadCommand::MaxRps]),

@@ -7,6 +7,7 @@ use plimsoll_common::units::Rate;
 
 use super::plan::{FleetChoice, RunPlan};
 use crate::core::split::{Capacity, SplitError, split};
+use crate::report::search::percent;
 
 /// The resolved plan with the source of every value, and what each agent would do in each step.
 ///
@@ -30,14 +31,14 @@ pub fn describe(plan: &RunPlan) -> Result<String, SplitError> {
         line(
             &mut text,
             format_args!(
-                "\nSearch: from {}/s by doubling, then to {:.4} % at {:.4} % within {}; the first step:",
-                find.from,
-                find.precision * 100.0,
-                find.confidence * 100.0,
+                "\nSearch: from {} by doubling, then to {} at {} within {}; over:",
+                find.from.map_or("where a probe of one second says".to_owned(), |from| format!("{from}/s")),
+                percent(find.precision),
+                percent(find.confidence),
                 humantime::format_duration(find.max_time)
             ),
         );
-        split(find.from, &agents)?;
+        split(find.first_level(), &agents)?;
         agents.iter().for_each(|agent| line(&mut text, format_args!("  {}", agent.agent)));
         return Ok(text);
     }

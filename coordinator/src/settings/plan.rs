@@ -11,6 +11,7 @@ use plimsoll_common::units::{Rate, Steps};
 
 use crate::core::backlog::DurableName;
 use crate::core::ramp::OnTrip;
+use crate::core::search::plan::PROBE_RATE;
 use crate::core::slo::Slo;
 use crate::report::Applied;
 
@@ -64,8 +65,8 @@ pub struct RunPlan {
 /// How the largest level is searched for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FindPlan {
-    /// The first level.
-    pub from: Rate,
+    /// The first level; `None`: a probe finds it.
+    pub from: Option<Rate>,
     /// By how much the level that trips may lie above the one that passes: 0.05 is 5 %.
     pub precision: f64,
     /// Of the interval.
@@ -76,8 +77,17 @@ pub struct FindPlan {
     pub drain_limit: Duration,
     /// Whether the largest level of every single limit is searched for too.
     pub frontier: bool,
+    /// Whether what the fleet can do by itself is not measured before.
+    pub skip_self_check: bool,
     /// Whether the trail is shown.
     pub explain: bool,
+}
+
+impl FindPlan {
+    /// The level of the first trial.
+    pub fn first_level(&self) -> Rate {
+        self.from.unwrap_or_else(|| Rate::per_second(PROBE_RATE).expect("a rate"))
+    }
 }
 
 /// What a run is to find out.
@@ -163,6 +173,11 @@ impl RunPlan {
             Spread::Poisson => Arrivals::Poisson,
             Spread::Uniform => Arrivals::Uniform { phase_ppm: (agent * 1_000_000 / agents.max(1)) as u32 },
         }
+    }
+
+    /// How many steps there are; 0: as many as a search takes.
+    pub fn steps_to_hold(&self) -> usize {
+        if self.find.is_some() { 0 } else { self.steps.rates().len() }
     }
 
     /// Operations of all steps, warmups included, if each is held once.

@@ -43,15 +43,18 @@ pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, Setting
     let values = Values::new(layers);
     let workload = workload(command, layers, &values)?;
     let slo = slo(&values, &workload)?;
-    let levels = match command {
+    let mut levels = match command {
         LoadCommand::MaxRps => ramp(&values)?,
         LoadCommand::Run => soak(&values)?,
     };
+    if let (Some(find), Some(_)) = (&mut levels.find, workload.pool()) {
+        find.from = find.from.or_else(|| Rate::per_second(FIRST_OF_POOL));
+    }
     let fleet = fleet(&values)?;
     fits_the_pool(&workload, &levels, &slo)?;
     Ok(RunPlan {
         goal: levels.goal,
-        steps: levels.find.map_or(levels.steps, |find| Steps::from(find.from)),
+        steps: levels.find.map_or(levels.steps, |find| Steps::from(find.first_level())),
         find: levels.find,
         phases: levels.phases,
         spread: spread(&values)?,
@@ -101,7 +104,8 @@ fn ramp(values: &Values) -> Result<Levels, SettingsError> {
 }
 
 /// What only a search takes, and what it does not take.
-const OF_FIND: [&str; 7] = ["from", "precision", "confidence", "max-time", "drain-limit", "frontier", "explain"];
+const OF_FIND: [&str; 8] =
+    ["from", "precision", "confidence", "max-time", "drain-limit", "frontier", "explain", "skip-self-check"];
 const NOT_OF_FIND: [&str; 6] = ["steps", "warmup", "hold", "cooldown", "no-stop-on-trip", "trials"];
 
 /// How to search, where that is asked for.
@@ -121,12 +125,13 @@ fn find(values: &Values) -> Result<Option<FindPlan>, SettingsError> {
     }
     let drain = if values.optional("drain-limit").is_some() { "drain-limit" } else { "recovery-limit" };
     Ok(Some(FindPlan {
-        from: values.parsed("from", "a rate such as 500 or 2k")?,
+        from: values.optional("from").map(|from| from.text().parse().map_err(|error| from.error(error))).transpose()?,
         precision: precision(values)?,
         confidence: confidence(values)?,
         max_time: values.duration("max-time", Duration::from_secs(10), LONGEST)?,
         drain_limit: values.duration(drain, SHORTEST_HOLD, LONGEST)?,
         frontier: values.switch("frontier")?,
+        skip_self_check: values.switch("skip-self-check")?,
         explain: values.switch("explain")?,
     }))
 }
@@ -162,11 +167,15 @@ fn soak(values: &Values) -> Result<Levels, SettingsError> {
     })
 }
 
+/// Where a search begins whose operations use something up: a probe would spend most of it.
+const FIRST_OF_POOL: u64 = 100;
+
 /// What operations use up has to last for all of them; for a search, which is told as it goes, for the first trial.
 fn fits_the_pool(workload: &Workload, levels: &Levels, slo: &Slo) -> Result<(), SettingsError> {
     let Some(pool) = workload.pool() else { return Ok(()) };
     let Phases { warmup, hold, .. } = levels.phases;
-    let lengths = levels.find.map(|find| (Lengths::for_limit(slo.tightest_limit(), find.precision), [find.from]));
+    let first = |find: FindPlan| (Lengths::for_limit(slo.tightest_limit(), find.precision), [find.first_level()]);
+    let lengths = levels.find.map(first);
     let demand = match (&lengths, levels.goal) {
         (Some((lengths, from)), _) => Demand {
             levels: from,

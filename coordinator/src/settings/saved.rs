@@ -42,7 +42,8 @@ Exit codes: 0 rendered, 2 no saved run, of a newer format, or damaged.
 
 Examples:
   plimsoll report results/20260102-030405-messages
-  plimsoll report results/20260102-030405-messages --format markdown";
+  plimsoll report results/20260102-030405-messages --format markdown
+  plimsoll report results/20260102-030405-messages --explain";
 
 const COMPARE_EXAMPLES: &str = "\
 Exit codes: 0 no regression, 1 B is significantly worse by more than the tolerance, 2 the runs cannot be compared.
@@ -60,6 +61,9 @@ pub struct Report {
     /// How it is rendered: text is what the run printed
     #[arg(long, value_enum, default_value = "text")]
     pub format: Format,
+    /// Show every trial of a search, also where the run did not
+    #[arg(long)]
+    pub explain: bool,
 }
 
 /// How a report is rendered.

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
+use plimsoll_common::calibration::{Calibration, CalibrationOrder};
 use plimsoll_common::plan::{AgentPlan, TrialId};
 use plimsoll_common::units::Rate;
 use plimsoll_proto::PROTOCOL_VERSION;
@@ -20,6 +21,8 @@ use crate::report::DealSummary;
 
 /// Fixtures of the largest preset and connections to a slow target take seconds, not minutes.
 const PREPARE_LIMIT: Duration = Duration::from_secs(60);
+/// A calibration takes about two seconds, on a crowded box some more.
+const CALIBRATE_LIMIT: Duration = Duration::from_secs(30);
 /// Every subscription of the largest preset has to be known at the server.
 const DEAL_LIMIT: Duration = Duration::from_secs(60);
 /// An agent that has been released closes its session at once.
@@ -235,6 +238,27 @@ impl Fleet {
             (session.name.clone(), format!("{} workers on {}{ceiling}", session.hello.workers, session.hello.hostname))
         };
         self.sessions.iter().map(words).collect()
+    }
+
+    /// Has every agent measure what its box can do; no share is above that from then on.
+    ///
+    /// # Errors
+    /// An agent cannot, or is lost.
+    pub async fn calibrate(&mut self, order: &CalibrationOrder) -> Result<Vec<Calibration>, FleetError> {
+        for session in &self.sessions {
+            session.send(ToAgent::Calibrate(order.into()));
+        }
+        let found = self
+            .answers("measure what its box can do", CALIBRATE_LIMIT, |event| match event {
+                AgentEvent::Calibrated(found) => Some(*found),
+                _ => None,
+            })
+            .await?;
+        for (session, found) in self.sessions.iter_mut().zip(&found) {
+            let hello = &mut session.hello;
+            hello.ceiling = Some(hello.ceiling.map_or(found.ceiling, |own| own.min(found.ceiling)));
+        }
+        Ok(found)
     }
 
     /// Tells every agent about the run: connect to the target, build the fixtures. What each server says of itself.

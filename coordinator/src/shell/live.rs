@@ -12,7 +12,7 @@ use crate::core::ramp::NextTrial;
 /// A run, now.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Now {
-    /// Which step of how many, both from 1.
+    /// Which step of how many, both from 1; of 0: a trial of a search, which knows no number.
     pub step: (usize, usize),
     /// Which trial of it, from 1.
     pub trial: u32,

@@ -57,7 +57,7 @@ fn render(now: &Now) -> String {
     };
     let plain = |value: f64| vec![(String::new(), value)];
     gauge("plimsoll_step", "Step of the run, from 1.", plain(now.step.0 as f64));
-    gauge("plimsoll_steps", "Steps of the run.", plain(now.step.1 as f64));
+    gauge("plimsoll_steps", "Steps of the run; 0: a search, which knows no number.", plain(now.step.1 as f64));
     gauge("plimsoll_trial", "Trial of the step, from 1.", plain(f64::from(now.trial)));
     let phase = format!("{{phase=\"{}\"}}", now.phase.word());
     gauge("plimsoll_phase", "1 for the phase under way.", vec![(phase, 1.0)]);

@@ -81,8 +81,10 @@ fn line(now: &Now) -> String {
     let (step, steps) = now.step;
     let trial = if now.trial > 1 { format!(" trial {}", now.trial) } else { String::new() };
     let (elapsed, left) = (now.elapsed.min(now.length), now.length.saturating_sub(now.elapsed));
+    // A search knows no number of trials.
+    let place = if steps == 0 { format!("trial {step}") } else { format!("step {step}/{steps}{trial}") };
     let mut parts = vec![format!(
-        "step {step}/{steps}{trial} {}/s {} {}s, {}s left",
+        "{place} {}/s {} {}s, {}s left",
         now.target,
         now.phase.word(),
         elapsed.as_secs(),
@@ -114,6 +116,8 @@ mod tests {
         let next = NextTrial { trial: TrialId { step: 1, trial: 0 }, level: "1k".parse().unwrap() };
         let idle = Now::idle(next, 5, Phase::Warmup, Duration::from_secs(10));
         assert_eq!(line(&idle), "step 2/5 1000/s warmup 0s, 10s left");
+        let searching = Now { step: (7, 0), ..idle.clone() };
+        assert_eq!(line(&searching), "trial 7 1000/s warmup 0s, 10s left");
         let durable = |name: &str| DurableName { stream: "S".into(), durable: name.into() };
         let now = Now {
             trial: 2,

@@ -265,7 +265,7 @@ impl<'a> Run<'a> {
         let shares = split(next.level, &self.fleet.capacities())?;
         self.deal_for(&shares).await?;
         let recovery = self.recover(next).await?;
-        let measured = self.hold(next, &shares, &recovery, self.plan.phases).await?;
+        let measured = self.hold(next, &shares, &recovery, self.plan.phases, None).await?;
         let Measured { step, reads, started_at, lost, interrupted, .. } = measured;
         self.ramp.record(judge(&step, &self.plan.slo));
         let judged = self.ramp.trials().last().expect("a verdict was just recorded").clone();
@@ -312,7 +312,7 @@ impl<'a> Run<'a> {
 
     /// Waits until the service's backlogs are back at what they were before the first trial.
     async fn recover(&mut self, next: NextTrial) -> Result<Recovery, Stop> {
-        let steps = self.plan.steps.rates().len();
+        let steps = self.plan.steps_to_hold();
         self.progress.update(Now::idle(next, steps, Phase::Recovery, self.plan.target.recovery_limit));
         let recovery = tokio::select! {
             biased;
@@ -333,12 +333,13 @@ impl<'a> Run<'a> {
         shares: &[Rate],
         recovery: &Recovery,
         phases: Phases,
+        most_open: Option<u64>,
     ) -> Result<Measured, Stop> {
         let streams = streams_entered(&self.plan.workload);
         let before = self.last_sequences(&streams).await;
         let durables = self.plan.target.durables.clone();
         let watch = BacklogWatch::start(self.monitor.clone(), durables, phases.hold);
-        let order = TrialOrder { plan: self.plan, next, shares, phases, search: self.search.as_ref() };
+        let order = TrialOrder { plan: self.plan, next, shares, phases, most_open, search: self.search.as_ref() };
         let mut minutes = MinuteLog::new(self.csv.as_mut(), self.saved.as_mut());
         let Held { merge, started_at, hold_start_ns, lost, stopped, interrupted, released } =
             hold(&mut self.fleet, &order, &watch, &mut self.progress, &self.interrupt, &mut minutes).await?;
@@ -404,7 +405,7 @@ impl<'a> Run<'a> {
 
     async fn cool_down(&mut self, next: NextTrial) -> Result<(), Stop> {
         let cooldown = self.plan.phases.cooldown;
-        self.progress.update(Now::idle(next, self.plan.steps.rates().len(), Phase::Cooldown, cooldown));
+        self.progress.update(Now::idle(next, self.plan.steps_to_hold(), Phase::Cooldown, cooldown));
         tokio::select! {
             biased;
             () = self.interrupt.raised() => Err(Stop::Interrupted),

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use plimsoll_agent::clock::boottime_ns;
+use plimsoll_common::calibration::Calibration;
 use plimsoll_common::plan::TrialId;
 use plimsoll_common::snapshot::{Snapshot, StepTotals};
 use plimsoll_common::units::Rate;
@@ -83,6 +84,8 @@ pub struct AgentHello {
 pub enum AgentEvent {
     /// Connected to the target, which says so of itself.
     Prepared(String),
+    /// What its box can do.
+    Calibrated(Box<Calibration>),
     /// Rooms and users are dealt.
     Dealt(v1::Dealt),
     /// The step is accepted.
@@ -293,6 +296,10 @@ impl Listener {
         let event = match message.message.ok_or("sent an empty message")? {
             FromAgent::Ping(ping) => return self.echo(&ping),
             FromAgent::Prepared(prepared) => AgentEvent::Prepared(prepared.server),
+            FromAgent::Calibrated(calibrated) => {
+                let found = calibrated.try_into().map_err(|error| format!("sent a bad calibration: {error}"))?;
+                AgentEvent::Calibrated(Box::new(found))
+            }
             FromAgent::Dealt(dealt) => AgentEvent::Dealt(dealt),
             FromAgent::Armed(armed) => AgentEvent::Armed(TrialId { step: armed.step, trial: armed.trial }),
             FromAgent::Snapshot(snapshot) => {

@@ -2,7 +2,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use plimsoll_common::calibration::{Calibration, CalibrationOrder};
+use plimsoll_common::histogram::LatencyHistogram;
 use plimsoll_common::plan::{AgentPlan, Target};
 use plimsoll_common::units::Rate;
 
@@ -20,7 +23,7 @@ use crate::core::compare::differences;
 use crate::core::split::split;
 use crate::exit::Failure;
 use crate::report::csv::{CsvReport, Rows};
-use crate::report::{Applied, DealSummary};
+use crate::report::{Applied, DealSummary, words};
 use crate::results::read::SavedRun;
 use crate::results::write::RunWriter;
 use crate::settings::{FleetChoice, Goal, Phases, Preflight, RunPlan};
@@ -103,7 +106,8 @@ pub async fn set_up(
         FleetChoice::Local(agents) => Some(LocalAgents::start(agents).await.map_err(Failure::Incomplete)?),
         FleetChoice::Remote(_) => None,
     };
-    let (fleet, dealt) = assemble(plan, target, identity, local.as_ref()).await?;
+    let (fleet, dealt, checked) = assemble(plan, target, identity, local.as_ref()).await?;
+    seen.applied.extend(checked);
     for (agent, words) in fleet.boxes() {
         seen.applied.push(Applied { setting: format!("agent {agent}"), value: words, source: "agent".to_owned() });
     }
@@ -208,7 +212,7 @@ async fn assemble(
     target: Target,
     identity: &RunIdentity,
     local: Option<&LocalAgents>,
-) -> Result<(Fleet, Dealt), Failure> {
+) -> Result<(Fleet, Dealt, Vec<Applied>), Failure> {
     let addresses: Vec<AgentAddress> = match (&plan.fleet, local) {
         (FleetChoice::Remote(addresses), _) => {
             addresses.iter().map(|address| AgentAddress { name: address.clone(), address: address.clone() }).collect()
@@ -223,11 +227,16 @@ async fn assemble(
         secrets: if carries { Secrets::Carried } else { Secrets::None },
     };
     let mut fleet = Fleet::connect(&addresses, &claim, plan.workload.name()).await.map_err(failure)?;
+    let checked = match &plan.find {
+        Some(find) if !find.skip_self_check => self_check(&mut fleet, plan).await?,
+        _ => Vec::new(),
+    };
     let capacities = fleet.capacities();
+    let levels = if plan.find.is_some() { "--from" } else { "--steps" };
     let shares: Vec<Vec<Rate>> = (plan.steps.rates().iter())
         .map(|&level| split(level, &capacities))
         .collect::<Result<_, _>>()
-        .map_err(|error| Failure::Usage(format!("--steps: {error}")))?;
+        .map_err(|error| Failure::Usage(format!("{levels}: {error}")))?;
     // Where operations use something up it is dealt once, for all steps together.
     let dealt_for = match plan.workload.pool() {
         Some(_) => sums(&shares),
@@ -245,7 +254,7 @@ async fn assemble(
             short.left
         )));
     }
-    Ok((fleet, Dealt { deal: 0, shares: dealt_for, summary, budget }))
+    Ok((fleet, Dealt { deal: 0, shares: dealt_for, summary, budget }, checked))
 }
 
 /// What each agent is to do of all steps, as a rate.
@@ -264,6 +273,45 @@ fn lasts(plan: &RunPlan, steps: &[Vec<Rate>], budget: &Budget) -> Option<Short> 
     let needed = |agent: usize| steps.iter().map(|shares| operations(shares[agent], warmup, hold)).sum();
     let needed: Vec<u64> = (0..steps.first().map_or(0, Vec::len)).map(needed).collect();
     budget.short(&needed)
+}
+
+/// Bytes of the requests and replies of the self-check: those of no workload are smaller, so that the ceiling is one.
+const NULL_BYTES: u32 = 64;
+
+/// What the fleet can do by itself: against null targets, before it drives the service. Levels above it are refused.
+async fn self_check(fleet: &mut Fleet, plan: &RunPlan) -> Result<Vec<Applied>, Failure> {
+    let order =
+        CalibrationOrder { request_bytes: NULL_BYTES, reply_bytes: NULL_BYTES, max_lateness: plan.max_lateness };
+    let found = fleet.calibrate(&order).await.map_err(failure)?;
+    let line = |setting: String, value: String| Applied { setting, value, source: "null target".to_owned() };
+    let whole = self_check_words(&found);
+    eprintln!("self-check: {whole}");
+    let of_fleet = line("self-check".to_owned(), whole);
+    if found.len() == 1 {
+        return Ok(vec![of_fleet]);
+    }
+    let of_agent = |(index, found): (usize, &Calibration)| {
+        line(format!("self-check {}", fleet.name(index)), self_check_words(std::slice::from_ref(found)))
+    };
+    Ok(std::iter::once(of_fleet).chain(found.iter().enumerate().map(of_agent)).collect())
+}
+
+/// `at most 312000/s against null targets; at half of it lateness p50 45us, p99 1.2ms, 0 of 156000 released too late`.
+fn self_check_words(found: &[Calibration]) -> String {
+    let mut lateness = LatencyHistogram::new();
+    found.iter().for_each(|found| lateness.add(&found.lateness));
+    let sum = |of: fn(&Calibration) -> u64| found.iter().map(of).sum::<u64>();
+    let at =
+        |part: f64| lateness.quantile_us(part).map_or("?".to_owned(), |us| words::duration(Duration::from_micros(us)));
+    format!(
+        "at most {}/s against {}; at half of it lateness p50 {}, p99 {}, {} of {} released too late or never",
+        sum(|found| found.ceiling.milli()) / 1000,
+        if found.len() == 1 { "a null target" } else { "null targets" },
+        at(0.5),
+        at(0.99),
+        sum(|found| found.due - found.released),
+        sum(|found| found.due),
+    )
 }
 
 fn failure(error: FleetError) -> Failure {

@@ -45,6 +45,8 @@ pub struct TrialOrder<'a> {
     pub shares: &'a [Rate],
     /// How long its parts are.
     pub phases: Phases,
+    /// Operations open at once over the whole fleet, at least one on each worker; `None`: as the plan says.
+    pub most_open: Option<u64>,
     /// Whether it need not go on, where somebody asks.
     pub search: Option<&'a Search>,
 }
@@ -160,7 +162,10 @@ async fn arm(
             warmup: order.phases.warmup,
             hold: order.phases.hold,
             arrivals: plan.arrivals(index, order.shares.len()),
-            max_in_flight: plan.in_flight_cap(share),
+            max_in_flight: match order.most_open {
+                Some(open) => (open / order.shares.len() as u64).max(1),
+                None => plan.in_flight_cap(share),
+            },
         };
         fleet.send(index, ToAgent::StartStep((&start).into()));
     }
@@ -269,7 +274,7 @@ impl UnderWay<'_> {
                 self.merge.add_totals(agent, *totals);
             }
             AgentEvent::Refused(why) | AgentEvent::Lost(why) => self.lose(fleet, agent, why),
-            AgentEvent::Prepared(_) | AgentEvent::Dealt(_) | AgentEvent::Armed(_) => {
+            AgentEvent::Calibrated(_) | AgentEvent::Prepared(_) | AgentEvent::Dealt(_) | AgentEvent::Armed(_) => {
                 self.lose(fleet, agent, "answered what it was not asked".to_owned());
             }
         }
@@ -316,7 +321,7 @@ impl UnderWay<'_> {
         } else {
             (Phase::Drain, warmup + hold, self.order.plan.request_timeout)
         };
-        let idle = Now::idle(self.order.next, self.order.plan.steps.rates().len(), phase, length);
+        let idle = Now::idle(self.order.next, self.order.plan.steps_to_hold(), phase, length);
         Now { elapsed: elapsed - since, ..idle }.measured(&self.merge.progress(), watch.newest())
     }
 }

@@ -3,10 +3,10 @@
 use super::queue::{CAPACITY, Queue, Regime, limits};
 use plimsoll::core::search::hint::Hint;
 use plimsoll::core::search::hint::hint;
-use plimsoll::core::search::outcome::TrialOutcome;
-use plimsoll::core::search::plan::{Lengths, SearchPlan, blocks};
+use plimsoll::core::search::outcome::{Showing, TrialOutcome};
+use plimsoll::core::search::plan::{Lengths, PROBE_OPEN, SearchPlan, blocks};
+use plimsoll::core::search::trail::{NextTrial, Why};
 use plimsoll::core::search::{Search, Step};
-use plimsoll_common::units::Rate;
 use std::time::Duration;
 
 /// What a method found, and what it took.
@@ -54,10 +54,10 @@ impl Method {
     }
 }
 
-/// What the search is asked for: ten minutes, from a twentieth of the capacity.
+/// What the search is asked for: ten minutes, from where its probe says.
 pub fn plan(precision: f64) -> SearchPlan {
     SearchPlan {
-        from: Rate::per_second(1000).expect("a rate"),
+        from: None,
         highest: None,
         precision,
         confidence: 0.95,
@@ -85,6 +85,10 @@ pub fn search(mut queue: Queue, plan: &SearchPlan) -> (Found, Search) {
             }
         };
         let settle = trial.settle.as_secs_f64();
+        if trial.why == Why::Probe {
+            search.record(&probe(&mut queue, &trial));
+            continue;
+        }
         let held = queue.load(trial.level.as_f64(), settle, blocks(trial.hold), |so_far| search.may_stop(so_far));
         let drained = queue.drain();
         search.record(&TrialOutcome {
@@ -95,6 +99,21 @@ pub fn search(mut queue: Queue, plan: &SearchPlan) -> (Found, Search) {
             load: Duration::from_secs_f64(held.load),
             took: Duration::from_secs_f64(held.load + drained),
         });
+    }
+}
+
+/// The probe: as many operations at once as it has open, and no more than it asks for.
+fn probe(queue: &mut Queue, trial: &NextTrial) -> TrialOutcome {
+    let load = (trial.settle + trial.hold).as_secs_f64();
+    let carried = queue.closed_loop(PROBE_OPEN as usize, load).min(trial.level.as_f64());
+    let drained = queue.drain();
+    TrialOutcome {
+        showing: Showing::default(),
+        served: Some(carried),
+        vanished: Vec::new(),
+        fault: None,
+        load: Duration::from_secs_f64(load),
+        took: Duration::from_secs_f64(load + drained),
     }
 }
 

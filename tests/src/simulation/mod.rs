@@ -5,3 +5,4 @@ pub mod load_box;
 pub mod methods;
 pub mod queue;
 pub mod table;
+pub mod truth;

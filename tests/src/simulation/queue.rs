@@ -5,6 +5,7 @@ use plimsoll::core::search::outcome::{Block, Count, FractionLimit, Limits, Showi
 use plimsoll::core::slo::Quantile;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Messages per second that the server can do on average while it is not stalled.
@@ -19,7 +20,7 @@ const DRIFT_STEP: f64 = 0.01;
 const OVERHEAD: f64 = 0.5;
 
 /// How a server behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Regime {
     /// As it is.
     Clean,
@@ -167,6 +168,20 @@ impl Queue {
                 }
             }
         }
+    }
+
+    /// Keeps so many operations open for so many seconds, and returns how many a second were done.
+    pub fn closed_loop(&mut self, open: usize, seconds: f64) -> f64 {
+        let end = self.now + seconds;
+        let mut ends = VecDeque::from(vec![self.now; open]);
+        let mut done = 0_u64;
+        // First in, first out: they end in the order in which they began.
+        while let Some(at) = ends.pop_front().filter(|&at| at < end) {
+            ends.push_back(at + self.serve(at));
+            done += 1;
+        }
+        self.now = end;
+        done as f64 / seconds
     }
 
     /// The latency of what arrives now.

@@ -49,6 +49,11 @@ const NEAR_CAPACITY: [f64; 2] = [0.97, 1.03];
 /// Nothing is looked for below this, in requests per second.
 const LOWEST: f64 = 0.1;
 
+/// Where to climb from after a probe in which the service carried so much: half of it, which is no overload.
+pub fn begin_below(served: Option<f64>) -> Rate {
+    round((served.unwrap_or_default() / 2.0).max(1.0))
+}
+
 impl Bracket {
     /// A bracket that climbs from a level known to be good by steps of this factor.
     pub fn above(known: Rate, factor: f64) -> Self {
@@ -91,7 +96,7 @@ impl Bracket {
             return Look::At(level, why, hold);
         }
         match (self.under, self.over) {
-            (None, None) => Look::At(capped(plan.from, plan), Why::First, plan.lengths.climb),
+            (None, None) => Look::At(plan.first_level(), Why::First, plan.lengths.climb),
             (Some(under), None) => self.climb(under, plan),
             (None, Some(over)) => self.descend(over, plan),
             (Some(under), Some(over)) => self.between(under, over, plan),

@@ -53,9 +53,9 @@ const TELLING_BLOCKS: usize = 20;
 const HOPELESS_BLOCKS: usize = 40;
 /// The guess must lie so many half steps from the middle of a pair to move it.
 const FAR_OFF: f64 = 0.6;
-/// A level that has so many blocks, and a third of what is allowed (−1.2 is its logarithm) over its limits, is worth a soak.
+/// A level that has so many blocks, and little more than a third of what is allowed (−1 is its logarithm) over its limits, is worth a soak.
 const PROMISING_BLOCKS: usize = 20;
-const PROMISING: f64 = -1.2;
+const PROMISING: f64 = -1.0;
 /// A step that is wider than this tells nothing.
 const WIDEST: f64 = 3.0;
 

@@ -11,8 +11,8 @@ use super::outcome::Limits;
 /// What a search is asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SearchPlan {
-    /// Where the climb begins.
-    pub from: Rate,
+    /// Where the climb begins; `None`: where a probe of a second says.
+    pub from: Option<Rate>,
     /// The highest level that the fleet can offer; `None`: no limit is known.
     pub highest: Option<Rate>,
     /// By how much the level that trips may lie above the one that passes: 0.05 is 5 %.
@@ -46,6 +46,14 @@ pub struct Lengths {
     pub patience: Duration,
 }
 
+/// The rate of the probe that looks for where to begin; what is not sent for lack of room among [`PROBE_OPEN`] counts for
+/// nothing.
+pub const PROBE_RATE: u64 = 50_000;
+/// Operations that the probe has open at once: so few that no service has to queue them.
+pub const PROBE_OPEN: u64 = 8;
+/// How long the probe lasts.
+pub const PROBE_HOLD: Duration = Duration::from_secs(1);
+
 /// The hold before an answer.
 pub const SOAK: Duration = Duration::from_secs(60);
 /// A longer visit would leave no time for a second one.
@@ -78,6 +86,12 @@ pub fn blocks(length: Duration) -> usize {
 }
 
 impl SearchPlan {
+    /// The level of the first trial: where the climb begins, or the probe's.
+    pub fn first_level(&self) -> Rate {
+        let first = self.from.unwrap_or_else(|| Rate::per_second(PROBE_RATE).expect("a rate"));
+        self.highest.map_or(first, |highest| first.min(highest))
+    }
+
     /// The probability of a wrong decision: an answer rests on five (two levels, a soak, and two that may have been sent
     /// back).
     pub fn alpha(&self) -> f64 {

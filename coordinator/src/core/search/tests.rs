@@ -1,3 +1,4 @@
+use super::conclusion::Conclusion;
 use super::outcome::{Block, Count, FractionLimit, Limits, Read, Signal, SlopeLimit};
 use super::plan::Lengths;
 use super::*;
@@ -14,7 +15,7 @@ struct Service {
 fn plan(from: u64, precision: f64) -> SearchPlan {
     let durable = DurableName { stream: "S".into(), durable: "d".into() };
     SearchPlan {
-        from: Rate::per_second(from).unwrap(),
+        from: Rate::per_second(from),
         highest: None,
         precision,
         confidence: 0.95,
@@ -77,6 +78,35 @@ fn the_trail_of_a_knee_at_3300() {
         @"500 under, 1000 under, 2000 under, 4000 over, 3201 under, 3399 over, 3221 more, 3378 more, 3221 more, 3378 TRIP, 3221 more, 3221 soaked"
     );
     assert!(conclusion.is_conclusive(), "{conclusion:?}");
+}
+
+#[test]
+fn without_a_place_to_begin_a_probe_of_a_second_finds_it() {
+    let mut search = Search::new(SearchPlan { from: None, ..plan(1, 0.05) });
+    let Step::Hold(probe) = search.next().clone() else { panic!("{:?}", search.next()) };
+    assert_eq!((probe.why, probe.hold, probe.level.to_string()), (Why::Probe, Duration::from_secs(1), "50000".into()));
+    let outcome = Service { knee: 3300.0, durable: NO_LIMIT }.hold(&search, &probe);
+    let carried = |served| TrialOutcome { served, ..outcome.clone() };
+    let begun = |served| {
+        let mut search = search.clone();
+        search.record(&carried(served));
+        let Step::Hold(trial) = search.next().clone() else { panic!("{:?}", search.next()) };
+        assert_eq!(trial.why, Why::First);
+        trial.level.to_string()
+    };
+    assert_eq!([Some(3300.0), Some(0.5), None].map(begun), ["1650", "1", "1"]);
+
+    search.record(&carried(Some(3300.0)));
+    while let Step::Hold(trial) = search.next().clone() {
+        search.record(&Service { knee: 3300.0, durable: NO_LIMIT }.hold(&search, &trial));
+    }
+    assert!(search.conclusion().is_some_and(Conclusion::is_conclusive), "{:?}", search.next());
+    let records = |from| {
+        std::iter::once(TrailRecord::Plan(Box::new(SearchPlan { from, ..plan(1, 0.05) })))
+            .chain([TrailRecord::Outcome(Box::new(carried(Some(3300.0))))])
+    };
+    let replayed = Search::replay(records(None)).unwrap();
+    assert_eq!(replayed.plan().from, Rate::per_second(1650), "a resumed search begins where the probe said");
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub struct NextTrial {
 /// Why a trial is held.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Why {
+    /// Nothing is known yet, not even where to begin: what the service carries with few operations open at once says that.
+    Probe,
     /// Nothing is known yet.
     First,
     /// Nothing was over a limit at the level before.
@@ -78,6 +80,8 @@ pub struct TrailEntry {
 pub enum Outcome {
     /// Nothing: it cannot be trusted.
     Nothing,
+    /// Where to begin.
+    Begin(Rate),
     /// A hint.
     Hint(Hint),
     /// What the level's visits together say.

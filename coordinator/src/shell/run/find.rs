@@ -11,9 +11,9 @@ use crate::core::backlog::Fate;
 use crate::core::budget::Short;
 use crate::core::ramp::{JudgedTrial, NextTrial};
 use crate::core::search::outcome::{Read, TrialOutcome};
-use crate::core::search::plan::{Lengths, SearchPlan};
+use crate::core::search::plan::{Lengths, PROBE_OPEN, SearchPlan};
 use crate::core::search::slope::slope;
-use crate::core::search::trail::{self, TrailRecord};
+use crate::core::search::trail::{self, TrailRecord, Why};
 use crate::core::search::{Search, Step, measured};
 use crate::core::split::split;
 use crate::core::verdict::judge;
@@ -74,7 +74,8 @@ impl Run<'_> {
         self.deal_for(&shares).await?;
         let recovery = self.recover(trial).await?;
         let phases = Phases { warmup: next.settle, hold: next.hold, cooldown: Duration::ZERO };
-        let measured = self.hold(trial, &shares, &recovery, phases).await?;
+        let open = matches!(next.why, Why::Probe).then_some(PROBE_OPEN);
+        let measured = self.hold(trial, &shares, &recovery, phases, open).await?;
         let judged =
             JudgedTrial { trial: trial.trial, level: next.level, verdict: judge(&measured.step, &self.plan.slo) };
         let mut outcome = self.outcome(&next, &measured);
@@ -114,9 +115,12 @@ impl Run<'_> {
         };
         // A durable that falls behind does what came in less what stayed.
         let behind = showing.reads.iter().filter_map(|reads: &Vec<Read>| slope(reads)).fold(0.0, f64::max);
-        let kept_up = next.level.as_f64() - behind;
+        let kept_up = |completed: f64| match next.why {
+            Why::Probe => completed - behind,
+            _ => completed.min(next.level.as_f64() - behind),
+        };
         TrialOutcome {
-            served: measured.completed_per_second.map(|served| served.min(kept_up)).filter(|served| *served > 0.0),
+            served: measured.completed_per_second.map(kept_up).filter(|served| *served > 0.0),
             vanished: (0..measured.step.backlog.len()).filter(|&i| vanished(&measured.step.backlog[i])).collect(),
             fault: measured::fault(&measured.step, measured.stopped.is_some()),
             load: next.settle + held,
