@@ -8,7 +8,6 @@ use std::time::Duration;
 use plimsoll_common::contract::fixtures::{Fixtures, Room};
 use plimsoll_common::deal::{deal_to_agents, deal_to_workers};
 use plimsoll_common::plan::{AgentPlan, Arrivals, StepOrder, TrialId};
-use plimsoll_common::units::Rate;
 use plimsoll_proto::v1::{self, agent_message, coordinator_message};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
@@ -18,8 +17,9 @@ use super::clock::boottime_ns;
 use super::health::BoxWatch;
 use super::lease::Lease;
 use super::metrics::Metrics;
-use super::nats_target::ConnectError;
+use super::nats_target::{ConnectError, servers};
 use super::worker::{self, WorkerCommand, WorkerEvent, WorkerOrder, WorkerRefusal, WorkerSpec};
+use crate::core::limits::{LimitError, Limits};
 use crate::workload::Part;
 
 /// Pings per lease timeout: several may be lost before the lease is.
@@ -34,8 +34,8 @@ const MAX_ISSUED: u64 = 1 << 25;
 pub struct SessionConfig {
     /// Worker threads.
     pub workers: u8,
-    /// The agent's own ceiling.
-    pub max_rate: Option<Rate>,
+    /// What no coordinator can raise.
+    pub limits: Limits,
     /// For the daemon's own metrics.
     pub metrics: Metrics,
 }
@@ -67,6 +67,9 @@ pub enum SessionEnd {
     /// The coordinator does not read, or sends what makes no sense.
     #[error("{0}")]
     Protocol(String),
+    /// The run holds this agent for longer than it may.
+    #[error("the run has held this agent for its --max-run of {} s", .0.as_secs_f64())]
+    RunTooLong(Duration),
     /// The daemon is being shut down.
     #[error("the agent is shutting down")]
     ShuttingDown,
@@ -78,6 +81,7 @@ pub struct Session {
     claim: Claim,
     outbox: Outbox,
     lease: Lease,
+    claimed_ns: u64,
     last_echo: Option<v1::EchoReceipt>,
     /// When the newest pings were sent, oldest first.
     pings: VecDeque<u64>,
@@ -114,7 +118,19 @@ impl Session {
         let lease = Lease::until(now_ns + claim.lease_timeout.as_nanos() as u64);
         let box_watch = BoxWatch::new(now_ns);
         let pings = VecDeque::with_capacity(PINGS_REMEMBERED);
-        Self { config, claim, outbox, lease, last_echo: None, pings, fleet: None, events, events_in, box_watch }
+        Self {
+            config,
+            claim,
+            outbox,
+            lease,
+            claimed_ns: now_ns,
+            last_echo: None,
+            pings,
+            fleet: None,
+            events,
+            events_in,
+            box_watch,
+        }
     }
 
     /// Serves the coordinator until the session ends; then nothing is sent to the target any more.
@@ -124,7 +140,8 @@ impl Session {
         shutdown: impl Future<Output = ()>,
     ) -> SessionEnd {
         let mut pings = tokio::time::interval(self.claim.lease_timeout / PINGS_PER_LEASE);
-        tokio::pin!(shutdown);
+        let run_over = run_over(self.config.limits.max_run);
+        tokio::pin!(shutdown, run_over);
         let end = loop {
             let step = tokio::select! {
                 message = inbound.message() => match message {
@@ -133,6 +150,7 @@ impl Session {
                 },
                 _ = pings.tick() => self.ping(),
                 Some((worker, event)) = self.events.recv() => self.on_event(worker, event),
+                limit = &mut run_over => Err(SessionEnd::RunTooLong(limit)),
                 () = &mut shutdown => Err(SessionEnd::ShuttingDown),
             };
             if let Err(end) = step {
@@ -145,6 +163,7 @@ impl Session {
         let parting = match &end {
             SessionEnd::Released | SessionEnd::StreamEnded => None,
             SessionEnd::Protocol(words) => Some(Status::failed_precondition(words.clone())),
+            SessionEnd::RunTooLong(_) => Some(Status::failed_precondition(end.to_string())),
             SessionEnd::LeaseTimedOut | SessionEnd::ShuttingDown => Some(Status::unavailable(end.to_string())),
         };
         if let Some(status) = parting {
@@ -223,6 +242,17 @@ impl Session {
             Ok(plan) => Arc::new(plan),
             Err(error) => return self.refuse(v1::RefusedKind::Invalid, error.to_string()),
         };
+        let limits = &self.config.limits;
+        let limited = match servers(&plan.target.url) {
+            Ok(servers) => limits
+                .check_targets(&servers)
+                .and_then(|()| limits.check_connections(u32::from(self.config.workers)))
+                .map_err(|limit| (kind_of_limit(&limit), limit.to_string())),
+            Err(words) => Err((v1::RefusedKind::Invalid, words)),
+        };
+        if let Err((kind, words)) = limited {
+            return self.refuse(kind, words);
+        }
         let building = plan.clone();
         let built = tokio::task::spawn_blocking(move || building.workload.fixtures(building.seed));
         let Ok(fixtures) = built.await else {
@@ -275,9 +305,12 @@ impl Session {
             Ok(order) => order,
             Err(error) => return self.refuse(v1::RefusedKind::Invalid, error.to_string()),
         };
-        if self.config.max_rate.is_some_and(|ceiling| order.share > ceiling) {
-            let words = format!("a share of {}/s is above this agent's ceiling", order.share);
-            return self.refuse(v1::RefusedKind::Ceiling, words);
+        let now_ns = boottime_ns();
+        let until_start = order.start_boottime_ns.saturating_sub(self.claimed_ns.min(now_ns));
+        let to_the_end = Duration::from_nanos(until_start).saturating_add(order.warmup).saturating_add(order.hold);
+        let limits = &self.config.limits;
+        if let Err(limit) = limits.check_share(order.share).and_then(|()| limits.check_run(to_the_end)) {
+            return self.refuse(kind_of_limit(&limit), limit.to_string());
         }
         let Some(fleet) = self.fleet.as_ref().filter(|fleet| fleet.is_idle() && !fleet.parts.is_empty()) else {
             return self.refuse(v1::RefusedKind::Invalid, "started while not dealt");
@@ -420,6 +453,24 @@ impl Prepared {
             };
             let _ = commands.send(WorkerCommand::Start(order));
         }
+    }
+}
+
+/// Resolves once a run has had all the time it may take.
+async fn run_over(limit: Option<Duration>) -> Duration {
+    match limit {
+        Some(limit) => {
+            tokio::time::sleep(limit).await;
+            limit
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn kind_of_limit(limit: &LimitError) -> v1::RefusedKind {
+    match limit {
+        LimitError::Target { .. } => v1::RefusedKind::Denied,
+        LimitError::Rate { .. } | LimitError::Connections { .. } | LimitError::Run { .. } => v1::RefusedKind::Ceiling,
     }
 }
 
