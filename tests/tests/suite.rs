@@ -14,6 +14,8 @@ mod nats_harness;
 mod reads;
 mod saved_runs;
 mod search;
+mod security;
+mod security_limits;
 mod standin;
 mod standin_program;
 mod weak_box;
