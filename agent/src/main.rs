@@ -28,10 +28,7 @@ const COORDINATOR: &str = "plimsoll-coordinator";
     version,
     after_help = "Examples:\n  plimsoll-agent\n  plimsoll-agent --listen 127.0.0.1:7710 --workers 2\n  \
     plimsoll-agent --metrics-listen 127.0.0.1:9710\n  \
-    plimsoll-agent --allow-target nats://chat.example.com:4222 --max-rate 20k --max-run 1h\n\n\
-    Beyond loopback, with certificates that `plimsoll certs` makes:\n\n  \
-    plimsoll-agent --listen 0.0.0.0:7700 --tls-cert box-1.pem --tls-key box-1.key --tls-ca ca.pem \\\n      \
-    --allow-target '*.example.com:4222'"
+    plimsoll-agent --allow-target nats://chat.example.com:4222 --max-rate 20k --max-run 1h"
 )]
 struct Flags {
     /// Address to listen on for coordinators. Anything but loopback needs TLS, or --insecure

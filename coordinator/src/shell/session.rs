@@ -235,7 +235,7 @@ fn denied(agent: &AgentAddress, status: &Status, wire: &Wire) -> FleetError {
             FleetError::Denied { agent: agent.address.clone(), words: status.message().to_owned() }
         }
         _ => {
-            let why = wire.explain(&words(status), std::error::Error::source(status));
+            let why = wire.explain(&words(status));
             FleetError::Unreachable { agent: agent.address.clone(), why }
         }
     }

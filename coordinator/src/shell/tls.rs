@@ -65,22 +65,39 @@ impl Wire {
                 }
             }
         };
-        timeout(limit, connecting).await.map_err(|_| format!("no connection within {limit:?}"))?
+        let connected = timeout(limit, connecting).await.map_err(|_| format!("no connection within {limit:?}"))?;
+        connected.map_err(|words| self.explain(&words))
     }
 
-    /// What may be behind a connection that broke before the agent said anything.
-    pub fn explain(&self, words: &str, error: Option<&(dyn std::error::Error + 'static)>) -> String {
-        match (self, error.and_then(rustls_error)) {
-            (Self::Tls(_), Some(RustlsError::AlertReceived(alert))) => {
-                format!("it refuses our certificate: {}", alert_words(*alert))
-            }
-            (Self::Clear, _) if words.contains("frame with invalid size") || words.contains("h2 protocol") => {
+    /// What may be behind a connection that broke before the agent said anything. An agent looks at our certificate only
+    /// after we have looked at its own, so that its refusal comes as a broken connection, and as text: gRPC's libraries do
+    /// not hand on the error itself.
+    pub fn explain(&self, words: &str) -> String {
+        match self {
+            Self::Tls(_) => match REFUSALS.iter().find(|alert| words.contains(&format!("{alert:?}"))) {
+                Some(alert) => format!("it refuses our certificate: {}", alert_words(*alert)),
+                None => words.to_owned(),
+            },
+            Self::Clear if words.contains("frame with invalid size") => {
                 format!("{words}; perhaps it takes TLS: give --tls-cert, --tls-key and --tls-ca")
             }
-            _ => words.to_owned(),
+            Self::Clear => words.to_owned(),
         }
     }
 }
+
+/// What TLS says of a certificate that does not do.
+const REFUSALS: [AlertDescription; 9] = [
+    AlertDescription::BadCertificate,
+    AlertDescription::UnsupportedCertificate,
+    AlertDescription::CertificateRevoked,
+    AlertDescription::CertificateExpired,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::CertificateRequired,
+    AlertDescription::UnknownCA,
+    AlertDescription::AccessDenied,
+    AlertDescription::DecryptError,
+];
 
 /// gRPC over a connection that is there; a second one is never made, since the stream is the lease.
 async fn over<S>(address: SocketAddr, stream: S) -> Result<Channel, String>
