@@ -11,21 +11,24 @@ pub mod workload;
 use std::net::SocketAddr;
 
 use plimsoll_common::plan::MAX_WORKERS;
-use plimsoll_common::units::Rate;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use core::limits::Limits;
 pub use shell::clock;
 use shell::metrics::Metrics;
+use shell::server::Door;
 use shell::session::SessionConfig;
 
 /// What an operator sets.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct AgentConfig {
     /// Worker threads; by default one per core less one, at least one.
     pub workers: Option<usize>,
-    /// A ceiling on this agent's share that no coordinator can raise.
-    pub max_rate: Option<Rate>,
+    /// What no coordinator can raise.
+    pub limits: Limits,
+    /// Whom it lets in.
+    pub door: Door,
 }
 
 /// An agent that listens.
@@ -33,6 +36,7 @@ pub struct AgentConfig {
 pub struct Agent {
     listener: TcpListener,
     address: SocketAddr,
+    door: Door,
     config: SessionConfig,
 }
 
@@ -53,6 +57,14 @@ pub enum AgentError {
         /// What was asked for.
         got: usize,
     },
+    /// More workers than connections, and each has one.
+    #[error("--max-connections: got '{limit}', and {workers} workers need one connection each: lower --workers")]
+    Connections {
+        /// The limit.
+        limit: u32,
+        /// What was asked for.
+        workers: usize,
+    },
     /// The listener broke.
     #[error("serving stopped: {0}")]
     Serve(#[from] tonic::transport::Error),
@@ -64,9 +76,13 @@ impl Agent {
     /// # Errors
     /// When the address cannot be listened on, or the number of workers makes no sense.
     pub async fn bind(address: SocketAddr, config: AgentConfig) -> Result<Self, AgentError> {
-        let workers = config.workers.unwrap_or_else(default_workers);
+        let most = config.limits.max_connections.map_or(usize::MAX, |limit| limit as usize);
+        let workers = config.workers.unwrap_or_else(|| default_workers().min(most));
         if !(1..MAX_WORKERS).contains(&workers) {
             return Err(AgentError::Workers { got: workers });
+        }
+        if let Some(limit) = config.limits.max_connections.filter(|_| workers > most) {
+            return Err(AgentError::Connections { limit, workers });
         }
         let bound = async {
             let listener = TcpListener::bind(address).await?;
@@ -75,8 +91,9 @@ impl Agent {
         };
         let (listener, bound) = bound.await.map_err(|error| AgentError::Listen { address, error })?;
         let metrics = Metrics::new();
-        let config = SessionConfig { workers: workers as u8, max_rate: config.max_rate, metrics };
-        Ok(Self { listener, address: bound, config })
+        let AgentConfig { limits, door, .. } = config;
+        let config = SessionConfig { workers: workers as u8, limits, metrics };
+        Ok(Self { listener, address: bound, door, config })
     }
 
     /// Where it listens.
@@ -95,7 +112,7 @@ impl Agent {
     /// When the listener breaks.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
         let (down, going_down) = watch::channel(false);
-        let serving = shell::server::serve(self.listener, self.config, going_down);
+        let serving = shell::server::serve(self.listener, self.door, self.config, going_down);
         tokio::pin!(serving, shutdown);
         tokio::select! {
             served = &mut serving => return Ok(served?),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+pub use crate::credentials::{Credentials, Login, TlsIdentity, redact_url};
 use crate::units::Rate;
 pub use crate::workload::{
     CustomWorkload, HistoryWorkload, Inject, InjectError, MembersWorkload, MessagesWorkload, ReadReceiptWorkload,
@@ -45,29 +46,23 @@ pub struct AgentPlan {
 pub struct Target {
     /// One or more server addresses, comma separated.
     pub url: String,
-    /// The text of a NATS credentials file.
-    pub credentials: Option<String>,
+    /// What the URL does not carry.
+    pub credentials: Option<Credentials>,
 }
 
 /// Secrets do not reach logs: neither credentials nor what a URL carries before its `@`.
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let credentials = self.credentials.as_ref().map(|_| "(hidden)");
-        f.debug_struct("Target").field("url", &redact_url(&self.url)).field("credentials", &credentials).finish()
+        let credentials = &self.credentials;
+        f.debug_struct("Target").field("url", &redact_url(&self.url)).field("credentials", credentials).finish()
     }
 }
 
-/// A list of server addresses without the user, password or token that one of them may carry.
-pub fn redact_url(urls: &str) -> String {
-    let redact = |url: &str| {
-        let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
-        let separator = if scheme.is_empty() { "" } else { "://" };
-        match rest.rsplit_once('@') {
-            Some((_, host)) => format!("{scheme}{separator}***@{host}"),
-            None => url.to_owned(),
-        }
-    };
-    urls.split(',').map(redact).collect::<Vec<_>>().join(",")
+impl Target {
+    /// Whether whoever reads this could pass for us.
+    pub fn is_secret(&self) -> bool {
+        self.url.contains('@') || self.credentials.as_ref().is_some_and(Credentials::are_secret)
+    }
 }
 
 /// The limits that a series' operations are counted against.

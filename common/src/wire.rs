@@ -8,7 +8,10 @@ use std::time::Duration;
 use plimsoll_proto::v1;
 
 use crate::histogram::{HIGHEST_US, HistogramError, LatencyHistogram};
-use crate::plan::{AgentPlan, Arrivals, BLOCK, MAX_AGENTS, RUN_NONCE_LIMIT, SeriesLimits, StepOrder, Target, TrialId};
+use crate::plan::{
+    AgentPlan, Arrivals, BLOCK, Credentials, Login, MAX_AGENTS, RUN_NONCE_LIMIT, SeriesLimits, StepOrder, Target,
+    TlsIdentity, TrialId,
+};
 use crate::snapshot::{
     BlockDelta, Counters, Failed, Health, Observed, SeriesCounts, SeriesHistograms, Snapshot, Stall, StepEnd,
     StepTotals, Strays,
@@ -34,6 +37,8 @@ const MAX_IN_FLIGHT: u64 = 1 << 32;
 /// Client errors per snapshot, and bytes of each, that are kept.
 const MAX_CLIENT_ERRORS: usize = 8;
 const MAX_TEXT: usize = 512;
+/// Files of credentials and certificates are some kilobytes.
+const MAX_SECRET: usize = 1024 * 1024;
 
 /// Why a message makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -99,7 +104,7 @@ impl From<&AgentPlan> for v1::Prepare {
             agent_index: u32::from(plan.agent_index),
             run_nonce: plan.run_nonce,
             seed: plan.seed,
-            target: Some(v1::Target { url: plan.target.url.clone(), credentials: plan.target.credentials.clone() }),
+            target: Some((&plan.target).into()),
             workload: plan.workload.name().to_owned(),
             workload_settings: plan
                 .workload
@@ -150,9 +155,56 @@ impl TryFrom<v1::Prepare> for AgentPlan {
             ));
         }
         let max_lateness = phase(M, "max_lateness_us", message.max_lateness_us)?;
-        let target = Target { url: target.url, credentials: target.credentials };
+        let target = Target::try_from(target)?;
         let (run_nonce, seed) = (message.run_nonce, message.seed);
         Ok(Self { agent_index, run_nonce, seed, target, workload, request_timeout, series, max_lateness })
+    }
+}
+
+impl From<&Target> for v1::Target {
+    fn from(target: &Target) -> Self {
+        let mut message = Self { url: target.url.clone(), ..Self::default() };
+        let Some(Credentials { login, tls_ca, tls_identity }) = &target.credentials else { return message };
+        match login.clone() {
+            None => {}
+            Some(Login::CredentialsFile(text)) => message.credentials = Some(text),
+            Some(Login::NkeySeed(seed)) => message.nkey = Some(seed),
+            Some(Login::Token(token)) => message.token = Some(token),
+        }
+        message.tls_ca.clone_from(tls_ca);
+        message.tls_cert = tls_identity.as_ref().map(|identity| identity.certificates.clone());
+        message.tls_key = tls_identity.as_ref().map(|identity| identity.key.clone());
+        message
+    }
+}
+
+impl TryFrom<v1::Target> for Target {
+    type Error = WireError;
+
+    /// Errors never repeat a value: it may be a secret.
+    fn try_from(message: v1::Target) -> Result<Self, WireError> {
+        const M: &str = "Target";
+        let v1::Target { url, credentials, nkey, token, tls_ca, tls_cert, tls_key } = message;
+        let texts = [&credentials, &nkey, &token, &tls_ca, &tls_cert, &tls_key];
+        if url.len() > MAX_SECRET || texts.into_iter().flatten().any(|text| text.len() > MAX_SECRET) {
+            return Err(range(M, "url or credentials", "longer", "at most 1 MiB each"));
+        }
+        let login = match (credentials, nkey, token) {
+            (None, None, None) => None,
+            (Some(text), None, None) => Some(Login::CredentialsFile(text)),
+            (None, Some(seed), None) => Some(Login::NkeySeed(seed)),
+            (None, None, Some(token)) => Some(Login::Token(token)),
+            _ => return Err(range(M, "credentials", "set beside nkey or token", "one of the three")),
+        };
+        let tls_identity = match (tls_cert, tls_key) {
+            (None, None) => None,
+            (Some(certificates), Some(key)) => Some(TlsIdentity { certificates, key }),
+            (None, Some(_)) => return Err(missing(M, "tls_cert")),
+            (Some(_), None) => return Err(missing(M, "tls_key")),
+        };
+        let credentials = Credentials { login, tls_ca, tls_identity };
+        let credentials = (credentials != Credentials::default()).then_some(credentials);
+        Ok(Self { url, credentials })
     }
 }
 
@@ -603,6 +655,34 @@ mod tests {
         ];
         for (words, result) in cases {
             assert!(matches!(&result, Err(error) if error.to_string().contains(words)), "{words}: {result:?}");
+        }
+    }
+
+    #[test]
+    fn a_target_survives_the_wire_and_is_refused_where_it_contradicts_itself() {
+        let identity = || Some(TlsIdentity { certificates: "cert".into(), key: "key".into() });
+        let target = |login, tls_ca: Option<&str>, tls_identity| Target {
+            url: "nats://a:b@chat:4222".into(),
+            credentials: Some(Credentials { login, tls_ca: tls_ca.map(str::to_owned), tls_identity }),
+        };
+        for sent in [
+            Target { url: "nats://chat:4222".into(), credentials: None },
+            target(Some(Login::CredentialsFile("creds".into())), None, None),
+            target(Some(Login::NkeySeed("seed".into())), Some("ca"), identity()),
+            target(Some(Login::Token("token".into())), Some("ca"), None),
+            target(None, None, identity()),
+        ] {
+            assert_eq!(Target::try_from(v1::Target::from(&sent)), Ok(sent));
+        }
+        let text = |text: &str| Some(text.to_owned());
+        for (message, words) in [
+            (v1::Target { nkey: text("SECRET"), token: text("SECRET"), ..v1::Target::default() }, "expected one of"),
+            (v1::Target { tls_key: text("SECRET"), ..v1::Target::default() }, "Target.tls_cert is not set"),
+            (v1::Target { tls_cert: text("SECRET"), ..v1::Target::default() }, "Target.tls_key is not set"),
+            (v1::Target { token: Some("SECRET".repeat(MAX_SECRET)), ..v1::Target::default() }, "at most 1 MiB"),
+        ] {
+            let error = Target::try_from(message).unwrap_err().to_string();
+            assert!(error.contains(words) && !error.contains("SECRET"), "{words}: {error}");
         }
     }
 

@@ -2,8 +2,9 @@
 //!
 //! The command line, variables and a plan file become a [`settings::RunPlan`]; [`shell`] carries it out with a fleet of
 //! agents, asking [`core`] for every decision; [`report`] turns what came of it into text and CSV; [`results`] saves it as
-//! it comes and reads it again; [`exit`] says what the process ends with.
+//! it comes and reads it again; [`certs`] makes the fleet's certificates; [`exit`] says what the process ends with.
 
+pub mod certs;
 pub mod core;
 pub mod exit;
 pub mod report;
@@ -112,7 +113,7 @@ pub fn saved(command: &SavedCommand, environment: Environment) -> Result<ExitCod
 }
 
 /// A reader that has gone away, as `head` does, is no reason to fail.
-fn to_stdout(text: &str) {
+pub fn to_stdout(text: &str) {
     use std::io::Write as _;
     let mut stdout = std::io::stdout().lock();
     if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {

@@ -1,11 +1,10 @@
 //! Parses, starts tracing and the runtime, calls the library, and turns its outcome into an exit code.
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use plimsoll::exit::Failure;
+use plimsoll::exit::{ExitCode as ExitCodeOf, Failure};
 use plimsoll::settings::{self, Invocation, InvocationError};
-use tracing_subscriber::EnvFilter;
+use plimsoll_agent::shell::logs;
 
 fn main() -> ExitCode {
     let environment = |name: &str| std::env::var(name).ok();
@@ -14,10 +13,15 @@ fn main() -> ExitCode {
         Err(InvocationError::CommandLine(error)) => error.exit(),
         Err(InvocationError::Settings(error)) => return fail(&Failure::Usage(error.to_string())),
     };
-    start_tracing();
+    // Warnings only, so that progress stays readable, and nothing of the NATS client, whose errors are ours to report once.
+    logs::start("warn,async_nats=off");
     let ended = match &invocation {
         Invocation::DryRun(plan) => plimsoll::dry_run(plan),
         Invocation::Saved(command) => plimsoll::saved(command, &environment),
+        Invocation::Certs(command) => plimsoll::certs::make(command).map(|words| {
+            plimsoll::to_stdout(&words);
+            ExitCodeOf::Answer
+        }),
         Invocation::Load(plan) => match tokio::runtime::Runtime::new() {
             Ok(runtime) => runtime.block_on(plimsoll::run(plan)),
             Err(error) => Err(Failure::Incomplete(format!("no runtime: {error}"))),
@@ -27,14 +31,6 @@ fn main() -> ExitCode {
         Ok(code) => code.into(),
         Err(failure) => fail(&failure),
     }
-}
-
-/// Warnings only, so that progress stays readable, and nothing of the NATS client, whose errors are ours to report once;
-/// `RUST_LOG` says otherwise.
-fn start_tracing() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,async_nats=off"));
-    let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }
 
 fn fail(failure: &Failure) -> ExitCode {

@@ -54,7 +54,8 @@ fn start_agent() -> anyhow::Result<SocketAddr> {
     std::thread::spawn(move || -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         runtime.block_on(async {
-            let agent = Agent::bind("127.0.0.1:0".parse()?, AgentConfig { workers: Some(1), max_rate: None }).await?;
+            let agent =
+                Agent::bind("127.0.0.1:0".parse()?, AgentConfig { workers: Some(1), ..AgentConfig::default() }).await?;
             sender.send(agent.local_addr())?;
             agent.serve(std::future::pending()).await?;
             Ok(())

@@ -320,7 +320,7 @@ async fn bytes_that_are_no_grpc_and_messages_that_are_too_long_end_their_own_con
     }
     let mut driver = claimed_anew(agent.address).await?;
     let mut prepare = v1::Prepare::from(&plan("nats://127.0.0.1:1"));
-    prepare.target = Some(v1::Target { url: "x".repeat(9 << 20), credentials: None });
+    prepare.target = Some(v1::Target { url: "x".repeat(9 << 20), ..v1::Target::default() });
     driver.send(ToAgent::Prepare(prepare));
     end_of(&mut driver).await;
     claimed_anew(agent.address).await?;

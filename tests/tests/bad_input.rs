@@ -164,7 +164,7 @@ fn an_agent_that_cannot_be_as_asked_does_not_start() -> anyhow::Result<()> {
     let taken = taken.local_addr()?.to_string();
     for (arguments, part) in [
         (vec!["--listen=0.0.0.0:0"], "--listen 0.0.0.0:0 is not loopback: whoever reaches it could make this box send"),
-        (vec!["--listen=[::]:0"], "give --insecure if the network is yours alone"),
+        (vec!["--listen=[::]:0"], "or --insecure if the network is yours alone"),
         (vec!["--listen", &taken], "Address already in use"),
         (vec!["--listen=127.0.0.1:0", "--metrics-listen", &taken], "--metrics-listen: cannot listen on 127.0.0.1:"),
         (vec!["--listen=127.0.0.1:0", "--workers=0"], "--workers: got '0', takes 1 to 255"),

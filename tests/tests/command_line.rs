@@ -67,14 +67,25 @@ fn the_examples_of_the_help_run() -> anyhow::Result<()> {
         assert!(ended.stdout.contains(shown), "{example:?}: {ended:?}");
     }
     assert!(!dir.path().join("steps.csv").exists(), "a dry run writes no file");
+    let help = Program::Cli.run(["certs", "--help"])?.stdout;
+    let found = examples(&help, "plimsoll");
+    assert!(found.len() >= 3, "{help}");
+    for example in found {
+        let mut command = Program::Cli.command()?;
+        command.args(&example).current_dir(dir.path());
+        let ended = Process::spawn(command)?.wait(Duration::from_secs(20))?;
+        assert!(ended.code == Some(0) && ended.stderr.is_empty(), "{example:?}: {ended:?}");
+    }
     let help = Program::Agent.run(["--help"])?.stdout;
     let found = examples(&help, "plimsoll-agent");
     assert!(found.len() >= 3, "{help}");
     for mut example in found {
         // As written, but on free ports.
-        for argument in &mut example {
-            if let Some((host, _)) = argument.split_once(':') {
-                *argument = format!("{host}:0");
+        for at in 1..example.len() {
+            if example[at - 1].ends_with("listen")
+                && let Some((host, _)) = example[at].split_once(':')
+            {
+                example[at] = format!("{host}:0");
             }
         }
         if !example.iter().any(|argument| argument == "--listen") {

@@ -16,6 +16,8 @@ mod nats_harness;
 mod reads;
 mod saved_runs;
 mod search;
+mod security;
+mod security_limits;
 mod soak;
 mod standin;
 mod standin_program;

@@ -1,6 +1,8 @@
 //! The decisions of an agent, pure: when operations are due, which is drawn, and what is counted. No clock, no network.
 
 pub mod alias;
+pub mod certificate;
 pub mod ledger;
+pub mod limits;
 pub mod recorder;
 pub mod schedule;

@@ -4,7 +4,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
-use plimsoll_common::plan::{Target, redact_url};
+use plimsoll_common::plan::{Credentials, Login, Target, TlsIdentity, redact_url};
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use super::tls::provider;
+use crate::core::limits::ServerAddress;
 
 /// A server that does not answer within this time is unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -100,7 +106,8 @@ pub async fn connect(target: &Target, name: &str) -> Result<(Client, ClientEvent
             reported.push(&event);
             std::future::ready(())
         });
-    let addresses: Vec<String> = target.url.split(',').map(|url| url.trim().to_owned()).collect();
+    let addresses =
+        bare_addresses(&target.url).map_err(|words| ConnectError::Unreachable { url: url.clone(), words })?;
     match tokio::time::timeout(CONNECT_TIMEOUT * 2, options.connect(addresses)).await {
         Ok(Ok(client)) => Ok((client, events)),
         Ok(Err(error)) => {
@@ -116,23 +123,101 @@ pub async fn connect(target: &Target, name: &str) -> Result<(Client, ClientEvent
     }
 }
 
-/// Options that carry the target's credentials: a credentials file's text, or what the URL has before its `@` (user and
-/// password, or a token), which the client itself does not read.
+/// The servers of a list of addresses, as the client will dial them.
+///
+/// # Errors
+/// One is no address; without repeating it, since it may carry a secret.
+pub fn servers(url: &str) -> Result<Vec<ServerAddress>, String> {
+    let server = |address: ServerAddr| ServerAddress {
+        scheme: address.scheme().to_owned(),
+        host: address.host().trim_start_matches('[').trim_end_matches(']').to_owned(),
+        port: address.port(),
+    };
+    Ok(addresses(url)?.into_iter().map(server).collect())
+}
+
+fn addresses(url: &str) -> Result<Vec<ServerAddr>, String> {
+    let parse = |address: &str| {
+        address.trim().parse::<ServerAddr>().map_err(|_| format!("{} is no address of NATS", redact_url(address)))
+    };
+    url.split(',').map(parse).collect()
+}
+
+/// The addresses without what they carry before their `@`: that is handed to the client apart, and so it has none to log.
+///
+/// # Errors
+/// As [`servers`].
+pub fn bare_addresses(url: &str) -> Result<Vec<ServerAddr>, String> {
+    let bare =
+        |server: ServerAddress| server.to_string().parse().map_err(|_| format!("{server} is no address of NATS"));
+    servers(url)?.into_iter().map(bare).collect()
+}
+
+/// Options that carry the target's credentials: what the URL has before its `@` (user and password, or a token), which the
+/// client itself does not read; or what was given beside it.
 ///
 /// # Errors
 /// When the credentials make no sense; without repeating them.
 pub fn authenticated(target: &Target) -> Result<ConnectOptions, String> {
-    let options = ConnectOptions::new();
-    if let Some(credentials) = &target.credentials {
-        return options.credentials(credentials).map_err(|error| format!("no credentials file of NATS: {error}"));
-    }
-    let addresses = target.url.split(',').filter_map(|url| url.trim().parse::<ServerAddr>().ok());
-    let named = addresses.into_iter().find(ServerAddr::has_user_pass);
-    Ok(match named.as_ref().map(|address| (address.username().unwrap_or_default(), address.password())) {
-        Some((user, Some(password))) => options.user_and_password(user.to_owned(), password.to_owned()),
-        Some((token, None)) => options.token(token.to_owned()),
+    let mut options = ConnectOptions::new();
+    let named = addresses(&target.url)?.into_iter().find(ServerAddr::has_user_pass);
+    options = match named.as_ref().map(|address| (address.username().unwrap_or_default(), address.password())) {
+        Some((user, Some(password))) => options.user_and_password(decoded(user), decoded(password)),
+        Some((token, None)) => options.token(decoded(token)),
         None => options,
-    })
+    };
+    let Some(Credentials { login, tls_ca, tls_identity }) = &target.credentials else { return Ok(options) };
+    options = match login {
+        None => options,
+        Some(Login::Token(token)) => options.token(token.clone()),
+        Some(Login::NkeySeed(seed)) => {
+            nkeys::KeyPair::from_seed(seed).map_err(|_| "--nats-nkey: no seed of an NKey".to_owned())?;
+            options.nkey(seed.clone())
+        }
+        // The client's error may repeat what it read.
+        Some(Login::CredentialsFile(text)) => {
+            options.credentials(text).map_err(|_| "--nats-creds: no credentials file of NATS".to_owned())?
+        }
+    };
+    if tls_ca.is_none() && tls_identity.is_none() {
+        return Ok(options);
+    }
+    Ok(options.require_tls(true).tls_client_config(client_config(tls_ca.as_deref(), tls_identity.as_ref())?))
+}
+
+/// What an address carries is written with `%` and two digits for what would end it.
+fn decoded(text: &str) -> String {
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+/// Whom we take for the target, and what we show to it.
+fn client_config(ca: Option<&str>, identity: Option<&TlsIdentity>) -> Result<ClientConfig, String> {
+    let mut roots = RootCertStore::empty();
+    match ca {
+        Some(pem) => {
+            for certificate in certificates("--nats-tls-ca", pem)? {
+                roots.add(certificate).map_err(|error| format!("--nats-tls-ca: no CA certificate: {error}"))?;
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots);
+    let Some(identity) = identity else { return Ok(config.with_no_client_auth()) };
+    let chain = certificates("--nats-tls-cert", &identity.certificates)?;
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes());
+    let key = key.map_err(|_| "--nats-tls-key: holds no private key in PEM".to_owned())?;
+    let config = config.with_client_auth_cert(chain, key);
+    config.map_err(|error| format!("--nats-tls-cert and --nats-tls-key do not go together: {error}"))
+}
+
+fn certificates(flag: &str, pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(|| format!("{flag}: holds no certificate in PEM"))
 }
 
 /// An error with its causes, on one line.

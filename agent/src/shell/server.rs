@@ -12,11 +12,15 @@ use plimsoll_proto::v1::agent_server::{Agent as AgentService, AgentServer};
 use plimsoll_proto::v1::{self, agent_message, coordinator_message};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::health;
 use super::session::{Claim, Session, SessionConfig};
+use super::tls;
+use crate::core::certificate::Certificate;
 
 /// A stream that does not claim within this time is closed.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,17 +30,43 @@ const LEASE_TIMEOUTS_MS: std::ops::RangeInclusive<u32> = 500..=60_000;
 /// gRPC's own keep-alive finds a dead peer on an idle connection; the lease does not depend on it.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
+/// Whom an agent lets in.
+#[derive(Clone, Default)]
+pub enum Door {
+    /// Whoever reaches it.
+    #[default]
+    Open,
+    /// Who shows a certificate of the CA with one of these names.
+    Tls {
+        /// Shakes hands.
+        acceptor: TlsAcceptor,
+        /// The names of `--allow-coordinator`.
+        coordinators: Arc<[String]>,
+    },
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open => f.write_str("Open"),
+            Self::Tls { coordinators, .. } => f.debug_tuple("Tls").field(coordinators).finish(),
+        }
+    }
+}
+
 /// Serves sessions on a listener until `shutdown` changes.
 ///
 /// # Errors
 /// When the listener breaks.
 pub async fn serve(
     listener: TcpListener,
+    door: Door,
     config: SessionConfig,
     shutdown: watch::Receiver<bool>,
 ) -> Result<(), tonic::transport::Error> {
     let service = Daemon {
         config,
+        door: door.clone(),
         instance: format!("{:x}-{:x}", std::process::id(), super::clock::boottime_ns()),
         holder: Arc::default(),
         shutdown: shutdown.clone(),
@@ -45,19 +75,26 @@ pub async fn serve(
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let mut shutdown = shutdown;
-    tonic::transport::Server::builder()
+    let going_down = async move {
+        // A sender that is gone means shutting down as well.
+        let _ = shutdown.wait_for(|&down| down).await;
+    };
+    let server = tonic::transport::Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
-        .add_service(service)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
-            // A sender that is gone means shutting down as well.
-            let _ = shutdown.wait_for(|&down| down).await;
-        })
-        .await
+        .add_service(service);
+    match door {
+        Door::Open => server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), going_down).await,
+        Door::Tls { acceptor, .. } => {
+            let incoming = ReceiverStream::new(tls::handshakes(listener, acceptor));
+            server.serve_with_incoming_shutdown(incoming, going_down).await
+        }
+    }
 }
 
 struct Daemon {
     config: SessionConfig,
+    door: Door,
     instance: String,
     holder: Arc<Mutex<Option<Holder>>>,
     shutdown: watch::Receiver<bool>,
@@ -101,6 +138,25 @@ impl Daemon {
         Ok(Place(self.holder.clone()))
     }
 
+    /// Whether the certificate shown is one of a coordinator that this agent works for.
+    fn authorize(&self, request: &Request<Streaming<v1::CoordinatorMessage>>) -> Result<(), Status> {
+        let Door::Tls { coordinators, .. } = &self.door else { return Ok(()) };
+        let shown = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs);
+        let shown = shown.as_ref().and_then(|chain| chain.first());
+        let certificate = shown.and_then(|der| Certificate::read(der).ok());
+        let Some(certificate) = certificate else {
+            return Err(Status::permission_denied("the certificate shown cannot be read"));
+        };
+        if certificate.is_of(coordinators) {
+            return Ok(());
+        }
+        Err(Status::permission_denied(format!(
+            "the coordinator's certificate is of {}, and this agent's --allow-coordinator takes {}",
+            if certificate.names.is_empty() { "no name".to_owned() } else { certificate.names.join(", ") },
+            coordinators.join(", "),
+        )))
+    }
+
     fn hello(&self) -> v1::Hello {
         v1::Hello {
             protocol_version: PROTOCOL_VERSION,
@@ -109,7 +165,8 @@ impl Daemon {
             hostname: hostname(),
             cores: health::cores() as u32,
             workers: u32::from(self.config.workers),
-            max_rate_milli_per_s: self.config.max_rate.map(|rate| rate.milli()),
+            max_rate_milli_per_s: self.config.limits.max_rate.map(|rate| rate.milli()),
+            max_run_us: self.config.limits.max_run.map(|limit| u64::try_from(limit.as_micros()).unwrap_or(u64::MAX)),
             workloads: workload::names().into_iter().map(str::to_owned).collect(),
         }
     }
@@ -124,6 +181,9 @@ impl AgentService for Daemon {
         request: Request<Streaming<v1::CoordinatorMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let peer = request.remote_addr();
+        self.authorize(&request).inspect_err(|refused| {
+            tracing::warn!(?peer, why = refused.message(), "refused a coordinator");
+        })?;
         let mut inbound = request.into_inner();
         let claim = await_claim(&mut inbound).await?;
         check_claim(&claim)?;

@@ -9,7 +9,6 @@ use plimsoll_common::calibration::{Calibration, CalibrationOrder};
 use plimsoll_common::contract::fixtures::{Fixtures, Room};
 use plimsoll_common::deal::{deal_to_agents, deal_to_workers};
 use plimsoll_common::plan::{AgentPlan, Arrivals, StepOrder, TrialId};
-use plimsoll_common::units::Rate;
 use plimsoll_proto::v1::{self, agent_message, coordinator_message};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -21,8 +20,9 @@ use super::clock::boottime_ns;
 use super::health::BoxWatch;
 use super::lease::Lease;
 use super::metrics::Metrics;
-use super::nats_target::ConnectError;
+use super::nats_target::{ConnectError, servers};
 use super::worker::{self, WorkerCommand, WorkerEvent, WorkerOrder, WorkerRefusal, WorkerSpec};
+use crate::core::limits::{LimitError, Limits};
 use crate::workload::Part;
 
 /// Pings per lease timeout: several may be lost before the lease is.
@@ -37,8 +37,8 @@ const MAX_ISSUED: u64 = 1 << 25;
 pub struct SessionConfig {
     /// Worker threads.
     pub workers: u8,
-    /// The agent's own ceiling.
-    pub max_rate: Option<Rate>,
+    /// What no coordinator can raise.
+    pub limits: Limits,
     /// For the daemon's own metrics.
     pub metrics: Metrics,
 }
@@ -70,6 +70,9 @@ pub enum SessionEnd {
     /// The coordinator does not read, or sends what makes no sense.
     #[error("{0}")]
     Protocol(String),
+    /// The run holds this agent for longer than it may.
+    #[error("the run has held this agent for its --max-run of {} s", .0.as_secs_f64())]
+    RunTooLong(Duration),
     /// The daemon is being shut down.
     #[error("the agent is shutting down")]
     ShuttingDown,
@@ -81,6 +84,7 @@ pub struct Session {
     claim: Claim,
     outbox: Outbox,
     lease: Lease,
+    claimed_ns: u64,
     last_echo: Option<v1::EchoReceipt>,
     /// When the newest pings were sent, oldest first.
     pings: VecDeque<u64>,
@@ -124,6 +128,7 @@ impl Session {
             claim,
             outbox,
             lease,
+            claimed_ns: now_ns,
             last_echo: None,
             pings,
             fleet: None,
@@ -141,7 +146,8 @@ impl Session {
         shutdown: impl Future<Output = ()>,
     ) -> SessionEnd {
         let mut pings = tokio::time::interval(self.claim.lease_timeout / PINGS_PER_LEASE);
-        tokio::pin!(shutdown);
+        let run_over = run_over(self.config.limits.max_run);
+        tokio::pin!(shutdown, run_over);
         let end = loop {
             let step = tokio::select! {
                 message = inbound.message() => match message {
@@ -153,6 +159,7 @@ impl Session {
                 Some(done) = self.calibrating.join_next() => {
                     self.on_calibrated(done.unwrap_or_else(|error| Err(error.to_string())))
                 }
+                limit = &mut run_over => Err(SessionEnd::RunTooLong(limit)),
                 () = &mut shutdown => Err(SessionEnd::ShuttingDown),
             };
             if let Err(end) = step {
@@ -165,6 +172,7 @@ impl Session {
         let parting = match &end {
             SessionEnd::Released | SessionEnd::StreamEnded => None,
             SessionEnd::Protocol(words) => Some(Status::failed_precondition(words.clone())),
+            SessionEnd::RunTooLong(_) => Some(Status::failed_precondition(end.to_string())),
             SessionEnd::LeaseTimedOut | SessionEnd::ShuttingDown => Some(Status::unavailable(end.to_string())),
         };
         if let Some(status) = parting {
@@ -267,6 +275,17 @@ impl Session {
             Ok(plan) => Arc::new(plan),
             Err(error) => return self.refuse(v1::RefusedKind::Invalid, error.to_string()),
         };
+        let limits = &self.config.limits;
+        let limited = match servers(&plan.target.url) {
+            Ok(servers) => limits
+                .check_targets(&servers)
+                .and_then(|()| limits.check_connections(u32::from(self.config.workers)))
+                .map_err(|limit| (kind_of_limit(&limit), limit.to_string())),
+            Err(words) => Err((v1::RefusedKind::Invalid, words)),
+        };
+        if let Err((kind, words)) = limited {
+            return self.refuse(kind, words);
+        }
         let building = plan.clone();
         let built = tokio::task::spawn_blocking(move || building.workload.fixtures(building.seed));
         let Ok(fixtures) = built.await else {
@@ -320,9 +339,12 @@ impl Session {
             Ok(order) => order,
             Err(error) => return self.refuse(v1::RefusedKind::Invalid, error.to_string()),
         };
-        if self.config.max_rate.is_some_and(|ceiling| order.share > ceiling) {
-            let words = format!("a share of {}/s is above this agent's ceiling", order.share);
-            return self.refuse(v1::RefusedKind::Ceiling, words);
+        let now_ns = boottime_ns();
+        let until_start = order.start_boottime_ns.saturating_sub(self.claimed_ns.min(now_ns));
+        let to_the_end = Duration::from_nanos(until_start).saturating_add(order.warmup).saturating_add(order.hold);
+        let limits = &self.config.limits;
+        if let Err(limit) = limits.check_share(order.share).and_then(|()| limits.check_run(to_the_end)) {
+            return self.refuse(kind_of_limit(&limit), limit.to_string());
         }
         let Some(fleet) = self.fleet.as_ref().filter(|fleet| fleet.is_idle() && !fleet.parts.is_empty()) else {
             return self.refuse(v1::RefusedKind::Invalid, "started while not dealt");
@@ -475,6 +497,24 @@ impl Prepared {
             };
             let _ = commands.send(WorkerCommand::Start(order));
         }
+    }
+}
+
+/// Resolves once a run has had all the time it may take.
+async fn run_over(limit: Option<Duration>) -> Duration {
+    match limit {
+        Some(limit) => {
+            tokio::time::sleep(limit).await;
+            limit
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn kind_of_limit(limit: &LimitError) -> v1::RefusedKind {
+    match limit {
+        LimitError::Target { .. } => v1::RefusedKind::Denied,
+        LimitError::Rate { .. } | LimitError::Connections { .. } | LimitError::Run { .. } => v1::RefusedKind::Ceiling,
     }
 }
 

@@ -291,4 +291,33 @@ mod tests {
         assert_eq!(run.trail(), Ok(vec![(0, entry("first")), (1, entry("then"))]));
         assert!(run.trail::<u32>().unwrap_err().starts_with("entry 1 of the trail: "));
     }
+
+    /// A saved run as bytes, with a trail and an ending.
+    static SAVED: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| {
+        let results = tempfile::tempdir().unwrap();
+        let dir = write_run(results.path(), &[pass(0), trip(1)], Some(Ending::Completed));
+        std::fs::read(dir.join(LOG)).unwrap()
+    });
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
+        #[test]
+        fn a_saved_run_that_was_tampered_with_is_read_or_refused(
+            changes in proptest::collection::vec(
+                (proptest::prelude::any::<proptest::sample::Index>(), proptest::collection::vec(proptest::prelude::any::<u8>(), 0..4)),
+                1..6,
+            ),
+            lost in 0..40_usize,
+        ) {
+            let mut bytes = SAVED.clone();
+            for (at, put) in changes {
+                let at = at.index(bytes.len());
+                bytes.splice(at..(at + lost).min(bytes.len()), put);
+            }
+            match parse("d", &bytes) {
+                Ok(run) => drop((render(&run.report()), run.search(), run.histograms(Duration::ZERO))),
+                Err(error) => proptest::prop_assert!(text_of(error).contains("'d'")),
+            }
+        }
+    }
 }

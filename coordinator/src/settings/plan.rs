@@ -6,6 +6,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use plimsoll_agent::shell::tls::TlsFiles;
 use plimsoll_common::plan::{Arrivals, Workload};
 use plimsoll_common::units::{Rate, Steps};
 
@@ -48,6 +49,8 @@ pub struct RunPlan {
     pub target: TargetChoice,
     /// Who makes the load.
     pub fleet: FleetChoice,
+    /// The certificates with which agents at addresses are reached; `None`: in clear.
+    pub tls: Option<TlsFiles>,
     /// How long an agent outlives the newest ping that was echoed.
     pub lease_timeout: Duration,
     /// The run is saved in a directory of its own under this one.
@@ -124,8 +127,12 @@ pub enum Spread {
 pub struct TargetChoice {
     /// One or more addresses, which may carry a password.
     pub nats_url: String,
-    /// A credentials file.
-    pub nats_creds: Option<PathBuf>,
+    /// What proves who we are, beside what the address carries.
+    pub login: Option<Login>,
+    /// Whose certificates are accepted from the service; `None`: the system's.
+    pub tls_ca: Option<PathBuf>,
+    /// The files of the certificate, and of its key, that are shown to it.
+    pub tls_identity: Option<(PathBuf, PathBuf)>,
     /// Whose backlog is watched.
     pub durables: Vec<DurableName>,
     /// Where backlogs are read; `None`: from the JetStream API.
@@ -134,6 +141,17 @@ pub struct TargetChoice {
     pub recovery_limit: Duration,
     /// Whether the target is checked before the first step.
     pub preflight: Preflight,
+}
+
+/// What proves who we are to the service, and where it is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Login {
+    /// A credentials file.
+    CredentialsFile(PathBuf),
+    /// The seed of an NKey: a file, or `env:` and a variable.
+    NkeySeed(String),
+    /// A token: a file, or `env:` and a variable.
+    Token(String),
 }
 
 /// Whether the target is checked before the first step.
@@ -178,6 +196,15 @@ impl RunPlan {
     /// How many steps there are; 0: as many as a search takes.
     pub fn steps_to_hold(&self) -> usize {
         if self.find.is_some() { 0 } else { self.steps.rates().len() }
+    }
+
+    /// How long it takes at least if every step is held, each once; a search: as long as it may.
+    pub fn longest(&self) -> Duration {
+        let Phases { warmup, hold, cooldown } = self.phases;
+        let steps = u32::try_from(self.steps.rates().len()).unwrap_or(u32::MAX);
+        let held = warmup.saturating_add(hold).saturating_mul(steps);
+        let all = held.saturating_add(cooldown.saturating_mul(steps.saturating_sub(1)));
+        self.find.map_or(all, |find| find.max_time)
     }
 
     /// Operations of all steps, warmups included, if each is held once.

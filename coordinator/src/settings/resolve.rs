@@ -15,6 +15,7 @@ use super::commands::LoadCommand;
 use super::error::SettingsError;
 use super::layers::{Layers, text_of_file};
 use super::plan::{FindPlan, FleetChoice, Goal, Phases, Preflight, RunPlan, Spread, TargetChoice};
+use super::secure;
 use super::table::DefaultValue;
 use super::values::{Values, duration, list, number};
 use crate::core::backlog::DurableName;
@@ -65,6 +66,7 @@ pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, Setting
         on_trip: levels.on_trip,
         trials: levels.trials,
         target: target(&values, &workload)?,
+        tls: secure::fleet(&values, &fleet)?,
         lease_timeout: values.duration("lease-timeout", Duration::from_millis(500), Duration::from_secs(60))?,
         results: values.optional("results").filter(|dir| dir.text() != "none").map(|dir| PathBuf::from(dir.text())),
         csv: values.optional("csv").map(|path| PathBuf::from(path.text())),
@@ -327,7 +329,9 @@ fn target(values: &Values, workload: &Workload) -> Result<TargetChoice, Settings
     }
     Ok(TargetChoice {
         nats_url: url.text().to_owned(),
-        nats_creds: values.optional("nats-creds").map(|path| PathBuf::from(path.text())),
+        login: secure::login(values)?,
+        tls_ca: values.optional("nats-tls-ca").map(|path| PathBuf::from(path.text())),
+        tls_identity: secure::identity(values)?,
         durables: durables(values, workload)?,
         jsz_url: jsz_url(values)?,
         recovery_limit: values.duration("recovery-limit", SHORTEST_HOLD, LONGEST)?,

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::commands::LoadCommand;
 use super::*;
@@ -16,7 +17,7 @@ fn plan(flags: &str) -> RunPlan {
 fn plan_with(flags: &str, variables: &[(&str, &str)]) -> RunPlan {
     match read_with(flags, variables).unwrap() {
         Invocation::Load(plan) | Invocation::DryRun(plan) => *plan,
-        Invocation::Saved(command) => panic!("{command:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -469,4 +470,50 @@ fn a_described_workload_is_what_its_file_said_when_the_run_began() {
     }
     assert!(error("max-rps --workload custom").starts_with("--scenario is missing: it takes the path of a TOML file"));
     assert!(error(&format!("{flags} --preset small")).contains("the workload custom does not take it: only messages"));
+}
+
+#[test]
+fn one_thing_proves_who_we_are_and_a_secret_given_in_place_of_its_file_is_not_repeated() {
+    let run = "max-rps --preset small";
+    let login = |flags: &str, variables: &[(&str, &str)]| plan_with(&format!("{run} {flags}"), variables).target.login;
+    assert_eq!(login("", &[]), None);
+    assert_eq!(login("--nats-token env:T", &[("PLIMSOLL_NATS_CREDS", "a.creds")]), Some(Login::Token("env:T".into())));
+    assert_eq!(
+        login("--nats-creds a.creds", &[("NATS_NKEY", "env:N")]),
+        Some(Login::CredentialsFile("a.creds".into()))
+    );
+    assert_eq!(login("", &[("NATS_NKEY", "env:N")]), Some(Login::NkeySeed("env:N".into())));
+    let both = error(&format!("{run} --nats-creds a.creds --nats-token env:T"));
+    assert_eq!(both, "--nats-token: it and --nats-creds exclude each other: takes one of the two");
+    for flag in ["nats-token", "nats-nkey"] {
+        let itself = error(&format!("{run} --{flag} SECRET"));
+        assert!(itself.starts_with(&format!("--{flag}: takes the path of a file, or env:NAME")), "{itself}");
+        assert!(!itself.contains("SECRET"), "{itself}");
+    }
+    let half = error(&format!("{run} --nats-tls-cert c.pem"));
+    assert_eq!(half, "--nats-tls-cert: a certificate is shown with its key: takes --nats-tls-key besides");
+}
+
+#[test]
+fn agents_at_addresses_are_reached_over_tls_and_those_of_this_process_are_not() {
+    let files = "--tls-cert c.pem --tls-key c.key --tls-ca ca.pem";
+    let over_tls = plan(&format!("max-rps --preset small --agents a:1 {files}")).tls.unwrap();
+    assert_eq!(
+        (over_tls.cert.to_str(), over_tls.key.to_str(), over_tls.ca.to_str()),
+        (Some("c.pem"), Some("c.key"), Some("ca.pem"))
+    );
+    let local = error(&format!("max-rps --preset small --local 1 {files}"));
+    assert_eq!(local, "--tls-cert: agents in this process are not reached over TLS: takes --agents besides");
+    let variables = [("PLIMSOLL_TLS_CERT", "c.pem"), ("PLIMSOLL_TLS_KEY", "c.key"), ("PLIMSOLL_TLS_CA", "ca.pem")];
+    assert_eq!(plan_with("max-rps --preset small --local 1", &variables).tls, None);
+    assert!(plan_with("max-rps --preset small --agents a:1", &variables).tls.is_some());
+    let half = error("max-rps --preset small --agents a:1 --tls-cert c.pem --tls-key c.key");
+    assert_eq!(half, "--tls-cert: TLS takes --tls-ca besides");
+}
+
+#[test]
+fn a_run_may_take_as_long_as_all_its_steps_or_its_search() {
+    let flags = "max-rps --preset small --steps 1,2,3 --warmup 1s --hold 10s --cooldown 2s";
+    assert_eq!(plan(flags).longest(), Duration::from_secs(37));
+    assert_eq!(plan("max-rps --preset small --find --max-time 7m").longest(), Duration::from_secs(420));
 }

@@ -83,12 +83,26 @@ pub enum FleetError {
     },
     /// What the agent must be told must not travel there in clear.
     #[error(
-        "agent {agent} is not on a loopback address, and the credentials of --nats-creds or --nats-url must not travel \
-         unencrypted: use a target without credentials, or agents on this host"
+        "agent {agent} is not on a loopback address, and what --nats-url or the other --nats- flags carry must not travel \
+         unencrypted: give --tls-cert, --tls-key and --tls-ca, use a target without credentials, or agents on this host"
     )]
     Secrets {
         /// Its address.
         agent: String,
+    },
+    /// The run is longer than the agent lets any run be.
+    #[error(
+        "agent {agent} takes runs of at most {} (its --max-run), and this one may take {}: shorten the run",
+        humantime::format_duration(*limit),
+        humantime::format_duration(*length)
+    )]
+    TooLong {
+        /// Its name.
+        agent: String,
+        /// Its limit.
+        limit: Duration,
+        /// All steps of the run, held once.
+        length: Duration,
     },
     /// The agent cannot do what it was asked.
     #[error("agent {agent} cannot {what}: {words}")]
@@ -203,6 +217,19 @@ impl Fleet {
                 workload: workload.to_owned(),
                 known: session.hello.workloads.join(", "),
             }),
+        }
+    }
+
+    /// Whether every agent lets a run be this long.
+    ///
+    /// # Errors
+    /// The first that does not.
+    pub fn check_length(&self, length: Duration) -> Result<(), FleetError> {
+        let short =
+            |session: &Session| Some((session.name.clone(), session.hello.max_run.filter(|limit| length > *limit)?));
+        match self.sessions.iter().find_map(short) {
+            None => Ok(()),
+            Some((agent, limit)) => Err(FleetError::TooLong { agent, limit, length }),
         }
     }
 

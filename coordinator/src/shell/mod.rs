@@ -18,6 +18,8 @@ pub mod seeded;
 pub mod session;
 mod setup;
 pub mod signals;
+pub mod target;
+pub mod tls;
 pub mod trial;
 
 /// Why a run cannot go on.

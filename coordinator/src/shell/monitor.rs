@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::connection::State as ConnectionState;
 use async_nats::{Client, ConnectErrorKind, Event, RequestErrorKind};
 use futures::future::{join, join_all};
-use plimsoll_agent::shell::nats_target::authenticated;
+use plimsoll_agent::shell::nats_target::{authenticated, bare_addresses};
 use plimsoll_common::plan::{Target, redact_url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -46,12 +46,10 @@ impl Nats {
     ///
     /// # Errors
     /// The target cannot be reached or refuses us; for people, with its words.
-    pub async fn connect(url: &str, credentials: Option<&str>, run_id: &str) -> Result<Self, String> {
+    pub async fn connect(target: &Target, run_id: &str) -> Result<Self, String> {
         let complaints = Complaints { all: broadcast::Sender::new(COMPLAINTS), newest: Arc::default() };
         let kept = complaints.clone();
-        let target = Target { url: url.to_owned(), credentials: credentials.map(str::to_owned) };
-        let options = authenticated(&target)
-            .map_err(|words| format!("--nats-creds: {words}"))?
+        let options = authenticated(target)?
             .name(format!("plimsoll/{run_id}/coordinator"))
             .ignore_discovered_servers()
             .ping_interval(PING_INTERVAL)
@@ -60,12 +58,12 @@ impl Nats {
                 kept.keep(&event);
                 std::future::ready(())
             });
-        let shown = redact_url(url);
-        let addresses: Vec<&str> = url.split(',').map(str::trim).collect();
+        let shown = redact_url(&target.url);
+        let addresses = bare_addresses(&target.url).map_err(|words| format!("--nats-url: {words}"))?;
         let client = options.connect(addresses).await.map_err(|error| match error.kind() {
             ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
                 format!(
-                    "NATS at {shown} refuses the credentials: {error}; check --nats-creds, or the user in --nats-url"
+                    "NATS at {shown} refuses the credentials: {error}; check --nats-creds, --nats-nkey, --nats-token, or the user in --nats-url"
                 )
             }
             _ => format!("NATS at {shown} cannot be reached: {error}; check --nats-url"),

@@ -20,10 +20,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Endpoint;
 use tonic::{Status, Streaming};
 
 use super::fleet::FleetError;
+use super::tls::Wire;
 use crate::core::clock_offset::{ClockEstimator, ClockOffset, RoundTrip};
 
 /// How long a connection may take to come up.
@@ -53,6 +53,8 @@ pub struct Claim {
     pub lease_timeout: Duration,
     /// Whether the run's orders carry a password or credentials.
     pub secrets: Secrets,
+    /// How agents are reached.
+    pub wire: Wire,
 }
 
 /// Whether what an agent is told must not be read on the way.
@@ -75,6 +77,8 @@ pub struct AgentHello {
     pub workers: NonZeroU32,
     /// Its share is never above this.
     pub ceiling: Option<Rate>,
+    /// How long a run may hold it.
+    pub max_run: Option<Duration>,
     /// The workloads it knows.
     pub workloads: Vec<String>,
 }
@@ -124,13 +128,8 @@ impl Session {
         events: mpsc::Sender<(usize, AgentEvent)>,
     ) -> Result<Self, FleetError> {
         let unreachable = |why: String| FleetError::Unreachable { agent: agent.address.clone(), why };
-        let address = resolve(agent, claim.secrets).await?;
-        let endpoint =
-            Endpoint::from_shared(format!("http://{address}")).map_err(|error| unreachable(chain(&error)))?;
-        let channel = timeout(CONNECT_LIMIT, endpoint.tcp_nodelay(true).connect())
-            .await
-            .map_err(|_| unreachable(format!("no connection within {CONNECT_LIMIT:?}")))?
-            .map_err(|error| unreachable(chain(&error)))?;
+        let address = resolve(agent, claim).await?;
+        let channel = claim.wire.connect(&agent.address, address, CONNECT_LIMIT).await.map_err(unreachable)?;
         let mut client = AgentClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -144,7 +143,7 @@ impl Session {
         let (inbound, first) = timeout(HELLO_LIMIT, greeting)
             .await
             .map_err(|_| unreachable(format!("no Hello within {HELLO_LIMIT:?}")))?
-            .map_err(|status| denied(agent, &status))?;
+            .map_err(|status| denied(agent, &status, &claim.wire))?;
         let hello = hello(agent, first.and_then(|message| message.message))?;
         let (clock_found, clock) = watch::channel(None);
         let listener = Listener {
@@ -199,15 +198,15 @@ fn claim_message(claim: &Claim) -> ToAgent {
     })
 }
 
-/// The address to dial. Secrets go to loopback addresses only, since nothing else is encrypted.
-async fn resolve(agent: &AgentAddress, secrets: Secrets) -> Result<SocketAddr, FleetError> {
+/// The address to dial. Secrets go to loopback addresses, and elsewhere over TLS only.
+async fn resolve(agent: &AgentAddress, claim: &Claim) -> Result<SocketAddr, FleetError> {
     let unreachable = |why: String| FleetError::Unreachable { agent: agent.address.clone(), why };
     let found = tokio::net::lookup_host(&agent.address).await.map_err(|error| unreachable(error.to_string()))?;
     let addresses: Vec<SocketAddr> = found.collect();
     // A name may stand for both families while the agent listens on one; the older one is what agents default to.
     let address = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first()).copied();
     let address = address.ok_or_else(|| unreachable("its name has no address".to_owned()))?;
-    if secrets == Secrets::Carried && !address.ip().is_loopback() {
+    if claim.secrets == Secrets::Carried && !address.ip().is_loopback() && !claim.wire.is_private() {
         return Err(FleetError::Secrets { agent: agent.address.clone() });
     }
     Ok(address)
@@ -229,15 +228,19 @@ fn hello(agent: &AgentAddress, first: Option<FromAgent>) -> Result<AgentHello, F
     };
     let workers = NonZeroU32::new(hello.workers).ok_or_else(|| nonsense("it has no workers"))?;
     let v1::Hello { instance, hostname, workloads, .. } = hello;
-    Ok(AgentHello { instance, hostname, workers, ceiling, workloads })
+    let max_run = hello.max_run_us.map(Duration::from_micros);
+    Ok(AgentHello { instance, hostname, workers, ceiling, max_run, workloads })
 }
 
-fn denied(agent: &AgentAddress, status: &Status) -> FleetError {
+fn denied(agent: &AgentAddress, status: &Status, wire: &Wire) -> FleetError {
     match status.code() {
         tonic::Code::FailedPrecondition | tonic::Code::InvalidArgument | tonic::Code::PermissionDenied => {
             FleetError::Denied { agent: agent.address.clone(), words: status.message().to_owned() }
         }
-        _ => FleetError::Unreachable { agent: agent.address.clone(), why: words(status) },
+        _ => {
+            let why = wire.explain(&words(status));
+            FleetError::Unreachable { agent: agent.address.clone(), why }
+        }
     }
 }
 
@@ -253,7 +256,7 @@ fn words(status: &Status) -> String {
 }
 
 /// An error with its causes: tonic's own texts alone say "transport error".
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

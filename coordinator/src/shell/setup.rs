@@ -18,6 +18,8 @@ use super::monitor::{Monitor, Nats};
 use super::preflight::{self, Seen};
 use super::seeded;
 use super::session::{AgentAddress, Claim, Secrets};
+use super::target;
+use super::tls::Wire;
 use crate::core::budget::{Budget, Short, operations};
 use crate::core::compare::differences;
 use crate::core::split::split;
@@ -99,14 +101,15 @@ pub async fn set_up(
         Some(address) => Some(MetricsPage::serve(address, live.clone()).await.map_err(Failure::Usage)?),
         None => None,
     };
-    let target = target(plan)?;
+    let target = target::open(&plan.target).map_err(Failure::Usage)?;
+    let wire = Wire::of(plan.tls.as_ref()).map_err(|error| Failure::Usage(error.to_string()))?;
     let (monitor, mut seen) = look_at_target(plan, &target, identity).await.map_err(Failure::Usage)?;
     before.map_or(Ok(()), |before| is_the_same_target(before, &seen))?;
     let local = match plan.fleet {
         FleetChoice::Local(agents) => Some(LocalAgents::start(agents).await.map_err(Failure::Incomplete)?),
         FleetChoice::Remote(_) => None,
     };
-    let (fleet, dealt, checked) = assemble(plan, target, identity, local.as_ref()).await?;
+    let (fleet, dealt, checked) = assemble(plan, target, wire, identity, local.as_ref()).await?;
     seen.applied.extend(checked);
     for (agent, words) in fleet.boxes() {
         seen.applied.push(Applied { setting: format!("agent {agent}"), value: words, source: "agent".to_owned() });
@@ -175,19 +178,8 @@ fn start_csv(file: File, plan: &RunPlan) -> Result<CsvReport<File>, Failure> {
     started.map_err(|error| Failure::Incomplete(format!("--csv: {error}")))
 }
 
-fn target(plan: &RunPlan) -> Result<Target, Failure> {
-    let read = |path: &Path| {
-        std::fs::read_to_string(path).map_err(|error| {
-            let path = path.display();
-            Failure::Usage(format!("--nats-creds: got '{path}', takes the path of a credentials file: {error}"))
-        })
-    };
-    let credentials = plan.target.nats_creds.as_deref().map(read).transpose()?;
-    Ok(Target { url: plan.target.nats_url.clone(), credentials })
-}
-
 async fn look_at_target(plan: &RunPlan, target: &Target, identity: &RunIdentity) -> Result<(Monitor, Seen), String> {
-    let nats = Nats::connect(&target.url, target.credentials.as_deref(), &identity.run_id).await?;
+    let nats = Nats::connect(target, &identity.run_id).await?;
     let monitor = match &plan.target.jsz_url {
         Some(url) => Monitor::Jsz(url.as_str().into()),
         None => Monitor::Api(nats.clone()),
@@ -210,6 +202,7 @@ async fn look_at_target(plan: &RunPlan, target: &Target, identity: &RunIdentity)
 async fn assemble(
     plan: &RunPlan,
     target: Target,
+    wire: Wire,
     identity: &RunIdentity,
     local: Option<&LocalAgents>,
 ) -> Result<(Fleet, Dealt, Vec<Applied>), Failure> {
@@ -219,14 +212,15 @@ async fn assemble(
         }
         (FleetChoice::Local(_), agents) => agents.map(|agents| agents.addresses.clone()).unwrap_or_default(),
     };
-    let carries = target.credentials.is_some() || target.url.contains('@');
     let claim = Claim {
         coordinator: identity.coordinator.clone(),
         run_id: identity.run_id.clone(),
         lease_timeout: plan.lease_timeout,
-        secrets: if carries { Secrets::Carried } else { Secrets::None },
+        secrets: if target.is_secret() { Secrets::Carried } else { Secrets::None },
+        wire: if local.is_some() { Wire::Clear } else { wire },
     };
     let mut fleet = Fleet::connect(&addresses, &claim, plan.workload.name()).await.map_err(failure)?;
+    fleet.check_length(plan.longest()).map_err(failure)?;
     let checked = match &plan.find {
         Some(find) if !find.skip_self_check => self_check(&mut fleet, plan).await?,
         _ => Vec::new(),

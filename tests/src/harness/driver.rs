@@ -18,6 +18,7 @@ use plimsoll_proto::v1::{self};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Streaming;
+use tonic::transport::{Channel, Endpoint};
 
 /// An answer that takes longer than this will not come.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -88,7 +89,16 @@ impl Driver {
     /// # Errors
     /// When it cannot be reached or refuses, with its words.
     pub async fn claim_as(agent: SocketAddr, claim: v1::Claim) -> anyhow::Result<Self> {
-        let client = AgentClient::connect(format!("http://{agent}")).await?;
+        let channel = Endpoint::from_shared(format!("http://{agent}"))?.connect().await?;
+        Self::claim_over(channel, claim).await
+    }
+
+    /// Claims the agent at the other end of a connection.
+    ///
+    /// # Errors
+    /// When it refuses, with its words.
+    pub async fn claim_over(channel: Channel, claim: v1::Claim) -> anyhow::Result<Self> {
+        let client = AgentClient::new(channel);
         let mut client = client.max_decoding_message_size(MAX_MESSAGE_BYTES);
         let (to_agent, outbound) = mpsc::unbounded_channel();
         to_agent.send(v1::CoordinatorMessage { message: Some(ToAgent::Claim(claim)) })?;

@@ -1,5 +1,6 @@
 //! What the suite runs against: real servers and processes, ended with the test that started them.
 
+pub mod certificates;
 pub mod driver;
 pub mod exclusive;
 pub mod http;

@@ -1,0 +1,27 @@
+//! Logs to stderr, for both programs. What is written never holds a secret, whatever `RUST_LOG` asks for.
+
+use std::io::IsTerminal as _;
+
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{EnvFilter, filter_fn};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// Starts logging as `RUST_LOG` says, or else as `default` does.
+///
+/// # Panics
+/// If it was started before.
+pub fn start(default: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let colours = std::io::stderr().is_terminal();
+    let words = tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(filter).with(filter_fn(is_free_of_secrets)).with(words).init();
+}
+
+/// The NATS client's traces repeat what it writes and reads, its CONNECT with user, password or token among it; the
+/// protocols' own libraries do so with bytes of messages.
+fn is_free_of_secrets(metadata: &Metadata<'_>) -> bool {
+    const TALKATIVE: [&str; 6] = ["async_nats", "h2", "hyper", "rustls", "tokio_rustls", "ureq"];
+    let root = metadata.target().split("::").next().unwrap_or_default();
+    *metadata.level() != Level::TRACE || !TALKATIVE.contains(&root)
+}
