@@ -110,17 +110,18 @@ fn changed(bytes: &[u8], changes: &[Change]) -> Vec<u8> {
         if bytes.is_empty() {
             break;
         }
+        let length = bytes.len();
         match change {
-            Change::Flip(at, byte) => bytes[at.index(bytes.len())] = *byte,
-            Change::Cut(at) => bytes.truncate(at.index(bytes.len())),
+            Change::Flip(at, byte) => bytes[at.index(length)] = *byte,
+            Change::Cut(at) => bytes.truncate(at.index(length)),
             Change::Insert(at, more) => {
-                let at = at.index(bytes.len());
+                let at = at.index(length);
                 bytes.splice(at..at, more.iter().copied());
             }
             Change::Repeat(from, to, times) => {
-                let (from, to) = (from.index(bytes.len()), to.index(bytes.len()));
+                let (from, to) = (from.index(length), to.index(length));
                 let part = bytes[from.min(to)..from.max(to)].repeat(usize::from(*times));
-                if bytes.len() + part.len() < 1 << 16 {
+                if length + part.len() < 1 << 16 {
                     bytes.extend(part);
                 }
             }
