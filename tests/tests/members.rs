@@ -161,7 +161,7 @@ async fn a_room_service_that_is_not_there_stops_the_run_before_it_and_is_a_failu
 #[tokio::test]
 async fn a_plan_that_needs_more_candidates_than_there_are_is_told_what_would_fit() -> anyhow::Result<()> {
     let run = Run::new("nats://127.0.0.1:1", "members-small").flag("--workload", "members").steps(&[20.0, 50.0]);
-    let outcome = finish(run.hold(Duration::from_secs(8))).await?;
+    let outcome = finish(run.warmup(Duration::from_secs(2)).hold(Duration::from_secs(8))).await?;
     assert_eq!(outcome.code(), Some(2), "{outcome}");
     let words = "--steps: the plan needs 700 operations, and members-small has 50 candidates in each of 5 rooms, 1 per \
                  operation: enough for 250; what would fit: --steps 20, or --hold 1s, or --preset members-capacity";
