@@ -140,8 +140,9 @@ fn limits(flags: &Flags) -> Limits {
 
 async fn run(flags: Flags) -> anyhow::Result<()> {
     let config = AgentConfig { workers: flags.workers, limits: limits(&flags), door: door(&flags)? };
-    tracing::info!(targets = %config.limits.targets, door = ?config.door, "limits");
+    let limits = config.limits.clone();
     let agent = Agent::bind(flags.listen, config).await?;
+    tracing::info!(targets = %limits.targets, max_run = ?limits.max_run, "listens within these limits");
     if let Some(address) = flags.metrics_listen {
         let listener = TcpListener::bind(address).await.with_context(|| {
             format!("--metrics-listen: cannot listen on {address}, takes a free address of this host")

@@ -244,7 +244,7 @@ async fn a_coordinator_or_agent_without_the_right_certificate_is_refused_in_word
     let stranger = strangers.files(COORDINATOR);
     let (here, no_tls) = (agent.address.to_string(), Vec::new());
     for (address, arguments, parts) in [
-        (&*here, no_tls, vec!["agent ", "cannot be reached", "perhaps it takes TLS: give --tls-cert"]),
+        (&*here, no_tls, vec!["agent ", "cannot be reached", "it takes TLS only: give --tls-cert"]),
         (
             &here,
             flags(&TlsFiles { ca: own.ca.clone(), ..stranger.clone() }).into(),
@@ -324,7 +324,7 @@ fn the_claim() -> v1::Claim {
 async fn claim(agent: &Agent, files: &TlsFiles) -> anyhow::Result<Driver> {
     let wire = Wire::of(Some(files))?;
     let channel = wire.connect(&agent.address.to_string(), agent.address, CONNECT_LIMIT).await;
-    Driver::claim_over(channel.map_err(anyhow::Error::msg)?, the_claim()).await
+    Driver::claim_over(channel.map_err(anyhow::Error::msg)?.channel, the_claim()).await
 }
 
 /// A client of TLS that shows this certificate, if any, whatever is wrong with it.

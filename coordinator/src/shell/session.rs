@@ -22,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::fleet::FleetError;
-use super::tls::Wire;
+use super::tls::{Heard, Wire, explain};
 use crate::core::clock_offset::{ClockEstimator, ClockOffset, RoundTrip};
 
 /// How long a connection may take to come up.
@@ -126,8 +126,8 @@ impl Session {
     ) -> Result<Self, FleetError> {
         let unreachable = |why: String| FleetError::Unreachable { agent: agent.address.clone(), why };
         let address = resolve(agent, claim).await?;
-        let channel = claim.wire.connect(&agent.address, address, CONNECT_LIMIT).await.map_err(unreachable)?;
-        let mut client = AgentClient::new(channel)
+        let dialled = claim.wire.connect(&agent.address, address, CONNECT_LIMIT).await.map_err(unreachable)?;
+        let mut client = AgentClient::new(dialled.channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let (outbound, orders) = mpsc::channel(OUTBOUND);
@@ -140,7 +140,7 @@ impl Session {
         let (inbound, first) = timeout(HELLO_LIMIT, greeting)
             .await
             .map_err(|_| unreachable(format!("no Hello within {HELLO_LIMIT:?}")))?
-            .map_err(|status| denied(agent, &status, &claim.wire))?;
+            .map_err(|status| denied(agent, &status, &dialled.heard))?;
         let hello = hello(agent, first.and_then(|message| message.message))?;
         let (clock_found, clock) = watch::channel(None);
         let listener = Listener {
@@ -229,13 +229,13 @@ fn hello(agent: &AgentAddress, first: Option<FromAgent>) -> Result<AgentHello, F
     Ok(AgentHello { instance, hostname, workers, ceiling, max_run, workloads })
 }
 
-fn denied(agent: &AgentAddress, status: &Status, wire: &Wire) -> FleetError {
+fn denied(agent: &AgentAddress, status: &Status, heard: &Heard) -> FleetError {
     match status.code() {
         tonic::Code::FailedPrecondition | tonic::Code::InvalidArgument | tonic::Code::PermissionDenied => {
             FleetError::Denied { agent: agent.address.clone(), words: status.message().to_owned() }
         }
         _ => {
-            let why = wire.explain(&words(status));
+            let why = explain(heard, words(status));
             FleetError::Unreachable { agent: agent.address.clone(), why }
         }
     }

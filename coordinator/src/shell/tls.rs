@@ -13,6 +13,10 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{AlertDescription, CertificateError, Error as RustlsError, InvalidMessage};
 use tonic::transport::{Channel, Endpoint, Uri};
 
+mod heard;
+pub use heard::Heard;
+use heard::{First, Listening};
+
 /// How agents are reached.
 #[derive(Clone, Default)]
 pub enum Wire {
@@ -51,38 +55,55 @@ impl Wire {
     ///
     /// # Errors
     /// No connection within the limit, or no handshake; in words.
-    pub async fn connect(&self, agent: &str, address: SocketAddr, limit: Duration) -> Result<Channel, String> {
+    pub async fn connect(&self, agent: &str, address: SocketAddr, limit: Duration) -> Result<Dialled, String> {
+        let heard = Heard::default();
         let connecting = async {
             let socket = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
             socket.set_nodelay(true).map_err(|error| error.to_string())?;
             match self {
-                Self::Clear => over(address, socket).await,
+                Self::Clear => over(address, Listening::to(socket, heard.clone())).await,
                 Self::Tls(connector) => {
                     let name = server_name(agent)?;
                     let stream =
                         connector.connect(name, socket).await.map_err(|error| handshake_words(agent, &error))?;
-                    over(address, stream).await
+                    over(address, Listening::to(stream, heard.clone())).await
                 }
             }
         };
         let connected = timeout(limit, connecting).await.map_err(|_| format!("no connection within {limit:?}"))?;
-        connected.map_err(|words| self.explain(&words))
-    }
-
-    /// What may be behind a connection that broke before the agent said anything. An agent looks at our certificate only
-    /// after we have looked at its own, so that its refusal comes as a broken connection, and as text: gRPC's libraries do
-    /// not hand on the error itself.
-    pub fn explain(&self, words: &str) -> String {
-        match self {
-            Self::Tls(_) => match REFUSALS.iter().find(|alert| words.contains(&format!("{alert:?}"))) {
-                Some(alert) => format!("it refuses our certificate: {}", alert_words(*alert)),
-                None => words.to_owned(),
-            },
-            Self::Clear if words.contains("frame with invalid size") => {
-                format!("{words}; perhaps it takes TLS: give --tls-cert, --tls-key and --tls-ca")
+        match connected {
+            Ok(channel) => {
+                // Who says nothing has another limit, for its Hello.
+                let _ = timeout(limit, heard.something()).await;
+                match explain(&heard, String::new()) {
+                    nothing if nothing.is_empty() => Ok(Dialled { channel, heard }),
+                    words => Err(words),
+                }
             }
-            Self::Clear => words.to_owned(),
+            Err(words) => Err(explain(&heard, words)),
         }
+    }
+}
+
+/// A connection to an agent that has not said anything yet.
+#[derive(Debug)]
+pub struct Dialled {
+    /// For gRPC.
+    pub channel: Channel,
+    /// What is heard on it.
+    pub heard: Heard,
+}
+
+/// Why a connection broke before the agent said anything. It looks at our certificate only after we have looked at its own,
+/// so that its refusal comes as a broken connection.
+pub fn explain(heard: &Heard, words: String) -> String {
+    match heard.first() {
+        Some(First::TlsRecord) => "it takes TLS only: give --tls-cert, --tls-key and --tls-ca".to_owned(),
+        Some(First::Broke(broke)) => match REFUSALS.iter().find(|alert| broke.ends_with(&format!(" {alert:?}"))) {
+            Some(alert) => format!("it refuses our certificate: {}", alert_words(*alert)),
+            None => format!("its connection broke: {broke}"),
+        },
+        Some(First::Bytes) | None => words,
     }
 }
 
