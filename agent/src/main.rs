@@ -142,13 +142,13 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
     let config = AgentConfig { workers: flags.workers, limits: limits(&flags), door: door(&flags)? };
     let limits = config.limits.clone();
     let agent = Agent::bind(flags.listen, config).await?;
-    tracing::info!(targets = %limits.targets, max_run = ?limits.max_run, "listens within these limits");
     if let Some(address) = flags.metrics_listen {
         let listener = TcpListener::bind(address).await.with_context(|| {
             format!("--metrics-listen: cannot listen on {address}, takes a free address of this host")
         })?;
         tokio::spawn(agent.metrics().serve(listener));
     }
+    tracing::info!(targets = %limits.targets, max_run = ?limits.max_run, "listens within these limits");
     // Scripts wait for this line, and find the port in it.
     println!("plimsoll-agent listens on {}", agent.local_addr());
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
@@ -24,6 +25,9 @@ const MOST_BYTES: u64 = 1024 * 1024;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// Handshakes at once: a coordinator makes one, and whoever opens more gets no more of this box.
 const MOST_HANDSHAKES: usize = 32;
+/// How long, and for how many bytes, a refused peer is heard out.
+const PARTING_LIMIT: Duration = Duration::from_secs(1);
+const MOST_UNREAD: usize = 64 * 1024;
 /// gRPC is spoken over HTTP/2 alone.
 const ALPN_H2: &[u8] = b"h2";
 
@@ -190,6 +194,25 @@ fn roots(flag: &'static str, path: &Path, chain: Vec<CertificateDer<'static>>) -
     Ok(roots)
 }
 
+/// Hears a refused peer out, for a moment: closing with its bytes unread would reset the connection, and the alert that says
+/// why might never be read.
+async fn part_from(mut socket: TcpStream) {
+    let hear_out = async {
+        socket.shutdown().await?;
+        let mut bytes = [0; 4096];
+        let mut left = MOST_UNREAD;
+        while left > 0 {
+            match socket.read(&mut bytes).await? {
+                0 => break,
+                read => left = left.saturating_sub(read),
+            }
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    // A peer that breaks off itself needs no more words.
+    let _ = tokio::time::timeout(PARTING_LIMIT, hear_out).await;
+}
+
 /// Connections whose handshake is done, as they come. Each shakes hands in a task of its own, so that a peer that says
 /// nothing keeps nobody waiting; those who fail are told why in the log. Ends with its receiver.
 pub fn handshakes(
@@ -218,10 +241,13 @@ pub fn handshakes(
             tokio::spawn(async move {
                 let _place = place;
                 let _ = socket.set_nodelay(true);
-                match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(socket)).await {
+                match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(socket).into_fallible()).await {
                     // A receiver that is gone means shutting down.
                     Ok(Ok(stream)) => drop(done.send(Ok(stream)).await),
-                    Ok(Err(error)) => tracing::warn!(%peer, %error, "refused: no TLS handshake"),
+                    Ok(Err((error, socket))) => {
+                        tracing::warn!(%peer, %error, "refused: no TLS handshake");
+                        part_from(socket).await;
+                    }
                     Err(_) => tracing::warn!(%peer, "refused: no TLS handshake within {HANDSHAKE_LIMIT:?}"),
                 }
             });

@@ -72,7 +72,14 @@ impl Wire {
         };
         let connected = timeout(limit, connecting).await.map_err(|_| format!("no connection within {limit:?}"))?;
         match connected {
-            Ok(channel) => Ok(Dialled { channel, heard }),
+            Ok(channel) => {
+                // Who says nothing has another limit, for its Hello.
+                let _ = timeout(limit, heard.something()).await;
+                match explain(&heard, String::new()) {
+                    nothing if nothing.is_empty() => Ok(Dialled { channel, heard }),
+                    words => Err(words),
+                }
+            }
             Err(words) => Err(explain(&heard, words)),
         }
     }

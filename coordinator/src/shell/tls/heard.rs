@@ -2,14 +2,15 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
 
 /// Shared by the connection, which notes, and whoever explains.
 #[derive(Debug, Clone, Default)]
-pub struct Heard(Arc<Mutex<Option<First>>>);
+pub struct Heard(Arc<watch::Sender<Option<First>>>);
 
 /// The first thing that was heard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,11 +29,17 @@ const ALERT_RECORD: [u8; 2] = [0x15, 0x03];
 impl Heard {
     /// What was heard first, if anything.
     pub fn first(&self) -> Option<First> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.borrow().clone()
+    }
+
+    /// Waits until something was heard: what is sent earlier may break the connection before its last words are read.
+    pub async fn something(&self) {
+        // The sender lives as long as we do.
+        let _ = self.0.subscribe().wait_for(Option::is_some).await;
     }
 
     fn note(&self, first: First) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(first);
+        self.0.send_if_modified(|noted| noted.is_none() && noted.replace(first).is_none());
     }
 }
 
