@@ -119,7 +119,7 @@ fn only_run_in(results: &Path) -> anyhow::Result<PathBuf> {
 
 #[tokio::test]
 async fn a_search_killed_in_the_middle_is_resumed_to_the_capacity() -> anyhow::Result<()> {
-    let find = Find { stage: Stage::BroadcastWorker, capacity: 900.0, precision: "30%", max_time: "90s" };
+    let find = Find { stage: Stage::BroadcastWorker, capacity: 900.0, precision: "30%", max_time: "3m" };
     let _exclusive = Exclusive::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let standin = find.standin(&server).await?;
