@@ -59,7 +59,7 @@ fn life(bencher: Bencher) {
             let Release::Released(sequence) = ledger.due(intended_ns, intended_ns + 50_000, Choice::default) else {
                 continue;
             };
-            ledger.sent(sequence, || 0);
+            ledger.sent(sequence);
             let ended_ns = intended_ns + latency_ns(n);
             ledger.answer(sequence, 0, Outcome::Sample, ended_ns);
             ledger.answer(sequence, 1, Outcome::Sample, ended_ns + 300_000);

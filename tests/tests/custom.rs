@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use plimsoll_tests::harness::exclusive::Exclusive;
-use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
+use plimsoll_tests::harness::nats::{NatsOptions, NatsServer, NatsUser};
 use plimsoll_tests::harness::run::{Outcome, Run, Verdict};
 use plimsoll_tests::standin::responder::{Answers, Responder, make_bucket, make_stream};
 
@@ -211,5 +211,44 @@ async fn a_bad_file_is_one_error_with_its_line_and_what_fits() -> anyhow::Result
     assert!(outcome.ended.stderr.contains("the operation 'echo' has a timeout of 9s"), "{outcome}");
     let absent = finish(Run::custom("nats://127.0.0.1:1", Path::new("/nowhere.toml"))).await?;
     assert!(absent.ended.stderr.contains("--scenario: got '/nowhere.toml', takes the path of a text file"), "{absent}");
+    Ok(())
+}
+
+/// Nobody answers a publish: what the client took and the server never did must not pass for done.
+#[tokio::test]
+async fn publishes_that_the_server_never_took_are_failures() -> anyhow::Result<()> {
+    let _exclusive = Exclusive::acquire()?;
+    let mut server = NatsServer::start(NatsOptions::default())?;
+    let scenario = described("[[operation]]\nname = \"shot\"\nkind = \"publish\"\nsubject = \"shots.{{worker}}\"")?;
+    // So few that the client's queue holds all of them.
+    let run = run(&server, scenario.path()).steps(&[100.0]).hold(Duration::from_secs(4)).trials(1);
+    let mut running = run.flag("--request-timeout", "1s").start()?;
+    running.wait_for_hold()?;
+    server.kill()?;
+    let outcome = tokio::task::spawn_blocking(move || running.finish()).await??;
+    let trial = outcome.trial_at(100.0)?;
+    assert_eq!(trial.verdict, Verdict::Trip, "{outcome}");
+    assert!(trial.failed_timeout > trial.attempted / 2, "it was gone for most of the hold: {outcome}");
+    assert_eq!(trial.completed + trial.failed_timeout + trial.failed_publish, trial.attempted, "{outcome}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn publishes_that_the_server_denies_are_failures_in_its_words() -> anyhow::Result<()> {
+    let _exclusive = Exclusive::acquire()?;
+    let user = NatsUser {
+        name: "load".into(),
+        password: "secret".into(),
+        publish_deny: vec!["shots.>".into()],
+        ..NatsUser::default()
+    };
+    let server = NatsServer::start(NatsOptions { users: vec![user.clone()], ..NatsOptions::default() })?;
+    let scenario = described("[[operation]]\nname = \"shot\"\nkind = \"publish\"\nsubject = \"shots.{{worker}}\"")?;
+    let run = run(&server, scenario.path()).flag("--nats-url", server.url_of(&user)).flag("--request-timeout", "1s");
+    let outcome = finish(run.steps(&[100.0]).trials(1)).await?;
+    let trial = outcome.trial_at(100.0)?;
+    assert_eq!(trial.verdict, Verdict::Trip, "{outcome}");
+    assert!(trial.failed_timeout * 10 >= trial.attempted * 9, "{outcome}");
+    assert!(outcome.ended.stdout.to_lowercase().contains("permissions violation"), "{outcome}");
     Ok(())
 }

@@ -39,8 +39,9 @@ pub struct Kind {
     /// Of these, the replies: an operation that expires without one of them timed out, one that has them all but lacks
     /// another was lost.
     pub replies: u32,
-    /// The series whose sample is the client's taking the message; for what is sent and answered by nobody.
-    pub sent: Option<u32>,
+    /// The series whose sample is the server's having taken the message, for what is answered by nobody: see
+    /// [`super::confirmations`]. It is one of the replies.
+    pub taken: Option<u32>,
     /// How long an operation of this kind may stay open; `None`: as long as any.
     pub timeout_ns: Option<u64>,
 }
@@ -53,16 +54,16 @@ impl Kind {
     pub fn replied(series: &[u32], reply: u32) -> Self {
         assert!(series.contains(&reply), "a reply that is not owed");
         let owes = series.iter().map(|&series| bit(series)).sum();
-        Self { owes, replies: bit(reply), sent: None, timeout_ns: None }
+        Self { owes, replies: bit(reply), taken: None, timeout_ns: None }
     }
 
-    /// Owes these series, of which `sent` has its sample when the client takes the message. What else is owed is lost where it
-    /// does not come.
+    /// Owes these series, of which `taken` has its sample when the server is known to have taken the message. What else is
+    /// owed is lost where it does not come.
     ///
     /// # Panics
-    /// When `sent` is none of the series, or a series is none of 32.
-    pub fn sent(series: &[u32], sent: u32) -> Self {
-        Self { replies: 0, sent: Some(sent), ..Self::replied(series, sent) }
+    /// When `taken` is none of the series, or a series is none of 32.
+    pub fn taken(series: &[u32], taken: u32) -> Self {
+        Self { taken: Some(taken), ..Self::replied(series, taken) }
     }
 
     /// The same with a timeout of its own, where it is shorter than that of all.
@@ -253,17 +254,16 @@ impl Ledger {
         (slot.sequence == sequence).then_some(slot.choice)
     }
 
-    /// The client has accepted the operation's message. `now_ns` is asked only where that is a sample.
+    /// The client has accepted the operation's message. The series that is owed a sample once the server has it, too, if any.
     #[inline]
-    pub fn sent(&mut self, sequence: u64, now_ns: impl FnOnce() -> u64) {
+    pub fn sent(&mut self, sequence: u64) -> Option<u32> {
         let slot = &mut self.slots[(sequence & self.mask) as usize];
-        if slot.sequence == sequence && slot.owes != 0 {
-            slot.sent = true;
-            self.recorder.counters(slot.intended_ns).sent += 1;
-            if let Some(series) = self.terms.kinds[usize::from(slot.choice.kind)].sent {
-                self.answer(sequence, series, Outcome::Sample, now_ns());
-            }
+        if slot.sequence != sequence || slot.owes == 0 {
+            return None;
         }
+        slot.sent = true;
+        self.recorder.counters(slot.intended_ns).sent += 1;
+        self.terms.kinds[usize::from(slot.choice.kind)].taken
     }
 
     /// The client will not take the operation's message.

@@ -2,6 +2,7 @@
 
 pub mod alias;
 pub mod certificate;
+pub mod confirmations;
 pub mod ledger;
 pub mod limits;
 pub mod recorder;

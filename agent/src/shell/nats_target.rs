@@ -24,7 +24,14 @@ const MAX_ERRORS: usize = 8;
 
 /// What the client reported since the last look. Shared, because the client calls back from a task of its own.
 #[derive(Debug, Clone, Default)]
-pub struct ClientEvents(Arc<Mutex<Reported>>);
+pub struct ClientEvents(Arc<Mutex<Heard>>);
+
+#[derive(Debug, Default)]
+struct Heard {
+    reported: Reported,
+    /// The first denial, in the server's words. Stays: what is denied once is denied.
+    denied: Option<String>,
+}
 
 /// See [`ClientEvents`].
 #[derive(Debug, Default)]
@@ -37,10 +44,10 @@ pub struct Reported {
 
 impl ClientEvents {
     fn push(&self, event: &Event) {
-        let mut reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::Connected => return,
-            Event::SlowConsumer(_) => reported.dropped = true,
+            Event::SlowConsumer(_) => heard.reported.dropped = true,
             Event::Disconnected
             | Event::LameDuckMode
             | Event::Draining
@@ -48,20 +55,23 @@ impl ClientEvents {
             | Event::ServerError(_)
             | Event::ClientError(_) => {}
         }
-        if reported.errors.len() < MAX_ERRORS {
-            reported.errors.push(event.to_string());
+        let words = event.to_string();
+        if heard.denied.is_none() && words.to_lowercase().contains("permission") {
+            heard.denied = Some(words.clone());
+        }
+        if heard.reported.errors.len() < MAX_ERRORS {
+            heard.reported.errors.push(words);
         }
     }
 
-    /// What the server denies, as far as it was reported since the last [`Self::take`].
+    /// What the server has denied first, if anything.
     pub fn denial(&self) -> Option<String> {
-        let reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        reported.errors.iter().find(|words| words.to_lowercase().contains("permission")).cloned()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).denied.clone()
     }
 
     /// Takes what was reported since the last call.
     pub fn take(&self) -> Reported {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).reported)
     }
 }
 

@@ -2,6 +2,9 @@
 //! releases what the schedule says is due and never waits for anybody; the writer, which feeds the client; and a reader per
 //! subscription. They share the worker's state without a lock, since they share the thread.
 
+mod pace;
+mod writer;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -14,19 +17,21 @@ use futures::StreamExt as _;
 use plimsoll_common::contract::fixtures::Fixtures;
 use plimsoll_common::contract::ids::{IdCodec, Sender};
 use plimsoll_common::plan::{AgentPlan, Arrivals, StepOrder, TrialId};
-use plimsoll_common::snapshot::{Stall, StepEnd};
+use plimsoll_common::snapshot::StepEnd;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
+use self::pace::Pace;
+use self::writer::{BURST, Writer, connections, time_a_flush};
 use super::clock::boottime_ns;
-use super::health::{ThreadWatch, ThrottleWatch, thread_cpu_ns};
+use super::health::thread_cpu_ns;
 use super::lease::Lease;
 use super::nats_target::{ClientEvents, ConnectError, connect};
 use super::priority;
-use super::timer::PreciseTimer;
-use crate::core::ledger::{Choice, Ledger, Release, Terms, Window};
+use crate::core::confirmations::Confirmations;
+use crate::core::ledger::{Choice, Ledger, Outcome, Release, Terms, Window};
 use crate::core::recorder::{BLOCK_NS, WorkerBlock, WorkerTotals};
 use crate::core::schedule::Schedule;
 use crate::workload::null::{Null, NullPlan};
@@ -47,8 +52,6 @@ const FENCE_LIMIT_NS: u64 = 1_000_000_000;
 const FENCE_TIMEOUT: Duration = Duration::from_secs(15);
 /// A server says at once that nobody listens; whoever does may take his time, and need not answer a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
-/// Threads that ran or waited to run for more than this part of a block had no room left.
-const BUSY_LIMIT: f64 = 0.9;
 
 /// What a worker is made of.
 #[derive(Debug, Clone)]
@@ -240,6 +243,8 @@ struct State<W> {
     aside: Aside,
     /// The newest fence that came back.
     fence: u64,
+    /// What the server has yet to confirm of what nobody answers.
+    confirmations: Confirmations,
     write_blocked_us: u64,
     flush_began_ns: Option<u64>,
 }
@@ -315,6 +320,16 @@ impl<W: Workload> State<W> {
         true
     }
 
+    /// The message behind this burst is back.
+    fn confirm(&mut self, burst: u64, connection: u64) {
+        let Self { trial, confirmations, .. } = self;
+        confirmations.came_back(burst, connection, |sequence, series| {
+            if let Some(trial) = trial {
+                trial.ledger.answer(sequence, series, Outcome::Sample, boottime_ns());
+            }
+        });
+    }
+
     /// The next message for the client, skipping operations that were given up while they waited. One that is no
     /// operation's has no sequence number.
     fn next_outgoing(&mut self) -> Option<(Option<u64>, Outgoing)> {
@@ -348,13 +363,15 @@ impl<W: Workload> Worker<W> {
             replies: VecDeque::new(),
             aside: Aside::default(),
             fence: 0,
+            confirmations: Confirmations::default(),
             write_blocked_us: 0,
             flush_began_ns: None,
         };
         let inbox = client.new_inbox();
         let state = Rc::new(RefCell::new(state));
         let writer_wakes = Rc::new(Notify::new());
-        tokio::task::spawn_local(write(client.clone(), state.clone(), writer_wakes.clone(), spec.lease.clone()));
+        let writer = Writer { client: client.clone(), inbox: inbox.clone(), lease: spec.lease.clone() };
+        tokio::task::spawn_local(writer.write(state.clone(), writer_wakes.clone()));
         let (readers, fences) = (Vec::new(), 0);
         let worker = Self { spec, plan, client, client_events, inbox, events, state, writer_wakes, readers, fences };
         worker.listen_for_fences().await?;
@@ -393,12 +410,17 @@ impl<W: Workload> Worker<W> {
         let subject = format!("{}.fence.*", self.inbox);
         let mut subscriber =
             self.client.subscribe(subject).await.map_err(|error| WorkerRefusal::Box(error.to_string()))?;
-        let state = self.state.clone();
+        let (client, state, events) = (self.client.clone(), self.state.clone(), self.client_events.clone());
         tokio::task::spawn_local(async move {
             while let Some(message) = subscriber.next().await {
-                let number = message.subject.rsplit('.').next().and_then(|number| number.parse().ok());
+                let token = message.subject.rsplit('.').next().unwrap_or_default();
                 let mut state = state.borrow_mut();
-                state.fence = state.fence.max(number.unwrap_or(0));
+                match token.strip_prefix(BURST) {
+                    // The server answers for the connection, not for a message: where it denies one, it vouches for none.
+                    Some(_) if events.denial().is_some() => {}
+                    Some(burst) => state.confirm(burst.parse().unwrap_or(0), connections(&client)),
+                    None => state.fence = state.fence.max(token.parse().unwrap_or(0)),
+                }
             }
         });
         Ok(())
@@ -424,10 +446,8 @@ impl<W: Workload> Worker<W> {
 
     async fn deal(&mut self, part: &Part, agents: usize) -> Result<(), WorkerRefusal> {
         self.readers.drain(..).for_each(|reader| reader.abort());
-        // What was reported before is old, but for a denial: the fence's subscription is older than every deal.
-        if self.client_events.denial().is_none() {
-            self.client_events.take();
-        }
+        // What was reported before is old, but for a denial, which stays: the fence's subscription is older than every deal.
+        self.client_events.take();
         // The text that contents are cut from is a phase of no trial.
         let mut chance = self.chance(TrialId { step: u32::MAX, trial: 0 }, 0);
         let spec = &self.spec;
@@ -705,112 +725,4 @@ fn issued_per_timeout(order: &WorkerOrder, timeout: Duration) -> u64 {
     let expected = rate * (timeout.as_secs_f64() + 2.5);
     let most = (order.warmup_due + order.hold_due).max(1);
     ((expected + 6.0 * expected.sqrt()) as u64 + 1024).min(most)
-}
-
-/// The pacer's timer and the current block.
-struct Pace {
-    timer: PreciseTimer,
-    wake_ns: Option<u64>,
-    timer_delay_ns: u64,
-    next_tick_ns: u64,
-    block: u32,
-    block_end_ns: u64,
-    closed_at_ns: u64,
-    fence: Option<(u64, u64)>,
-    thread: ThreadWatch,
-    throttle: ThrottleWatch,
-    cpu_began_ns: u64,
-}
-
-impl Pace {
-    fn new(window: Window) -> std::io::Result<Self> {
-        Ok(Self {
-            timer: PreciseTimer::new()?,
-            wake_ns: None,
-            timer_delay_ns: 0,
-            next_tick_ns: window.start_ns,
-            block: 0,
-            block_end_ns: window.start_ns + BLOCK_NS,
-            closed_at_ns: window.start_ns,
-            fence: None,
-            thread: ThreadWatch::of_this_thread(),
-            throttle: ThrottleWatch::new(),
-            cpu_began_ns: thread_cpu_ns(),
-        })
-    }
-
-    async fn sleep_until(&mut self, at_ns: u64) -> std::io::Result<()> {
-        if at_ns <= boottime_ns() {
-            // Others on this thread get their turn; how long they take is a delay too.
-            self.wake_ns = Some(boottime_ns());
-            tokio::task::yield_now().await;
-            return Ok(());
-        }
-        self.wake_ns = Some(at_ns);
-        self.timer.sleep_until(at_ns).await
-    }
-
-    /// How much later than asked this wake-up is, in nanoseconds.
-    fn woke(&mut self, now_ns: u64) -> u64 {
-        let delay_ns = self.wake_ns.take().map_or(0, |asked| now_ns.saturating_sub(asked));
-        self.timer_delay_ns = self.timer_delay_ns.max(delay_ns);
-        delay_ns
-    }
-
-    /// The stall of the block that ends now, but for lateness and timer delay, which the ledger keeps; and how long a quota
-    /// held the process back in it.
-    fn stall(&mut self, now_ns: u64, dropped: bool) -> (Stall, u64) {
-        let elapsed_ns = now_ns.saturating_sub(std::mem::replace(&mut self.closed_at_ns, now_ns));
-        // Added up over processors it may be more than the thread can have lost.
-        let throttled_us = self.throttle.look().min(elapsed_ns / 1000);
-        let busy_ns = self.thread.look();
-        if dropped {
-            return (Stall::Unbounded, throttled_us);
-        }
-        // A short last block says little about how busy the thread is.
-        let crowded = elapsed_ns >= BLOCK_NS / 2 && busy_ns as f64 > elapsed_ns as f64 * BUSY_LIMIT;
-        let stall_us = if crowded { throttled_us.max(BLOCK_NS / 1000) } else { throttled_us };
-        (Stall::Bounded(stall_us), throttled_us)
-    }
-}
-
-/// Feeds the client from the queue. The client may make this wait; nobody else waits for it.
-async fn write<W: Workload>(client: Client, state: Rc<RefCell<State<W>>>, wakes: Rc<Notify>, lease: Lease) {
-    loop {
-        wakes.notified().await;
-        loop {
-            let Some((sequence, outgoing)) = state.borrow_mut().next_outgoing() else { break };
-            if !lease.holds(boottime_ns()) {
-                let mut state = state.borrow_mut();
-                state.queue.clear();
-                state.replies.clear();
-                return;
-            }
-            let Outgoing { subject, reply, headers, payload } = outgoing;
-            let taken = match (reply, headers) {
-                (None, None) => client.publish(subject, payload).await,
-                (None, Some(headers)) => client.publish_with_headers(subject, headers, payload).await,
-                (Some(reply), None) => client.publish_with_reply(subject, reply, payload).await,
-                (Some(reply), Some(headers)) => {
-                    client.publish_with_reply_and_headers(subject, reply, headers, payload).await
-                }
-            };
-            let mut state = state.borrow_mut();
-            let (Some(trial), Some(sequence)) = (&mut state.trial, sequence) else { continue };
-            match taken {
-                Ok(()) => trial.ledger.sent(sequence, boottime_ns),
-                Err(_) => trial.ledger.publish_failed(sequence, boottime_ns()),
-            }
-        }
-    }
-}
-
-async fn time_a_flush<W>(client: Client, state: Rc<RefCell<State<W>>>) {
-    let began_ns = boottime_ns();
-    state.borrow_mut().flush_began_ns = Some(began_ns);
-    // A flush that fails has waited for as long as it took to fail.
-    let _ = client.flush().await;
-    let mut state = state.borrow_mut();
-    state.flush_began_ns = None;
-    state.write_blocked_us = state.write_blocked_us.max((boottime_ns() - began_ns) / 1000);
 }

@@ -34,7 +34,7 @@ fn ledger() -> Ledger {
 fn release(ledger: &mut Ledger, intended_ns: u64) -> u64 {
     match ledger.due(intended_ns, intended_ns, Choice::default) {
         Release::Released(sequence) => {
-            ledger.sent(sequence, || unreachable!("nothing is owed at the sending"));
+            assert_eq!(ledger.sent(sequence), None);
             sequence
         }
         other => panic!("{other:?}"),
@@ -268,11 +268,13 @@ fn a_stall_of_one_second_in_ten_is_paid_for_in_the_percentiles() {
 fn each_kind_expires_by_its_own_timeout_and_never_later_than_all() {
     let mut ledger = ledger();
     let short = Kind::replied(&[E1], E1).within(Some(S));
-    ledger.terms.kinds = vec![short, Kind::replied(&[E2], E2), Kind::sent(&[E1, E2], E1).within(Some(99 * S))];
+    ledger.terms.kinds = vec![short, Kind::replied(&[E2], E2), Kind::taken(&[E1, E2], E1).within(Some(99 * S))];
     let mut ledger = Ledger::new(ledger.terms, ledger.window, 5, 100_000, 100);
     let mut of_kind = |kind: u8, at: u64| {
         let Release::Released(sequence) = ledger.due(at, at, || Choice { kind, ..Choice::default() }) else { panic!() };
-        ledger.sent(sequence, || at + MS);
+        if let Some(series) = ledger.sent(sequence) {
+            ledger.answer(sequence, series, Outcome::Sample, at + MS);
+        }
     };
     (0..3).for_each(|kind| of_kind(kind, HOLD));
     of_kind(0, HOLD + S);
@@ -282,12 +284,27 @@ fn each_kind_expires_by_its_own_timeout_and_never_later_than_all() {
         let totals = ledger.recorder().totals();
         (totals.counters.failed.timeout, totals.counters.lost, totals.series.iter().map(|s| s.n).collect::<Vec<_>>())
     };
-    // The publish had its sample when it was sent.
+    // The publish had its sample when the server had taken it.
     assert_eq!((totals(&mut ledger), ledger.open()), ((1, 0, vec![2, 0]), 3));
     ledger.age(HOLD + 2 * S);
     assert_eq!((totals(&mut ledger), ledger.open()), ((2, 0, vec![3, 0]), 2));
     ledger.age(HOLD + TIMEOUT);
     assert_eq!((totals(&mut ledger), ledger.open()), ((3, 1, vec![3, 2]), 0));
+}
+
+#[test]
+fn what_the_client_took_and_the_server_did_not_times_out_above_every_limit() {
+    let mut ledger = ledger();
+    ledger.terms.kinds = vec![Kind::taken(&[E1], E1)];
+    let mut ledger = Ledger::new(ledger.terms, ledger.window, 5, 100_000, 100);
+    let Release::Released(sequence) = ledger.due(HOLD, HOLD, Choice::default) else { panic!() };
+    assert_eq!(ledger.sent(sequence), Some(E1));
+    ledger.age(HOLD + TIMEOUT);
+    ledger.close_block(0, Stall::Bounded(0));
+    let totals = ledger.recorder().totals();
+    assert_eq!((totals.counters.completed, totals.counters.failed.timeout, totals.counters.lost), (0, 1, 0));
+    let e1 = &totals.series[E1 as usize];
+    assert!(e1.n == 1 && e1.above.iter().all(|&above| above == 1), "{e1:?}");
 }
 
 fn ledger_without_cap() -> Ledger {
@@ -331,7 +348,7 @@ proptest! {
                 Act::Due { late } => {
                     intended = intended.max(now.saturating_sub(late.as_nanos() as u64)).min(HOLD + 10 * S - 1);
                     if let Release::Released(sequence) = ledger.due(intended, now.max(intended), Choice::default) {
-                        ledger.sent(sequence, || unreachable!("nothing is owed at the sending"));
+                        assert_eq!(ledger.sent(sequence), None);
                     }
                 }
                 Act::Answer { back, series, outcome } => {

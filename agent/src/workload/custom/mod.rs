@@ -150,7 +150,7 @@ impl Prepared {
         let delivery = delivered(operation, inbox, filler, chance);
         let all: &[u32] = if delivery.is_some() { &[series, series + 1] } else { &[series] };
         let kind = match answer {
-            Answer::None => Kind::sent(all, series),
+            Answer::None => Kind::taken(all, series),
             Answer::Reply(_) | Answer::Acknowledgement => Kind::replied(all, series),
         };
         let timeout_ns = operation.timeout.map(|timeout| timeout.as_nanos() as u64);

@@ -1,0 +1,88 @@
+//! What feeds the client: operations as they are released, and what makes the server confirm those that nobody answers.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use async_nats::Client;
+use async_nats::client::PublishError;
+use tokio::sync::Notify;
+
+use super::State;
+use crate::shell::clock::boottime_ns;
+use crate::shell::lease::Lease;
+use crate::workload::{Outgoing, Workload};
+
+/// Marks the subjects of messages behind a burst, apart from other fences.
+pub(super) const BURST: char = 'b';
+
+/// Feeds the client from the queue.
+pub(super) struct Writer {
+    pub(super) client: Client,
+    pub(super) inbox: String,
+    pub(super) lease: Lease,
+}
+
+impl Writer {
+    /// The client may make this wait; nobody else waits for it.
+    pub(super) async fn write<W: Workload>(self, state: Rc<RefCell<State<W>>>, wakes: Rc<Notify>) {
+        loop {
+            wakes.notified().await;
+            loop {
+                let Some((sequence, outgoing)) = state.borrow_mut().next_outgoing() else { break };
+                if !self.lease.holds(boottime_ns()) {
+                    let mut state = state.borrow_mut();
+                    state.queue.clear();
+                    state.replies.clear();
+                    return;
+                }
+                let taken = self.hand_over(outgoing).await;
+                let mut state = state.borrow_mut();
+                let (Some(trial), Some(sequence)) = (&mut state.trial, sequence) else { continue };
+                match taken {
+                    Ok(()) => {
+                        if let Some(series) = trial.ledger.sent(sequence) {
+                            state.confirmations.gather(sequence, series, connections(&self.client));
+                        }
+                    }
+                    Err(_) => trial.ledger.publish_failed(sequence, boottime_ns()),
+                }
+            }
+            let burst = state.borrow_mut().confirmations.close_burst();
+            if let Some(number) = burst {
+                let subject = format!("{}.fence.{BURST}{number}", self.inbox);
+                // What is not handed over does not come back, and what waits for it times out.
+                let _ = self.client.publish(subject, bytes::Bytes::new()).await;
+            }
+        }
+    }
+
+    async fn hand_over(&self, outgoing: Outgoing) -> Result<(), PublishError> {
+        let Outgoing { subject, reply, headers, payload } = outgoing;
+        let client = &self.client;
+        match (reply, headers) {
+            (None, None) => client.publish(subject, payload).await,
+            (None, Some(headers)) => client.publish_with_headers(subject, headers, payload).await,
+            (Some(reply), None) => client.publish_with_reply(subject, reply, payload).await,
+            (Some(reply), Some(headers)) => {
+                client.publish_with_reply_and_headers(subject, reply, headers, payload).await
+            }
+        }
+    }
+}
+
+/// How many connections there have been, this one included.
+pub(super) fn connections(client: &Client) -> u64 {
+    client.statistics().connects.load(Ordering::Relaxed)
+}
+
+/// How long the connection takes to write out what it has been handed.
+pub(super) async fn time_a_flush<W>(client: Client, state: Rc<RefCell<State<W>>>) {
+    let began_ns = boottime_ns();
+    state.borrow_mut().flush_began_ns = Some(began_ns);
+    // A flush that fails has waited for as long as it took to fail.
+    let _ = client.flush().await;
+    let mut state = state.borrow_mut();
+    state.flush_began_ns = None;
+    state.write_blocked_us = state.write_blocked_us.max((boottime_ns() - began_ns) / 1000);
+}
