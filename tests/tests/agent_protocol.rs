@@ -5,11 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use plimsoll_agent::clock::boottime_ns;
-use plimsoll_common::contract::presets::MessagesPreset;
-use plimsoll_common::plan::{AgentPlan, Arrivals, SeriesLimits, StepOrder, Target, TrialId};
+use plimsoll_common::plan::{AgentPlan, Arrivals, StepOrder, TrialId};
 use plimsoll_common::snapshot::{Counters, Snapshot, StepEnd, StepTotals};
 use plimsoll_common::units::Rate;
-use plimsoll_common::workload::{Inject, MessagesWorkload, Workload};
 use plimsoll_proto::PROTOCOL_VERSION;
 use plimsoll_proto::v1::agent_client::AgentClient;
 use plimsoll_proto::v1::agent_message::Message as FromAgent;
@@ -17,6 +15,7 @@ use plimsoll_proto::v1::coordinator_message::Message as ToAgent;
 use plimsoll_proto::v1::{self, RefusedKind};
 use plimsoll_tests::harness::driver::{Driver, Load};
 use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::messages::{self, claim};
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::{Agent, AgentOptions};
 use plimsoll_tests::standin::{Standin, StandinConfig};
@@ -25,32 +24,8 @@ use tokio::net::TcpStream;
 
 const LEASE: Duration = Duration::from_secs(3);
 
-fn claim() -> v1::Claim {
-    v1::Claim {
-        protocol_version: PROTOCOL_VERSION,
-        build: "test".into(),
-        coordinator: "anna@control-1 pid 4711".into(),
-        run_id: "run-1".into(),
-        lease_timeout_ms: 3000,
-    }
-}
-
 fn plan(url: &str) -> AgentPlan {
-    let limits = |series: &str| SeriesLimits { series: series.into(), limits_us: vec![400_000, 800_000] };
-    AgentPlan {
-        agent_index: 0,
-        run_nonce: 77,
-        seed: 42,
-        target: Target { url: url.into(), credentials: None },
-        workload: Workload::Messages(MessagesWorkload {
-            preset: MessagesPreset::Small,
-            site_id: "site-local".into(),
-            inject: Inject::Frontdoor,
-        }),
-        request_timeout: Duration::from_secs(2),
-        series: vec![limits("E1"), limits("E2")],
-        max_lateness: Duration::from_millis(100),
-    }
+    messages::plan(url, 77)
 }
 
 fn order() -> StepOrder {

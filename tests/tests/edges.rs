@@ -13,19 +13,16 @@ use plimsoll_agent::core::limits::TargetPattern;
 use plimsoll_agent::shell::nats_target::servers;
 use plimsoll_agent::workload::replies::Replies;
 use plimsoll_common::contract::ids::{IdCodec, Sender};
-use plimsoll_common::contract::presets::MessagesPreset;
 use plimsoll_common::contract::{read, time};
 use plimsoll_common::histogram::LatencyHistogram;
-use plimsoll_common::plan::{
-    AgentPlan, Arrivals, Credentials, Login, SeriesLimits, StepOrder, Target, TrialId, redact_url,
-};
+use plimsoll_common::plan::{AgentPlan, Arrivals, Credentials, Login, StepOrder, Target, TrialId, redact_url};
 use plimsoll_common::snapshot::{
     BlockDelta, Counters, Health, Observed, SeriesCounts, SeriesHistograms, Snapshot, Stall, StepEnd, StepTotals,
     Strays,
 };
 use plimsoll_common::units::{Rate, Steps};
-use plimsoll_common::workload::{Inject, MessagesWorkload, Workload};
 use plimsoll_proto::v1::{self, AgentMessage, CoordinatorMessage, agent_message, coordinator_message};
+use plimsoll_tests::harness::messages;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use prost::Message as _;
@@ -183,23 +180,10 @@ static FROM_AGENT: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
 });
 
 static FROM_COORDINATOR: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
-    let limits = |series: &str| SeriesLimits { series: series.into(), limits_us: vec![400_000, 800_000] };
     let login = Some(Login::NkeySeed("SUA".into()));
     let credentials = Some(Credentials { login, tls_ca: Some("PEM".into()), tls_identity: None });
-    let plan = AgentPlan {
-        agent_index: 3,
-        run_nonce: 77,
-        seed: 42,
-        target: Target { url: "nats://ann:secret@chat:4222,nats://[::1]:4223".into(), credentials },
-        workload: Workload::Messages(MessagesWorkload {
-            preset: MessagesPreset::Small,
-            site_id: "site-local".into(),
-            inject: Inject::Frontdoor,
-        }),
-        request_timeout: Duration::from_secs(2),
-        series: vec![limits("E1"), limits("E2")],
-        max_lateness: Duration::from_millis(100),
-    };
+    let target = Target { url: "nats://ann:secret@chat:4222,nats://[::1]:4223".into(), credentials };
+    let plan = AgentPlan { agent_index: 3, target, ..messages::plan("", 77) };
     let order = StepOrder {
         trial: TrialId { step: 0, trial: 0 },
         share: Rate::per_second(200).expect("a rate"),

@@ -4,12 +4,12 @@ use plimsoll::shell::tls::Wire;
 use plimsoll_agent::shell::nats_target::{ConnectError, connect};
 use plimsoll_agent::shell::tls::{TlsFiles, provider};
 use plimsoll_common::plan::{Credentials, Login, Target};
-use plimsoll_proto::PROTOCOL_VERSION;
 use plimsoll_proto::v1;
 use plimsoll_proto::v1::coordinator_message::Message as ToAgent;
 use plimsoll_tests::harness::certificates::{Certificates, flags};
 use plimsoll_tests::harness::driver::Driver;
 use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::messages;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer, NatsUser};
 use plimsoll_tests::harness::processes::{Agent, AgentOptions, Ended, Process, Program};
 use plimsoll_tests::standin::{Standin, StandinConfig};
@@ -311,20 +311,10 @@ async fn a_coordinator_or_agent_without_the_right_certificate_is_refused_in_word
     standin.shutdown().await
 }
 
-fn the_claim() -> v1::Claim {
-    v1::Claim {
-        protocol_version: PROTOCOL_VERSION,
-        build: "test".into(),
-        coordinator: "anna@control-1 pid 4711".into(),
-        run_id: "run-1".into(),
-        lease_timeout_ms: 3000,
-    }
-}
-
 async fn claim(agent: &Agent, files: &TlsFiles) -> anyhow::Result<Driver> {
     let wire = Wire::of(Some(files))?;
     let channel = wire.connect(&agent.address.to_string(), agent.address, CONNECT_LIMIT).await;
-    Driver::claim_over(channel.map_err(anyhow::Error::msg)?.channel, the_claim()).await
+    Driver::claim_over(channel.map_err(anyhow::Error::msg)?.channel, messages::claim()).await
 }
 
 /// A client of TLS that shows this certificate, if any, whatever is wrong with it.
@@ -389,7 +379,8 @@ async fn the_agent_itself_refuses_what_no_coordinator_of_ours_would_send() -> an
     let target = v1::Target { url: "x".repeat(9 << 20), ..v1::Target::default() };
     driver.send(ToAgent::Prepare(v1::Prepare { target: Some(target), ..v1::Prepare::default() }));
     assert!(driver.next().await.is_err(), "a message above the bound ends the session");
-    for (message, words) in [(None, "a message without content"), (Some(ToAgent::Claim(the_claim())), "claimed twice")]
+    for (message, words) in
+        [(None, "a message without content"), (Some(ToAgent::Claim(messages::claim())), "claimed twice")]
     {
         let mut driver = claimed_anew(&agent, &own).await?;
         driver.send_raw(v1::CoordinatorMessage { message });

@@ -1,15 +1,14 @@
 //! What an agent does not do, whoever asks: its own limits, and flags that would leave its door open.
 
-use plimsoll_common::contract::presets::MessagesPreset;
-use plimsoll_common::plan::{AgentPlan, SeriesLimits, Target};
+use plimsoll_common::plan::AgentPlan;
 use plimsoll_common::units::Rate;
-use plimsoll_common::workload::{Inject, MessagesWorkload, Workload};
 use plimsoll_proto::v1::RefusedKind;
 use plimsoll_proto::v1::agent_message::Message as FromAgent;
 use plimsoll_proto::v1::coordinator_message::Message as ToAgent;
 use plimsoll_tests::harness::certificates::Certificates;
 use plimsoll_tests::harness::driver::{Driver, Load};
 use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::messages;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::{Agent, AgentOptions, Process, Program};
 use plimsoll_tests::standin::{Standin, StandinConfig};
@@ -21,21 +20,7 @@ fn agent(arguments: &[&str]) -> anyhow::Result<Agent> {
 }
 
 fn plan(url: &str) -> AgentPlan {
-    let limits = |series: &str| SeriesLimits { series: series.into(), limits_us: vec![400_000, 800_000] };
-    AgentPlan {
-        agent_index: 0,
-        run_nonce: 78,
-        seed: 42,
-        target: Target { url: url.into(), credentials: None },
-        workload: Workload::Messages(MessagesWorkload {
-            preset: MessagesPreset::Small,
-            site_id: "site-local".into(),
-            inject: Inject::Frontdoor,
-        }),
-        request_timeout: Duration::from_secs(2),
-        series: vec![limits("E1"), limits("E2")],
-        max_lateness: Duration::from_millis(100),
-    }
+    messages::plan(url, 78)
 }
 
 fn load(hold: Duration) -> Load {

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use plimsoll_tests::harness::exclusive::Exclusive;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::{Ended, Process, Program};
+use plimsoll_tests::harness::prove;
 use plimsoll_tests::standin::responder::{Answers, Responder};
 use plimsoll_tests::standin::{Standin, StandinConfig};
 
@@ -50,7 +51,7 @@ async fn a_soak_has_a_row_per_minute_one_verdict_and_the_same_rows_when_it_is_re
     let server = NatsServer::start(NatsOptions::default())?;
     let standin = Standin::start(StandinConfig::new(server.url())).await?;
     let dir = tempfile::tempdir()?;
-    let long = std::env::var_os("PLIMSOLL_PROVE").is_some();
+    let long = prove::whole();
     let (duration, words) = if long { ("62s", "1m 2s") } else { ("4s", "4s") };
     let mut command = soak(&server, dir.path(), "100", duration)?;
     command.args(["--preset", "small", "--local", "2"]);

@@ -4,6 +4,7 @@ pub mod certificates;
 pub mod driver;
 pub mod exclusive;
 pub mod http;
+pub mod messages;
 pub mod nats;
 pub mod processes;
 pub mod prove;
