@@ -96,11 +96,8 @@ fn is_asked_for(stage: Stage, capacity: f64) -> bool {
     only.is_empty() || only == format!("{stage:?}") || only == format!("{stage:?}/{capacity}")
 }
 
-#[tokio::test]
-async fn the_interval_holds_the_capacity_of_every_stage() -> anyhow::Result<()> {
-    if !std::env::var("PLIMSOLL_PROVE").is_ok_and(|value| value == "1") {
-        return Ok(());
-    }
+/// The whole matrix.
+async fn look_at_every_stage() -> anyhow::Result<()> {
     for stage in [Stage::Gatekeeper, Stage::BroadcastWorker, Stage::MessageWorker] {
         for capacity in [900.0, 3_300.0, 12_500.0] {
             if is_asked_for(stage, capacity) {
@@ -119,9 +116,9 @@ fn only_run_in(results: &Path) -> anyhow::Result<PathBuf> {
 }
 
 #[tokio::test]
-async fn a_search_killed_in_the_middle_is_resumed_to_the_capacity() -> anyhow::Result<()> {
+async fn the_capacity_is_found_also_by_a_search_that_is_killed_in_the_middle_and_resumed() -> anyhow::Result<()> {
     let find = Find { stage: Stage::BroadcastWorker, capacity: 900.0, precision: "30%", max_time: "90s" };
-    let _exclusive = Exclusive::acquire()?;
+    let exclusive = Exclusive::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let standin = find.standin(&server).await?;
     let results = tempfile::tempdir()?;
@@ -141,18 +138,13 @@ async fn a_search_killed_in_the_middle_is_resumed_to_the_capacity() -> anyhow::R
     resume.arg("resume").arg(&dir);
     let resumed = wait(Process::spawn(resume)?).await?;
     standin.shutdown().await?;
-    if prove::whole() || resumed.code == Some(0) {
-        find.check(&resumed);
-    } else {
-        // On a loaded box the time may not suffice; what is said then is true all the same.
-        let (low, high) = interval(&resumed).unwrap_or_else(|| panic!("no interval: {resumed:?}"));
-        assert!(resumed.code == Some(4) && low <= find.capacity && find.capacity <= high, "{resumed:?}");
-    }
+    find.check(&resumed);
     // What the killed process held counts, and is held no second time.
     let trail = resumed.stdout.lines().map(str::trim).filter(|line| line.contains("; now between "));
     let trail: Vec<&str> = trail.collect();
     assert!(before.iter().zip(&trail).all(|(before, after)| before == after), "{before:?} {trail:?}");
     let numbers = trail.iter().filter_map(|line| line.split(' ').nth(1)?.parse::<usize>().ok());
     assert!(numbers.eq(1..=trail.len()) && trail.len() > before.len(), "{trail:?}");
-    Ok(())
+    drop((server, exclusive));
+    if prove::whole() { look_at_every_stage().await } else { Ok(()) }
 }

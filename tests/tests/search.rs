@@ -6,18 +6,15 @@ use plimsoll::core::search::outcome::Showing;
 use plimsoll::core::search::plan::blocks;
 use plimsoll::core::search::statistics::Quantiles;
 use plimsoll::core::search::{Search, Step};
+use plimsoll_tests::harness::prove;
 use plimsoll_tests::simulation::load_box::{self, Trouble};
 use plimsoll_tests::simulation::methods::{Method, plan, search};
 use plimsoll_tests::simulation::queue::{CAPACITY, Queue, Regime, limits};
 use plimsoll_tests::simulation::table::{FRESH, Score, runs};
 use plimsoll_tests::simulation::truth::{over, true_limit};
 
-fn proving() -> bool {
-    std::env::var("PLIMSOLL_PROVE").is_ok_and(|value| value == "1")
-}
-
 fn seeds(prove: u64, short: u64) -> u64 {
-    if proving() { prove } else { short }
+    if prove::whole() { prove } else { short }
 }
 
 fn score(precision: f64, regime: Regime, seeds: u64) -> Score {
@@ -34,7 +31,7 @@ fn a_steady_queue_is_found_to_five_per_cent_and_the_answer_is_right() {
 fn a_drifting_queue_is_found_to_five_per_cent_and_the_answer_is_right() {
     let score = score(0.05, Regime::Drift, seeds(600, 16));
     // A median of sixteen is no median of six hundred.
-    let in_time = !proving() || score.load.0 <= 180.0;
+    let in_time = !prove::whole() || score.load.0 <= 180.0;
     assert!(score.wrong_part() <= 0.01 && score.conclusive_part() >= 0.5 && in_time, "{score:?}");
 }
 
@@ -94,7 +91,7 @@ fn a_load_box_in_trouble_never_makes_a_trip() {
 
 #[test]
 fn the_limits_of_the_simulated_queues_are_what_long_holds_show() {
-    let seconds = if proving() { 8000 } else { 400 };
+    let seconds = if prove::whole() { 8000 } else { 400 };
     for (regime, tolerance) in
         [(Regime::Clean, 2.0), (Regime::Drift, 4.0), (Regime::Stalls, 1.5), (Regime::RareStalls, 3.0)]
     {

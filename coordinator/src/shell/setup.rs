@@ -226,7 +226,11 @@ async fn assemble(
         _ => Vec::new(),
     };
     let capacities = fleet.capacities();
-    let levels = if plan.find.is_some() { "--from" } else { "--steps" };
+    let levels = match (&plan.find, plan.goal) {
+        (Some(_), _) => "--from",
+        (None, Goal::MaxRps) => "--steps",
+        (None, Goal::Soak) => "--rate",
+    };
     let shares: Vec<Vec<Rate>> = (plan.steps.rates().iter())
         .map(|&level| split(level, &capacities))
         .collect::<Result<_, _>>()
@@ -241,11 +245,12 @@ async fn assemble(
     let budget = operations_left.map(Budget::new);
     if let Some(short) = budget.as_ref().and_then(|budget| lasts(plan, &shares, budget)) {
         return Err(Failure::Usage(format!(
-            "agent {} would make {} operations of the plan, and what it was dealt lasts for {}: lower --steps, shorten \
-             --hold, or take a larger --preset",
+            "agent {} would make {} operations of the plan, and what it was dealt lasts for {}: lower {levels}, shorten \
+             {}, or take a larger --preset",
             fleet.name(short.agent),
             short.needed,
-            short.left
+            short.left,
+            if plan.goal == Goal::Soak { "--duration" } else { "--hold" },
         )));
     }
     Ok((fleet, Dealt { deal: 0, shares: dealt_for, summary, budget }, checked))
@@ -269,7 +274,8 @@ fn lasts(plan: &RunPlan, steps: &[Vec<Rate>], budget: &Budget) -> Option<Short> 
     budget.short(&needed)
 }
 
-/// Bytes of the requests and replies of the self-check: those of no workload are smaller, so that the ceiling is one.
+/// Bytes of the requests and replies of the self-check: about as small as any workload's, so that what awaits replies costs
+/// no less. A publish that awaits none may; `--skip-self-check` is for whoever comes so far.
 const NULL_BYTES: u32 = 64;
 
 /// What the fleet can do by itself: against null targets, before it drives the service. Levels above it are refused.

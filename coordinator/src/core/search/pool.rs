@@ -108,7 +108,8 @@ impl Pool {
     }
 
     /// How far a level is from the nearest limit: see [`Figures::distance`]; `room` in operations per second. `None` while
-    /// any limit has shown too little: it may be the nearest.
+    /// any limit has shown too little, since it may be the nearest; but where one is broken, the level lies above the largest
+    /// whatever the others will show.
     pub fn distance(
         &self,
         rate: Rate,
@@ -120,8 +121,11 @@ impl Pool {
         let each = |limit: &usize| {
             self.figures(rate, *limit, limits, quantiles)?.distance(*limit >= limits.fractions.len(), room)
         };
-        let distances: Option<Vec<f64>> = focus.iter().map(each).collect();
-        distances?.into_iter().max_by(f64::total_cmp)
+        let distances: Vec<Option<f64>> = focus.iter().map(each).collect();
+        if distances.contains(&None) && self.judge(rate, limits, focus, quantiles) != Judgement::Trip {
+            return None;
+        }
+        distances.into_iter().flatten().max_by(f64::total_cmp)
     }
 
     /// Levels that contradict each other, a TRIP below a PASS, go back to undecided until each has seen as much again as a
@@ -147,5 +151,43 @@ impl Pool {
             }
         }
         sent_back.into_iter().map(|(rate, _)| rate).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::core::backlog::DurableName;
+    use crate::core::search::evidence::FARTHEST_ABOVE;
+    use crate::core::search::outcome::{Block, Count, FractionLimit, Showing, Signal, SlopeLimit};
+
+    /// Visits of a level at which every operation is over the limit, so many blocks long, in which the durable was not read.
+    fn distance_after(blocks: usize) -> Option<f64> {
+        let durable = DurableName { stream: "S".into(), durable: "d".into() };
+        let limits = Limits {
+            fractions: vec![FractionLimit { signal: Signal::ErrorRate, allowed: 0.01 }],
+            slopes: vec![SlopeLimit { durable, per_second: 1.0 }],
+        };
+        let block = Block { counts: vec![Count { n: 1000, above: 1000, anyway: 1000 }], void: false };
+        let outcome = TrialOutcome {
+            showing: Showing { blocks: vec![block; blocks], reads: vec![Vec::new()] },
+            served: None,
+            vanished: Vec::new(),
+            fault: None,
+            load: Duration::ZERO,
+            took: Duration::ZERO,
+        };
+        let rate = Rate::per_second(1000).unwrap();
+        let mut pool = Pool::default();
+        pool.add(rate, &outcome, &limits);
+        pool.distance(rate, &limits, &[0, 1], 25.0, &Quantiles::new(0.01))
+    }
+
+    #[test]
+    fn a_level_that_breaks_a_limit_is_above_it_whatever_another_has_yet_to_show() {
+        assert_eq!(distance_after(TRIP_BLOCKS), Some(FARTHEST_ABOVE));
+        assert_eq!(distance_after(TRIP_BLOCKS - 1), None, "nothing is decided yet, and the durable may be the nearest");
     }
 }
