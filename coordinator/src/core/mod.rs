@@ -18,6 +18,7 @@ pub mod measurement;
 pub mod merge;
 pub mod non_empty;
 pub mod ramp;
+pub mod roster;
 pub mod search;
 #[cfg(test)]
 pub mod simulated;

@@ -63,7 +63,8 @@ impl Ramp {
 
     /// The trial to hold now; `None` when the ramp is over. Says the same until its verdict is recorded.
     ///
-    /// An INCONCLUSIVE trial is repeated where load boxes were the reason and trials are left; the first conclusive
+    /// An INCONCLUSIVE trial is repeated where load boxes were the reason and trials are left, and where an agent was lost in
+    /// it, which takes none of them: whether there is a fleet to repeat it is not the ramp's to say. The first conclusive
     /// trial is the step's verdict.
     pub fn next_trial(&self) -> Option<NextTrial> {
         let Some(last) = self.trials.last() else { return self.first_of(0) };
@@ -117,7 +118,12 @@ impl Ramp {
     }
 
     fn is_worth_repeating(&self, trial: TrialId, verdict: &Verdict) -> bool {
-        trial.trial + 1 < self.most_trials.get() && !verdict.boxes_to_blame().is_empty()
+        if verdict.lost_an_agent() {
+            return true;
+        }
+        let of_step = self.trials.iter().filter(|held| held.trial.step == trial.step);
+        let whole = of_step.filter(|held| !held.verdict.lost_an_agent()).count();
+        whole < self.most_trials.get() as usize && !verdict.boxes_to_blame().is_empty()
     }
 
     fn first_of(&self, step: u32) -> Option<NextTrial> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::reason::{BoxAtFault, Breach, Doubt, Errors, Percentile, Shortfall};
 use super::backlog::{DurableBacklog, Fate};
-use super::measurement::{AgentMeasurement, SeriesMeasurement, StepMeasurement};
+use super::measurement::{AgentMeasurement, Fault, SeriesMeasurement, StepMeasurement};
 use super::non_empty::NonEmpty;
 use super::slo::{Gate, Slo};
 
@@ -206,6 +206,12 @@ impl Verdict {
             Self::Trip(_) => "TRIP",
             Self::Inconclusive(_) => "INCONCLUSIVE",
         }
+    }
+
+    /// Whether an agent was lost in the trial, or shut down: the others can hold it again.
+    pub fn lost_an_agent(&self) -> bool {
+        let Self::Inconclusive(doubts) = self else { return false };
+        doubts.iter().any(|doubt| matches!(doubt, Doubt::Fault(Fault::AgentLost { .. })))
     }
 
     /// The agents whose boxes made the trial inconclusive, each once: only then is another trial worth its time. An

@@ -11,6 +11,7 @@ use plimsoll_common::units::{Rate, Steps};
 
 use crate::core::backlog::DurableName;
 use crate::core::ramp::OnTrip;
+use crate::core::roster::OnAgentLoss;
 use crate::core::slo::Slo;
 use crate::report::Applied;
 
@@ -47,6 +48,10 @@ pub struct RunPlan {
     pub target: TargetChoice,
     /// Who makes the load.
     pub fleet: FleetChoice,
+    /// With fewer agents the run ends.
+    pub min_agents: usize,
+    /// What the loss of an agent does; a soak always ends.
+    pub on_agent_loss: OnAgentLoss,
     /// How long an agent outlives the newest ping that was echoed.
     pub lease_timeout: Duration,
     /// The run is saved in a directory of its own under this one.

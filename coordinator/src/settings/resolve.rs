@@ -20,6 +20,7 @@ use super::values::{Values, duration, list, number};
 use crate::core::backlog::DurableName;
 use crate::core::budget::{Demand, Flags};
 use crate::core::ramp::OnTrip;
+use crate::core::roster::OnAgentLoss;
 use crate::core::search::plan::Lengths;
 use crate::core::slo::{Quantile, Slo};
 use crate::report::Applied;
@@ -62,6 +63,9 @@ pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, Setting
         on_trip: levels.on_trip,
         trials: levels.trials,
         target: target(&values, &workload)?,
+        // Whoever asked for hours of one level does not want them again unasked.
+        min_agents: if levels.goal == Goal::Soak { 1 } else { min_agents(&values)? },
+        on_agent_loss: if levels.goal == Goal::Soak { OnAgentLoss::Abort } else { on_agent_loss(&values)? },
         lease_timeout: values.duration("lease-timeout", Duration::from_millis(500), Duration::from_secs(60))?,
         results: values.optional("results").filter(|dir| dir.text() != "none").map(|dir| PathBuf::from(dir.text())),
         csv: values.optional("csv").map(|path| PathBuf::from(path.text())),
@@ -380,6 +384,19 @@ fn fleet(values: &Values) -> Result<FleetChoice, SettingsError> {
             Ok(FleetChoice::Local(cores.saturating_sub(1).clamp(1, MOST_LOCAL as usize)))
         }
     }
+}
+
+fn on_agent_loss(values: &Values) -> Result<OnAgentLoss, SettingsError> {
+    let value = values.required("on-agent-loss", "retry or abort")?;
+    match value.text() {
+        "retry" => Ok(OnAgentLoss::Retry),
+        "abort" => Ok(OnAgentLoss::Abort),
+        _ => Err(value.takes("retry or abort")),
+    }
+}
+
+fn min_agents(values: &Values) -> Result<usize, SettingsError> {
+    Ok(values.number("min-agents", 1, MAX_AGENTS as u64)? as usize)
 }
 
 fn remote(value: &super::values::Named) -> Result<Vec<String>, SettingsError> {

@@ -241,6 +241,10 @@ const GENERAL: &[Setting] = &[
         "The agents that make the load"),
     setting!(FLEET, "local", "PLIMSOLL_LOCAL", None, "COUNT", Derived("one per core less one, at least 1"), One,
         "Agents in this process, in place of --agents"),
+    setting!(FLEET, "on-agent-loss", "PLIMSOLL_ON_AGENT_LOSS", None, "WHAT", Text("retry"), One,
+        "When an agent is lost: retry (the others hold its step again) or abort (the run ends with what was measured)"),
+    setting!(FLEET, "min-agents", "PLIMSOLL_MIN_AGENTS", None, "COUNT", Text("1"), One,
+        "With fewer agents left the run ends; at its start all that are named have to answer"),
     setting!(FLEET, "lease-timeout", "PLIMSOLL_LEASE_TIMEOUT", None, "TIME", Text("3s"), One,
         "An agent that hears nothing from here for this long is silent; 500ms to 60s"),
 

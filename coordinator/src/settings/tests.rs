@@ -2,6 +2,7 @@ use std::collections::HashMap;
 
 use super::commands::LoadCommand;
 use super::*;
+use crate::core::roster::OnAgentLoss;
 
 fn read_with(flags: &str, variables: &[(&str, &str)]) -> Result<Invocation, InvocationError> {
     let variables: HashMap<&str, &str> = variables.iter().copied().collect();
@@ -385,6 +386,21 @@ fn a_run_is_saved_unless_told_otherwise_and_its_settings_hold_no_secret() {
     assert_eq!((default.settings["local"].as_str(), default.settings.get("agents")), ("2", None));
     let remote = plan("max-rps --preset small --agents a:1,b:2");
     assert_eq!((remote.settings["agents"].as_str(), remote.settings.get("local")), ("a:1,b:2", None));
+}
+
+#[test]
+fn what_a_lost_agent_does_is_asked_for_by_flags_and_a_soak_always_ends() {
+    let default = plan("max-rps --preset small");
+    assert_eq!((default.on_agent_loss, default.min_agents), (OnAgentLoss::Retry, 1));
+    let strict = plan("max-rps --preset small --on-agent-loss abort --min-agents 3");
+    assert_eq!((strict.on_agent_loss, strict.min_agents), (OnAgentLoss::Abort, 3));
+    assert_eq!(plan("run --preset small --rate 5 --duration 1h").on_agent_loss, OnAgentLoss::Abort);
+    assert_eq!(
+        error("max-rps --preset small --on-agent-loss ignore"),
+        "--on-agent-loss: got 'ignore', takes retry or abort"
+    );
+    let none = error("max-rps --preset small --min-agents 0");
+    assert!(none.starts_with("--min-agents: got '0', takes a whole number from 1"), "{none}");
 }
 
 #[test]

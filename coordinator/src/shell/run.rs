@@ -10,13 +10,14 @@ use tokio::time::sleep;
 
 use super::Stop;
 use super::backlog::{BacklogWatch, Recovery, Rest, wait_for_recovery};
-use super::fleet::{Fleet, FleetDeal, FleetError};
+use super::fleet::{Fleet, FleetDeal, Gone};
 use super::identity::RunIdentity;
 use super::live::{Live, Now, Phase};
 use super::local_agents::LocalAgents;
 use super::metrics::MetricsPage;
 use super::minutes::MinuteLog;
 use super::monitor::Monitor;
+use super::muster::Muster;
 use super::preflight::{Seen, streams_entered};
 use super::progress::Progress;
 pub use super::setup::Before;
@@ -30,6 +31,7 @@ use crate::core::intervals::not_excluded;
 use crate::core::measurement::StepMeasurement;
 use crate::core::merge::ServiceReads;
 use crate::core::ramp::{JudgedTrial, NextTrial, Ramp};
+use crate::core::roster::{Hands, LossPolicy, Next, Roster};
 use crate::core::search::Search;
 use crate::core::search::outcome::Showing;
 use crate::core::split::split;
@@ -120,6 +122,8 @@ struct Run<'a> {
     plan: &'a RunPlan,
     ramp: Ramp,
     fleet: Fleet,
+    muster: Muster,
+    roster: Roster,
     local: Option<LocalAgents>,
     monitor: Monitor,
     csv: Option<CsvReport<File>>,
@@ -137,7 +141,7 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(plan: &'a RunPlan, ready: Ready, progress: Progress, interrupt: Interrupt) -> Self {
-        let Ready { fleet, local, monitor, csv, metrics, dealt, seen, saved } = ready;
+        let Ready { fleet, muster, local, monitor, csv, metrics, dealt, seen, saved } = ready;
         let rest = Rest {
             durables: plan.target.durables.clone(),
             baselines: vec![None; plan.target.durables.len()],
@@ -146,10 +150,13 @@ impl<'a> Run<'a> {
         };
         let ramp = Ramp::new(&plan.steps, plan.on_trip, plan.trials);
         let trials = Vec::new();
+        let roster = Roster::new(loss_policy(plan), (0..fleet.len()).map(|agent| fleet.name(agent).to_owned()));
         Self {
             plan,
             ramp,
             fleet,
+            muster,
+            roster,
             local,
             monitor,
             csv,
@@ -218,13 +225,56 @@ impl<'a> Run<'a> {
     async fn climb(&mut self) -> Ending {
         self.warn_of_deviation();
         while let Some(next) = self.next_affordable() {
-            match self.hold_and_judge(next).await {
-                Ok(()) => {}
-                Err(Stop::Interrupted) => return Ending::Aborted,
-                Err(Stop::Failed(why)) => return Ending::Failed(why),
+            if let Err(stop) = self.hold_and_judge(next).await
+                && let Some(ending) = self.end_unless_others_go_on(stop)
+            {
+                return ending;
             }
         }
         Ending::Completed
+    }
+
+    /// How the run ends; `None`: it goes on without those who were lost.
+    fn end_unless_others_go_on(&mut self, stop: Stop) -> Option<Ending> {
+        let words = match stop {
+            Stop::Interrupted => return Some(Ending::Aborted),
+            Stop::Failed(why) => return Some(Ending::Failed(why)),
+            Stop::Lost(error) => error.to_string(),
+        };
+        let gone = self.fleet.take_gone();
+        if gone.is_empty() {
+            return Some(Ending::Failed(words));
+        }
+        for Gone { index, agent, why } in gone {
+            self.progress.say(&format!("warning: agent {agent} was lost: {why}"));
+            self.roster.lose(index, why);
+        }
+        // What was dealt was dealt to somebody else.
+        self.dealt.shares.clear();
+        match self.roster.next() {
+            Next::GoOn => None,
+            Next::End { agent, why, because } => {
+                Some(Ending::Failed(format!("agent {agent} was lost: {why}; {because}")))
+            }
+        }
+    }
+
+    /// Takes in who is wanted and was not there for the last step.
+    async fn muster(&mut self, next: NextTrial) -> Result<(), Stop> {
+        if !self.roster.may_join(next.trial) {
+            return Ok(());
+        }
+        let before = self.roster.present();
+        tokio::select! {
+            biased;
+            () = self.interrupt.raised() => return Err(Stop::Interrupted),
+            () = self.muster.rejoin(&mut self.fleet, &mut self.roster) => {}
+        }
+        if self.roster.present() > before {
+            self.dealt.shares.clear();
+            self.progress.say(&format!("{} agents joined", self.roster.present() - before));
+        }
+        Ok(())
     }
 
     /// The next trial; not a repeat that would leave too little for the steps to come.
@@ -262,19 +312,20 @@ impl<'a> Run<'a> {
     }
 
     async fn hold_and_judge(&mut self, next: NextTrial) -> Result<(), Stop> {
+        self.muster(next).await?;
         let shares = split(next.level, &self.fleet.capacities())?;
         self.deal_for(&shares).await?;
         let recovery = self.recover(next).await?;
         let measured = self.hold(next, &shares, &recovery, self.plan.phases).await?;
-        let Measured { step, reads, started_at, lost, interrupted, .. } = measured;
+        let Measured { step, reads, started_at, interrupted, .. } = measured;
         self.ramp.record(judge(&step, &self.plan.slo));
         let judged = self.ramp.trials().last().expect("a verdict was just recorded").clone();
         self.write_down(judged, step, reads, started_at, &recovery)?;
-        if let Some(lost) = lost {
-            return Err(lost.into());
-        }
         if interrupted {
             return Err(Stop::Interrupted);
+        }
+        if let Some(lost) = self.fleet.first_gone() {
+            return Err(lost.into());
         }
         if self.ramp.next_trial().is_some() {
             self.cool_down(next).await?;
@@ -340,7 +391,7 @@ impl<'a> Run<'a> {
         let watch = BacklogWatch::start(self.monitor.clone(), durables, phases.hold);
         let order = TrialOrder { plan: self.plan, next, shares, phases, search: self.search.as_ref() };
         let mut minutes = MinuteLog::new(self.csv.as_mut(), self.saved.as_mut());
-        let Held { merge, started_at, hold_start_ns, lost, stopped, interrupted, released } =
+        let Held { merge, started_at, hold_start_ns, stopped, interrupted, released } =
             hold(&mut self.fleet, &order, &watch, &mut self.progress, &self.interrupt, &mut minutes).await?;
         if let Some(budget) = &mut self.dealt.budget {
             let planned: Vec<u64> = planned(shares, phases).collect();
@@ -359,7 +410,7 @@ impl<'a> Run<'a> {
         };
         let completed_per_second = merge.completed_per_second();
         let step = merge.finish(&reads);
-        Ok(Measured { step, reads, started_at, lost, stopped, interrupted, completed_per_second })
+        Ok(Measured { step, reads, started_at, stopped, interrupted, completed_per_second })
     }
 
     /// The number of each stream's newest message; `None` where it cannot be read, which only costs a note.
@@ -384,6 +435,7 @@ impl<'a> Run<'a> {
             measurement,
             started_at: humantime::format_rfc3339_millis(started_at).to_string(),
             recovery: recovery.took,
+            fleet: self.roster.take_changes(),
             deal: (self.dealt.summary.rooms > 0).then_some(self.dealt.summary),
         };
         let warmup = self.search.as_ref().map_or(self.plan.phases.warmup, |search| search.plan().lengths.settle);
@@ -424,6 +476,15 @@ impl<'a> Run<'a> {
     }
 }
 
+/// What a plan says of lost agents.
+fn loss_policy(plan: &RunPlan) -> LossPolicy {
+    LossPolicy {
+        min_agents: plan.min_agents,
+        on_loss: plan.on_agent_loss,
+        hands: if plan.workload.pool().is_some() { Hands::Once } else { Hands::Anew },
+    }
+}
+
 /// What is left of a run whose agents are gone.
 struct Closed {
     seen: Vec<Applied>,
@@ -437,7 +498,6 @@ struct Measured {
     step: StepMeasurement,
     reads: ServiceReads,
     started_at: SystemTime,
-    lost: Option<FleetError>,
     /// What it had shown when it was stopped early on purpose.
     stopped: Option<Showing>,
     /// By SIGINT or SIGTERM, in a soak.

@@ -12,6 +12,7 @@ use super::live::Live;
 use super::local_agents::LocalAgents;
 use super::metrics::MetricsPage;
 use super::monitor::{Monitor, Nats};
+use super::muster::Muster;
 use super::preflight::{self, Seen};
 use super::seeded;
 use super::session::{AgentAddress, Claim, Secrets};
@@ -40,6 +41,8 @@ pub struct Before {
 pub struct Ready {
     /// Prepared, and dealt for the first step.
     pub fleet: Fleet,
+    /// How others join them.
+    pub muster: Muster,
     /// The agents of this process, where the fleet is one.
     pub local: Option<LocalAgents>,
     /// Where backlogs are read.
@@ -103,7 +106,7 @@ pub async fn set_up(
         FleetChoice::Local(agents) => Some(LocalAgents::start(agents).await.map_err(Failure::Incomplete)?),
         FleetChoice::Remote(_) => None,
     };
-    let (fleet, dealt) = assemble(plan, target, identity, local.as_ref()).await?;
+    let (fleet, muster, dealt) = assemble(plan, target, identity, local.as_ref()).await?;
     for (agent, words) in fleet.boxes() {
         seen.applied.push(Applied { setting: format!("agent {agent}"), value: words, source: "agent".to_owned() });
     }
@@ -112,7 +115,7 @@ pub async fn set_up(
         let row = csv.as_mut().map_or(Ok(()), |csv| csv.row(&trial.report));
         row.map_err(|error| Failure::Incomplete(format!("--csv: {error}")))?;
     }
-    Ok(Ready { fleet, local, monitor, csv, metrics, dealt, seen, saved })
+    Ok(Ready { fleet, muster, local, monitor, csv, metrics, dealt, seen, saved })
 }
 
 fn go_on(before: &Before, plan: &RunPlan) -> Result<RunWriter, Failure> {
@@ -208,7 +211,7 @@ async fn assemble(
     target: Target,
     identity: &RunIdentity,
     local: Option<&LocalAgents>,
-) -> Result<(Fleet, Dealt), Failure> {
+) -> Result<(Fleet, Muster, Dealt), Failure> {
     let addresses: Vec<AgentAddress> = match (&plan.fleet, local) {
         (FleetChoice::Remote(addresses), _) => {
             addresses.iter().map(|address| AgentAddress { name: address.clone(), address: address.clone() }).collect()
@@ -223,6 +226,13 @@ async fn assemble(
         secrets: if carries { Secrets::Carried } else { Secrets::None },
     };
     let mut fleet = Fleet::connect(&addresses, &claim, plan.workload.name()).await.map_err(failure)?;
+    if plan.min_agents > fleet.len() {
+        return Err(Failure::Usage(format!(
+            "--min-agents: got '{}', takes at most the number of agents, which is {}",
+            plan.min_agents,
+            fleet.len()
+        )));
+    }
     let capacities = fleet.capacities();
     let shares: Vec<Vec<Rate>> = (plan.steps.rates().iter())
         .map(|&level| split(level, &capacities))
@@ -233,7 +243,8 @@ async fn assemble(
         Some(_) => sums(&shares),
         None => shares.first().expect("a list of steps is never empty").clone(),
     };
-    fleet.prepare(&agent_plan(plan, target, identity)).await.map_err(failure)?;
+    let muster = Muster { addresses, claim, plan: agent_plan(plan, target, identity) };
+    fleet.prepare(&muster.plan).await.map_err(failure)?;
     let FleetDeal { summary, operations_left } = fleet.deal(0, &dealt_for).await.map_err(failure)?;
     let budget = operations_left.map(Budget::new);
     if let Some(short) = budget.as_ref().and_then(|budget| lasts(plan, &shares, budget)) {
@@ -245,7 +256,7 @@ async fn assemble(
             short.left
         )));
     }
-    Ok((fleet, Dealt { deal: 0, shares: dealt_for, summary, budget }))
+    Ok((fleet, muster, Dealt { deal: 0, shares: dealt_for, summary, budget }))
 }
 
 /// What each agent is to do of all steps, as a rate.
