@@ -9,6 +9,7 @@ pub mod shell;
 pub mod workload;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use plimsoll_common::plan::MAX_WORKERS;
 use plimsoll_common::units::Rate;
@@ -17,7 +18,11 @@ use tokio::sync::watch;
 
 pub use shell::clock;
 use shell::metrics::Metrics;
+use shell::server::Stay;
 use shell::session::SessionConfig;
+
+/// How long a coordinator has to read why a session ended at once.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What an operator sets.
 #[derive(Debug, Clone, Copy, Default)]
@@ -89,20 +94,34 @@ impl Agent {
         self.config.metrics.clone()
     }
 
-    /// Serves coordinators, one at a time, until `shutdown` resolves; a session that is running then ends at once.
+    /// Serves coordinators, one at a time, until `shutdown` resolves; a session that is running then sends nothing new, lets
+    /// what is open end and says what it counted. Once `at_once` resolves too, it ends without.
     ///
     /// # Errors
     /// When the listener breaks.
-    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
-        let (down, going_down) = watch::channel(false);
-        let serving = shell::server::serve(self.listener, self.config, going_down);
+    pub async fn serve(
+        self,
+        shutdown: impl Future<Output = ()>,
+        at_once: impl Future<Output = ()>,
+    ) -> Result<(), AgentError> {
+        let (stay, stays) = watch::channel(Stay::Serving);
+        let serving = shell::server::serve(self.listener, self.config, stays);
         tokio::pin!(serving, shutdown);
         tokio::select! {
             served = &mut serving => return Ok(served?),
             () = shutdown => {}
         }
-        down.send_replace(true);
-        Ok(serving.await?)
+        stay.send_replace(Stay::Draining);
+        tokio::select! {
+            served = &mut serving => return Ok(served?),
+            () = at_once => {}
+        }
+        stay.send_replace(Stay::Leaving);
+        // A coordinator that does not read would keep the process for as long as it likes.
+        match tokio::time::timeout(LAST_WORDS, serving).await {
+            Ok(served) => Ok(served?),
+            Err(_) => Ok(()),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use plimsoll_agent::{Agent, AgentConfig};
 use plimsoll_common::units::Rate;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 /// Exit code for usage and configuration, as the CLI's.
 const USAGE: u8 = 2;
@@ -80,13 +81,29 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
     }
     // Scripts wait for this line, and find the port in it.
     println!("plimsoll-agent listens on {}", agent.local_addr());
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    let shutdown = async move {
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
-        }
-    };
-    agent.serve(shutdown).await?;
+    let (first, second) = two_signals()?;
+    agent.serve(first, second).await?;
     Ok(())
+}
+
+/// Resolve with the first and with the second SIGTERM or SIGINT.
+fn two_signals() -> anyhow::Result<(impl Future<Output = ()>, impl Future<Output = ()>)> {
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let (count, counted) = watch::channel(0);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            count.send_modify(|count| *count += 1);
+            tracing::info!("shutting down once open operations have ended; another signal ends them");
+        }
+    });
+    let nth = |n: u32| {
+        let mut counted = counted.clone();
+        async move { drop(counted.wait_for(|&count| count >= n).await) }
+    };
+    Ok((nth(1), nth(2)))
 }

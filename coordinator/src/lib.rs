@@ -18,6 +18,7 @@ use exit::{ExitCode, Failure};
 use results::RunKind;
 use settings::Environment;
 use settings::RunPlan;
+use settings::agents::AgentsCommand;
 use settings::commands::LoadCommand;
 use settings::saved::{Format, Resume, SavedCommand};
 use shell::run::Before;
@@ -69,6 +70,18 @@ pub fn dry_run(plan: &RunPlan) -> Result<ExitCode, Failure> {
     let text = settings::dry_run::describe(plan).map_err(|error| Failure::Usage(format!("--steps: {error}")))?;
     to_stdout(&text);
     Ok(ExitCode::Answer)
+}
+
+/// Lists agents.
+///
+/// # Errors
+/// A name cannot be looked up.
+pub fn agents(command: &AgentsCommand) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Runtime::new();
+    let runtime = runtime.map_err(|error| Failure::Incomplete(format!("no runtime: {error}")))?;
+    let (table, code) = runtime.block_on(shell::describe::list(command))?;
+    to_stdout(&table);
+    Ok(code)
 }
 
 /// Does what is asked of saved runs.

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
     start_tracing();
     let ended = match &invocation {
         Invocation::DryRun(plan) => plimsoll::dry_run(plan),
+        Invocation::Agents(command) => plimsoll::agents(command),
         Invocation::Saved(command) => plimsoll::saved(command, &environment),
         Invocation::Load(plan) => match tokio::runtime::Runtime::new() {
             Ok(runtime) => runtime.block_on(plimsoll::run(plan)),

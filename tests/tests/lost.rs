@@ -5,6 +5,7 @@ use plimsoll_tests::harness::exclusive::Exclusive;
 use plimsoll_tests::harness::nats::{AgentsSeen, NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::Agent;
 use plimsoll_tests::harness::run::{Outcome, Run, Running, Trial, Verdict};
+use plimsoll_tests::standin::config::Latency;
 use plimsoll_tests::standin::{Standin, StandinConfig};
 use std::time::Duration;
 
@@ -23,10 +24,16 @@ struct Scene {
 
 impl Scene {
     async fn set() -> anyhow::Result<Self> {
+        Self::set_with(2, |_| {}).await
+    }
+
+    async fn set_with(agents: usize, service: impl FnOnce(&mut StandinConfig)) -> anyhow::Result<Self> {
         let exclusive = Exclusive::acquire()?;
         let server = NatsServer::start(NatsOptions::default())?;
-        let standin = Standin::start(StandinConfig::new(server.url())).await?;
-        Ok(Self { _exclusive: exclusive, server, standin, agents: Agent::start_many(2)? })
+        let mut config = StandinConfig::new(server.url());
+        service(&mut config);
+        let standin = Standin::start(config).await?;
+        Ok(Self { _exclusive: exclusive, server, standin, agents: Agent::start_many(agents)? })
     }
 
     fn run(&self, rates: &[f64]) -> Run {
@@ -183,12 +190,58 @@ async fn an_agent_that_was_frozen_comes_back_between_steps() -> anyhow::Result<(
     assert!(check_lost_at(&outcome, 300.0, &lost).reasons.contains("silent for 1s"), "{outcome}");
     let (again, last) = (outcome.trial_at(300.0)?, outcome.trial_at(400.0)?);
     assert_eq!((again.verdict, last.verdict), (Verdict::Pass, Verdict::Pass), "{outcome}");
+    assert!(!outcome.ended.stdout.contains("somebody else drives"), "what the lost one sent is not known: {outcome}");
     assert_eq!(last.duplicate, 0, "the ids of its second life are none of its first: {outcome}");
-    assert!(outcome.ended.stdout.contains(&format!("400/s: agent {lost} joined before this trial")), "{outcome}");
+    assert!(outcome.ended.stdout.contains(&format!("400: agent {lost} joined before this trial")), "{outcome}");
     let seen = scene.server.agents_seen()?;
     assert_eq!(seen.closed.len(), 3, "it is another agent to the target when it comes back: {seen:?}");
     scene.check_silence()?;
     Driver::claim_once_free(scene.agents[0].address).await?.cut();
+    scene.standin.shutdown().await
+}
+
+/// A hold by one agent at 200/s of a service that takes so long to answer.
+async fn one_agent_in_a_hold(latency: Duration, timeout: &str) -> anyhow::Result<(Scene, Running)> {
+    let scene = Scene::set_with(1, |config| config.gatekeeper.latency = Latency::Fixed(latency)).await?;
+    let run = scene.run(&[200.0]).hold(Duration::from_secs(120)).flag("--request-timeout", timeout);
+    let mut running = run.start()?;
+    running.wait_for_hold()?;
+    Ok((scene, running))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_is_shut_down_ends_what_is_open_and_says_what_it_counted() -> anyhow::Result<()> {
+    let (mut scene, running) = one_agent_in_a_hold(Duration::from_millis(300), "3s").await?;
+    scene.agents[0].process.signal(libc::SIGTERM)?;
+    let outcome = running.finish()?;
+    let agent = scene.agents[0].address.to_string();
+    assert_eq!((outcome.code(), outcome.trials.len()), (Some(3), 1), "{outcome}");
+    let trial = &outcome.trials[0];
+    assert_eq!(trial.reasons, format!("agent {agent} was shut down before the trial's end"), "{outcome}");
+    // Some sixty were open: they had their answers before it said goodbye.
+    assert!(trial.attempted > 0 && trial.completed == trial.attempted, "{outcome}");
+    assert!(outcome.ended.stdout.contains("was lost: the agent is shutting down"), "{outcome}");
+    assert_eq!(scene.agents[0].process.wait(SILENT_WITHIN)?.code, Some(0));
+    scene.check_silence()?;
+    scene.standin.shutdown().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_is_told_twice_does_not_wait_for_what_is_open() -> anyhow::Result<()> {
+    let (mut scene, running) = one_agent_in_a_hold(Duration::from_secs(40), "60s").await?;
+    scene.agents[0].process.signal(libc::SIGTERM)?;
+    scene.agents[0].process.wait_for_stderr("shutting down once open operations have ended", SILENT_WITHIN)?;
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(scene.agents[0].process.is_running()?, "its operations are open for another half minute");
+    let open = scene.server.agents_seen()?;
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(scene.server.agents_seen()?.messages, open.messages, "it makes no new ones");
+    scene.agents[0].process.signal(libc::SIGTERM)?;
+    assert_eq!(scene.agents[0].process.wait(SILENT_WITHIN)?.code, Some(0));
+    let outcome = running.finish()?;
+    assert_eq!(outcome.code(), Some(3), "{outcome}");
+    assert!(outcome.ended.stdout.contains("was lost: the agent is shutting down"), "{outcome}");
+    scene.check_silence()?;
     scene.standin.shutdown().await
 }
 

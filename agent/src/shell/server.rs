@@ -26,32 +26,41 @@ const LEASE_TIMEOUTS_MS: std::ops::RangeInclusive<u32> = 500..=60_000;
 /// gRPC's own keep-alive finds a dead peer on an idle connection; the lease does not depend on it.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
-/// Serves sessions on a listener until `shutdown` changes.
+/// Whether the daemon stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stay {
+    /// It serves.
+    Serving,
+    /// A session that is running drains, and no other begins.
+    Draining,
+    /// A session that is running ends.
+    Leaving,
+}
+
+/// Serves sessions on a listener until `stay` says otherwise.
 ///
 /// # Errors
 /// When the listener breaks.
 pub async fn serve(
     listener: TcpListener,
     config: SessionConfig,
-    shutdown: watch::Receiver<bool>,
+    stay: watch::Receiver<Stay>,
 ) -> Result<(), tonic::transport::Error> {
     let service = Daemon {
         config,
         instance: format!("{:x}-{:x}", std::process::id(), super::clock::boottime_ns()),
         holder: Arc::default(),
-        shutdown: shutdown.clone(),
+        stay: stay.clone(),
     };
     let service = AgentServer::new(service)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let mut shutdown = shutdown;
     tonic::transport::Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .add_service(service)
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
-            // A sender that is gone means shutting down as well.
-            let _ = shutdown.wait_for(|&down| down).await;
+            no_longer(stay, Stay::Serving).await;
         })
         .await
 }
@@ -60,7 +69,13 @@ struct Daemon {
     config: SessionConfig,
     instance: String,
     holder: Arc<Mutex<Option<Holder>>>,
-    shutdown: watch::Receiver<bool>,
+    stay: watch::Receiver<Stay>,
+}
+
+/// Resolves once the daemon is beyond this; a sender that is gone means leaving as well.
+async fn no_longer(mut stay: watch::Receiver<Stay>, this: Stay) {
+    let beyond = |stay: &Stay| *stay == Stay::Leaving || (*stay == Stay::Draining && this == Stay::Serving);
+    let _ = stay.wait_for(beyond).await;
 }
 
 /// Who holds the lease.
@@ -136,13 +151,27 @@ impl AgentService for Daemon {
         tracing::info!(%coordinator, run = %claim.run_id, "leased");
         let lease_timeout = Duration::from_millis(u64::from(claim.lease_timeout_ms));
         let session = Session::new(self.config.clone(), Claim { run_id: claim.run_id, lease_timeout }, outbox);
-        let mut shutdown = self.shutdown.clone();
+        let drain = no_longer(self.stay.clone(), Stay::Serving);
+        let shutdown = no_longer(self.stay.clone(), Stay::Draining);
         tokio::spawn(async move {
-            let end = session.serve(inbound, async move { drop(shutdown.wait_for(|&down| down).await) }).await;
+            let end = session.serve(inbound, drain, shutdown).await;
             drop(place);
             tracing::info!(%end, "lease over");
         });
         Ok(Response::new(ReceiverStream::new(outbound)))
+    }
+
+    async fn describe(&self, _: Request<v1::DescribeRequest>) -> Result<Response<v1::Description>, Status> {
+        let holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let holder = holder.map(|Holder { coordinator, since, .. }| v1::LeaseHolder {
+            coordinator,
+            held_ms: u64::try_from(since.elapsed().unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
+        });
+        Ok(Response::new(v1::Description {
+            hello: Some(self.hello()),
+            holder,
+            boottime_ns: super::clock::boottime_ns(),
+        }))
     }
 }
 

@@ -117,14 +117,17 @@ impl Session {
         Self { config, claim, outbox, lease, last_echo: None, pings, fleet: None, events, events_in, box_watch }
     }
 
-    /// Serves the coordinator until the session ends; then nothing is sent to the target any more.
+    /// Serves the coordinator until the session ends; then nothing is sent to the target any more. Once `drain` resolves,
+    /// nothing more is released, and the session ends when what was released has; once `shutdown` does, at once.
     pub async fn serve(
         mut self,
         mut inbound: Streaming<v1::CoordinatorMessage>,
+        drain: impl Future<Output = ()>,
         shutdown: impl Future<Output = ()>,
     ) -> SessionEnd {
         let mut pings = tokio::time::interval(self.claim.lease_timeout / PINGS_PER_LEASE);
-        tokio::pin!(shutdown);
+        tokio::pin!(drain, shutdown);
+        let mut draining = false;
         let end = loop {
             let step = tokio::select! {
                 message = inbound.message() => match message {
@@ -133,10 +136,18 @@ impl Session {
                 },
                 _ = pings.tick() => self.ping(),
                 Some((worker, event)) = self.events.recv() => self.on_event(worker, event),
+                () = &mut drain, if !draining => {
+                    draining = true;
+                    self.drain();
+                    Ok(())
+                }
                 () = &mut shutdown => Err(SessionEnd::ShuttingDown),
             };
             if let Err(end) = step {
                 break end;
+            }
+            if draining && !self.is_running() {
+                break SessionEnd::ShuttingDown;
             }
         };
         // First the lease, which every worker looks at before it sends; then the commands' ends, which end the workers.
@@ -300,6 +311,17 @@ impl Session {
         }
         let v1_order = v1::Armed { step: order.trial.step, trial: order.trial.trial };
         self.send(agent_message::Message::Armed(v1_order))
+    }
+
+    fn is_running(&self) -> bool {
+        self.fleet.as_ref().is_some_and(|fleet| fleet.running.is_some())
+    }
+
+    /// Has the workers release nothing more. What they released ends within the request timeout, and the totals follow.
+    fn drain(&self) {
+        for commands in self.fleet.iter().flat_map(|fleet| &fleet.commands) {
+            let _ = commands.send(WorkerCommand::Drain);
+        }
     }
 
     fn on_stop(&mut self) -> Result<(), SessionEnd> {

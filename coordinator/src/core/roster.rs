@@ -109,10 +109,14 @@ struct Member {
 }
 
 impl Roster {
-    /// A fleet before its first trial, by agent index.
-    pub fn new(policy: LossPolicy, names: impl IntoIterator<Item = String>) -> Self {
-        let members = names.into_iter().map(|name| Member { name, is_there: true }).collect();
-        Self { policy, members, lost: None, changes: Vec::new() }
+    /// A fleet before its first trial: indices, ascending, and names. Indices that are left out are nobody's.
+    pub fn new(policy: LossPolicy, agents: impl IntoIterator<Item = (usize, String)>) -> Self {
+        let mut roster = Self { policy, members: Vec::new(), lost: None, changes: Vec::new() };
+        for (index, name) in agents {
+            roster.members.resize(index, Member { name: String::new(), is_there: false });
+            roster.members.push(Member { name, is_there: true });
+        }
+        roster
     }
 
     /// How many are there.

@@ -2,7 +2,7 @@
 
 mod reason;
 
-use plimsoll_common::snapshot::SeriesCounts;
+use plimsoll_common::snapshot::{SeriesCounts, StepEnd};
 use serde::{Deserialize, Serialize};
 
 pub use self::reason::{BoxAtFault, Breach, Doubt, Errors, Percentile, Shortfall};
@@ -211,7 +211,9 @@ impl Verdict {
     /// Whether an agent was lost in the trial, or shut down: the others can hold it again.
     pub fn lost_an_agent(&self) -> bool {
         let Self::Inconclusive(doubts) = self else { return false };
-        doubts.iter().any(|doubt| matches!(doubt, Doubt::Fault(Fault::AgentLost { .. })))
+        let is_loss =
+            |fault: &Fault| matches!(fault, Fault::AgentLost { .. } | Fault::EndedEarly { end: StepEnd::ShutDown, .. });
+        doubts.iter().any(|doubt| matches!(doubt, Doubt::Fault(fault) if is_loss(fault)))
     }
 
     /// The agents whose boxes made the trial inconclusive, each once: only then is another trial worth its time. An

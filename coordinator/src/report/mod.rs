@@ -1,5 +1,6 @@
 //! The report: a run's measurements and verdicts as text and CSV. Pure: strings and bytes out, no I/O.
 
+pub mod agents;
 pub mod comparison;
 pub mod csv;
 #[cfg(test)]

@@ -198,6 +198,7 @@ pub fn fault(fault: &Fault) -> String {
             let how = match end {
                 StepEnd::Finished => "finished",
                 StepEnd::Stopped => "was stopped",
+                StepEnd::ShutDown => "was shut down",
                 StepEnd::TargetGone => "lost its connections to the target for good",
             };
             format!("agent {agent} {how} before the trial's end")

@@ -3,6 +3,7 @@
 //! [`table`] declares every setting once, [`commands`] says which command takes it, [`command_line`] makes flags of it, [`layers`] picks the value that applies,
 //! [`resolve`] checks it, and [`dry_run`] says what would be done.
 
+pub mod agents;
 pub mod command_line;
 pub mod commands;
 pub mod dry_run;
@@ -17,7 +18,7 @@ mod values;
 
 pub use error::SettingsError;
 pub use layers::Environment;
-pub use plan::{FindPlan, FleetChoice, Goal, Phases, Preflight, RunPlan, Spread, TargetChoice};
+pub use plan::{FindPlan, FleetChoice, GatherPlan, Goal, Phases, Preflight, RunPlan, Spread, TargetChoice};
 
 use layers::Layers;
 use saved::SavedCommand;
@@ -32,6 +33,8 @@ pub enum Invocation {
     DryRun(Box<RunPlan>),
     /// Read saved runs.
     Saved(SavedCommand),
+    /// List agents.
+    Agents(agents::AgentsCommand),
 }
 
 /// Why an invocation asks for nothing that can be done.
@@ -56,6 +59,9 @@ pub fn read(
     let arguments: Vec<std::ffi::OsString> = arguments.into_iter().collect();
     if let Some(command) = saved::parse(&command_line::command().try_get_matches_from(&arguments)?) {
         return Ok(Invocation::Saved(command?));
+    }
+    if let Some(command) = agents::parse(&command_line::command().try_get_matches_from(&arguments)?, environment) {
+        return Ok(Invocation::Agents(command??));
     }
     let (command, flags) = command_line::parse(arguments)?;
     let layers = Layers::gather(command, flags, environment)?;

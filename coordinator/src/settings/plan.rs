@@ -9,6 +9,7 @@ use std::time::Duration;
 use plimsoll_common::plan::{Arrivals, Workload};
 use plimsoll_common::units::{Rate, Steps};
 
+use super::agents::AgentSource;
 use crate::core::backlog::DurableName;
 use crate::core::ramp::OnTrip;
 use crate::core::roster::OnAgentLoss;
@@ -48,6 +49,8 @@ pub struct RunPlan {
     pub target: TargetChoice,
     /// Who makes the load.
     pub fleet: FleetChoice,
+    /// How long to wait for agents that are still starting; `None`: all that are named have to be there.
+    pub gather: Option<GatherPlan>,
     /// With fewer agents the run ends.
     pub min_agents: usize,
     /// What the loss of an agent does; a soak always ends.
@@ -143,10 +146,19 @@ pub enum Preflight {
 /// Who makes the load.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FleetChoice {
-    /// Daemons at these addresses, each once.
-    Remote(Vec<String>),
+    /// Daemons at these places, each once.
+    Remote(Vec<AgentSource>),
     /// So many agents in this process.
     Local(usize),
+}
+
+/// A fleet that is still starting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GatherPlan {
+    /// The run begins once so many are there; the others join between steps.
+    pub agents: usize,
+    /// Without them it ends.
+    pub timeout: Duration,
 }
 
 /// Below this a cap says more about chance than about the service.

@@ -1,7 +1,7 @@
 //! From layers of texts to a run's plan.
 
-use std::collections::{BTreeMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,10 +11,11 @@ use plimsoll_common::plan::{MAX_AGENTS, Workload, redact_url};
 use plimsoll_common::units::{Rate, Steps};
 use plimsoll_common::workload::{self, BadSetting, Given, SettingKind, is_subject_token};
 
+use super::agents::{AgentSource, sources};
 use super::commands::LoadCommand;
 use super::error::SettingsError;
 use super::layers::Layers;
-use super::plan::{FindPlan, FleetChoice, Goal, Phases, Preflight, RunPlan, Spread, TargetChoice};
+use super::plan::{FindPlan, FleetChoice, GatherPlan, Goal, Phases, Preflight, RunPlan, Spread, TargetChoice};
 use super::table::DefaultValue;
 use super::values::{Values, duration, list, number};
 use crate::core::backlog::DurableName;
@@ -66,6 +67,7 @@ pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, Setting
         // Whoever asked for hours of one level does not want them again unasked.
         min_agents: if levels.goal == Goal::Soak { 1 } else { min_agents(&values)? },
         on_agent_loss: if levels.goal == Goal::Soak { OnAgentLoss::Abort } else { on_agent_loss(&values)? },
+        gather: gather(&values, &fleet)?,
         lease_timeout: values.duration("lease-timeout", Duration::from_millis(500), Duration::from_secs(60))?,
         results: values.optional("results").filter(|dir| dir.text() != "none").map(|dir| PathBuf::from(dir.text())),
         csv: values.optional("csv").map(|path| PathBuf::from(path.text())),
@@ -399,30 +401,32 @@ fn min_agents(values: &Values) -> Result<usize, SettingsError> {
     Ok(values.number("min-agents", 1, MAX_AGENTS as u64)? as usize)
 }
 
-fn remote(value: &super::values::Named) -> Result<Vec<String>, SettingsError> {
-    const TAKES: &str = "addresses such as box-1:7700,box-2:7700";
-    let mut seen = HashSet::new();
-    let mut addresses = Vec::new();
-    for address in list(value, TAKES)? {
-        let (host, port) = address.rsplit_once(':').ok_or_else(|| value.takes(TAKES))?;
-        let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
-        let odd = host.is_empty() || host.contains(['/', '@', ' ']) || bare_v6;
-        let port: u16 = port.parse().ok().filter(|&port| port > 0 && !odd).ok_or_else(|| value.takes(TAKES))?;
-        if !seen.insert((canonical_host(host), port)) {
-            return Err(value.error(format!("{address} is named twice: takes each agent once")));
-        }
-        addresses.push(address.to_owned());
-    }
-    if addresses.len() > MAX_AGENTS {
-        return Err(value.error(format!("got {} agents, takes at most {MAX_AGENTS}", addresses.len())));
-    }
-    Ok(addresses)
+fn remote(value: &super::values::Named) -> Result<Vec<AgentSource>, SettingsError> {
+    sources(value.text()).map_err(|problem| value.error(problem))
 }
 
-/// Two spellings of one address are one address; names that only resolve alike are told apart by the agents themselves.
-fn canonical_host(host: &str) -> String {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    bare.parse::<IpAddr>().map_or_else(|_| host.to_lowercase(), |address| address.to_string())
+/// How long to wait for how many agents, where that is asked for.
+fn gather(values: &Values, fleet: &FleetChoice) -> Result<Option<GatherPlan>, SettingsError> {
+    let (count, timeout) = (values.optional("wait-agents"), values.optional("wait-timeout"));
+    let Some(count) = count else {
+        return match timeout.filter(|timeout| timeout.strength() > 0) {
+            Some(timeout) => Err(timeout.error("it says for how long to wait: takes --wait-agents besides")),
+            None => Ok(None),
+        };
+    };
+    let agents = number(&count, 1, MAX_AGENTS as u64)? as usize;
+    let named = match fleet {
+        FleetChoice::Local(_) => {
+            return Err(count.error("agents in this process are there at once: takes --agents besides"));
+        }
+        FleetChoice::Remote(sources) if sources.iter().any(|source| matches!(source, AgentSource::Dns { .. })) => None,
+        FleetChoice::Remote(sources) => Some(sources.len()),
+    };
+    if let Some(named) = named.filter(|&named| named < agents) {
+        return Err(count.takes(format!("at most the number of agents that --agents names, which is {named}")));
+    }
+    let timeout = values.duration("wait-timeout", Duration::from_secs(1), LONGEST)?;
+    Ok(Some(GatherPlan { agents, timeout }))
 }
 
 fn metrics_listen(values: &Values) -> Result<Option<SocketAddr>, SettingsError> {

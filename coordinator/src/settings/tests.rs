@@ -17,7 +17,7 @@ fn plan(flags: &str) -> RunPlan {
 fn plan_with(flags: &str, variables: &[(&str, &str)]) -> RunPlan {
     match read_with(flags, variables).unwrap() {
         Invocation::Load(plan) | Invocation::DryRun(plan) => *plan,
-        Invocation::Saved(command) => panic!("{command:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -109,7 +109,7 @@ fn a_limit_of_one_series_replaces_the_one_of_all() {
 #[test]
 fn the_stronger_of_agents_and_local_makes_the_fleet() {
     let variables = [("PLIMSOLL_AGENTS", "a:1,b:2")];
-    let remote = FleetChoice::Remote(vec!["a:1".into(), "b:2".into()]);
+    let remote = FleetChoice::Remote(agents::sources("a:1,b:2").unwrap());
     assert_eq!(plan_with("max-rps --preset small", &variables).fleet, remote);
     assert_eq!(plan_with("max-rps --preset small --local 3", &variables).fleet, FleetChoice::Local(3));
 }
@@ -245,8 +245,14 @@ fn every_bad_value_is_one_error_naming_the_flag_what_it_got_and_what_it_takes() 
             "--request-timeout 250ms",
             "--request-timeout: got '250ms', takes a time above the largest limit, which is 250ms: what is given up must be slower than every limit",
         ),
-        ("--agents box-1", "--agents: got 'box-1', takes addresses such as box-1:7700,box-2:7700"),
-        ("--agents box-1:0", "--agents: got 'box-1:0', takes addresses such as box-1:7700,box-2:7700"),
+        (
+            "--agents box-1",
+            "--agents: got 'box-1', takes addresses such as box-1:7700,box-2:7700, dns:NAME:PORT for all addresses of a name, or file:PATH (or @PATH) for a file with one of these per line",
+        ),
+        (
+            "--agents box-1:0",
+            "--agents: got 'box-1:0', takes addresses such as box-1:7700,box-2:7700, dns:NAME:PORT for all addresses of a name, or file:PATH (or @PATH) for a file with one of these per line",
+        ),
         ("--agents a:1,b:1,a:1", "--agents: a:1 is named twice: takes each agent once"),
         ("--agents A:1,a:1", "--agents: a:1 is named twice: takes each agent once"),
         ("--agents [::1]:1,[0::1]:1", "--agents: [0::1]:1 is named twice: takes each agent once"),
@@ -389,6 +395,29 @@ fn a_run_is_saved_unless_told_otherwise_and_its_settings_hold_no_secret() {
 }
 
 #[test]
+fn a_run_waits_for_as_many_agents_as_it_can_have() {
+    let gather = |flags: &str| plan(&format!("max-rps --preset small {flags}")).gather;
+    assert_eq!(gather("--agents a:1,b:1"), None);
+    let eight = GatherPlan { agents: 8, timeout: std::time::Duration::from_secs(120) };
+    assert_eq!(gather("--agents dns:lab:7700 --wait-agents 8"), Some(eight));
+    let two = GatherPlan { agents: 2, timeout: std::time::Duration::from_secs(5) };
+    assert_eq!(gather("--agents a:1,b:1,c:1 --wait-agents 2 --wait-timeout 5s"), Some(two));
+    for (flags, words) in [
+        (
+            "--agents a:1,b:1 --wait-agents 3",
+            "--wait-agents: got '3', takes at most the number of agents that --agents names, which is 2",
+        ),
+        ("--agents a:1 --wait-timeout 5s", "--wait-timeout: it says for how long to wait: takes --wait-agents besides"),
+        (
+            "--local 2 --wait-agents 2",
+            "--wait-agents: agents in this process are there at once: takes --agents besides",
+        ),
+    ] {
+        assert_eq!(error(&format!("max-rps --preset small {flags}")), words);
+    }
+}
+
+#[test]
 fn what_a_lost_agent_does_is_asked_for_by_flags_and_a_soak_always_ends() {
     let default = plan("max-rps --preset small");
     assert_eq!((default.on_agent_loss, default.min_agents), (OnAgentLoss::Retry, 1));
@@ -450,5 +479,5 @@ fn a_resumed_run_asks_for_secrets_again_and_stays_with_its_target() {
     assert!(!other.contains("secret"), "{other}");
     assert!(other.contains("the run to resume is one of nats://***@host:4222"), "{other}");
     let moved = again("max-rps --preset small --local 2", "--agents a:1,b:2", &[]).unwrap();
-    assert_eq!(moved.fleet, FleetChoice::Remote(vec!["a:1".into(), "b:2".into()]));
+    assert_eq!(moved.fleet, FleetChoice::Remote(agents::sources("a:1,b:2").unwrap()));
 }

@@ -98,6 +98,22 @@ pub enum FleetError {
         /// Its words.
         words: String,
     },
+    /// Too few agents are there by the end of the wait.
+    #[error(
+        "{there} of {wanted} agents were there within {} (--wait-agents, --wait-timeout){}",
+        humantime::format_duration(*within),
+        list(missing)
+    )]
+    TooFew {
+        /// So many are.
+        there: usize,
+        /// So many were waited for.
+        wanted: usize,
+        /// For so long.
+        within: Duration,
+        /// What kept the others away when they were last looked for.
+        missing: Vec<FleetError>,
+    },
     /// The agent did not answer in time.
     #[error("agent {agent} did not {what} within {within:?}")]
     NoAnswer {
@@ -118,7 +134,23 @@ pub enum FleetError {
     },
 }
 
+/// Agents beyond this many are counted only.
+const NAMED: usize = 8;
+
+fn list(missing: &[FleetError]) -> String {
+    let named: String = missing.iter().take(NAMED).map(|error| format!("; {error}")).collect();
+    match missing.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named}; and {more} more"),
+    }
+}
+
 impl FleetError {
+    /// Whether an agent with this error may be there later.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Denied { .. })
+    }
+
     /// Whether somebody has to change what was asked, rather than look after a box.
     pub fn is_usage(&self) -> bool {
         !matches!(self, Self::NoAnswer { .. } | Self::Lost { .. })
@@ -199,11 +231,12 @@ impl Fleet {
             fleet.members.push(opened?);
         }
         fleet.check_identities()?;
-        fleet.members.iter().try_for_each(|member| check_workload(&member.session, workload))?;
+        fleet.sessions().try_for_each(|session| check_workload(session, workload))?;
         Ok(fleet)
     }
 
-    fn nobody() -> Self {
+    /// A fleet before anybody was claimed.
+    pub fn nobody() -> Self {
         let (events_in, events) = mpsc::channel(EVENTS);
         Self { members: Vec::new(), events, events_in }
     }
@@ -246,6 +279,53 @@ impl Fleet {
             self.members.truncate(position);
         }
         self.members[position..].iter().map(|member| member.index).collect()
+    }
+
+    /// Claims whoever of these is not there yet, and lets go who was lost meanwhile; what keeps the others away.
+    ///
+    /// # Errors
+    /// An agent that no wait makes usable.
+    pub async fn claim_absent(
+        &mut self,
+        agents: &[AgentAddress],
+        claim: &Claim,
+        workload: &str,
+        within: Duration,
+    ) -> Result<Vec<FleetError>, FleetError> {
+        while let Ok((index, event)) = self.events.try_recv() {
+            // The last word of a session: nothing comes after it under its index.
+            if matches!(event, AgentEvent::Lost(_)) {
+                self.members.retain(|member| member.index != index);
+            }
+        }
+        let absent: Vec<&AgentAddress> =
+            agents.iter().filter(|agent| self.sessions().all(|session| session.name != agent.name)).collect();
+        let first = self.members.iter().map(|member| member.index + 1).max().unwrap_or(0);
+        let open = async |(index, agent): (usize, &AgentAddress)| {
+            let opened = timeout(within, Session::open(agent, index, claim, self.events_in.clone())).await;
+            let late = || FleetError::Unreachable {
+                agent: agent.address.clone(),
+                why: format!("it did not answer within {within:?}"),
+            };
+            opened.unwrap_or_else(|_| Err(late())).map(|session| Member { index, session, gone: None })
+        };
+        let opened = join_all((first..).zip(absent).map(open)).await;
+        let mut missing = Vec::new();
+        for opened in opened {
+            match opened {
+                Ok(member) => self.members.push(member),
+                Err(error) if error.may_pass() => missing.push(error),
+                Err(error) => return Err(error),
+            }
+        }
+        self.check_identities()?;
+        self.sessions().try_for_each(|session| check_workload(session, workload))?;
+        Ok(missing)
+    }
+
+    /// Who is there, by index.
+    pub fn names(&self) -> Vec<(usize, String)> {
+        self.members.iter().map(|member| (member.index, member.session.name.clone())).collect()
     }
 
     fn check_identities(&self) -> Result<(), FleetError> {

@@ -35,7 +35,7 @@ impl LocalAgents {
             let mut stopped = stopped.clone();
             agents.serving.push(tokio::spawn(async move {
                 let shutdown = async move { drop(stopped.wait_for(|stopped| *stopped).await) };
-                if let Err(error) = agent.serve(shutdown).await {
+                if let Err(error) = agent.serve(shutdown, std::future::ready(())).await {
                     tracing::error!(number, %error, "an agent in this process ended");
                 }
             }));

@@ -3,6 +3,7 @@
 //! [`metrics`]).
 
 pub mod backlog;
+pub mod describe;
 pub mod fleet;
 pub mod identity;
 pub mod jsz;

@@ -186,7 +186,7 @@ mod tests {
         let arguments = format!("plimsoll max-rps --preset medium {flags}");
         match read(arguments.split_whitespace().map(Into::into), &|_| None).unwrap() {
             Invocation::Load(plan) | Invocation::DryRun(plan) => *plan,
-            Invocation::Saved(command) => panic!("{command:?}"),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -150,7 +150,7 @@ impl<'a> Run<'a> {
         };
         let ramp = Ramp::new(&plan.steps, plan.on_trip, plan.trials);
         let trials = Vec::new();
-        let roster = Roster::new(loss_policy(plan), (0..fleet.len()).map(|agent| fleet.name(agent).to_owned()));
+        let roster = Roster::new(loss_policy(plan), fleet.names());
         Self {
             plan,
             ramp,
@@ -264,15 +264,14 @@ impl<'a> Run<'a> {
         if !self.roster.may_join(next.trial) {
             return Ok(());
         }
-        let before = self.roster.present();
-        tokio::select! {
+        let joined = tokio::select! {
             biased;
             () = self.interrupt.raised() => return Err(Stop::Interrupted),
-            () = self.muster.rejoin(&mut self.fleet, &mut self.roster) => {}
-        }
-        if self.roster.present() > before {
+            joined = self.muster.rejoin(&mut self.fleet, &mut self.roster) => joined,
+        };
+        for agent in joined {
+            self.progress.say(&format!("agent {agent} joined"));
             self.dealt.shares.clear();
-            self.progress.say(&format!("{} agents joined", self.roster.present() - before));
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
 use super::fleet::FleetError;
@@ -121,16 +121,7 @@ impl Session {
         events: mpsc::Sender<(usize, AgentEvent)>,
     ) -> Result<Self, FleetError> {
         let unreachable = |why: String| FleetError::Unreachable { agent: agent.address.clone(), why };
-        let address = resolve(agent, claim.secrets).await?;
-        let endpoint =
-            Endpoint::from_shared(format!("http://{address}")).map_err(|error| unreachable(chain(&error)))?;
-        let channel = timeout(CONNECT_LIMIT, endpoint.tcp_nodelay(true).connect())
-            .await
-            .map_err(|_| unreachable(format!("no connection within {CONNECT_LIMIT:?}")))?
-            .map_err(|error| unreachable(chain(&error)))?;
-        let mut client = AgentClient::new(channel)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let mut client = connect(agent, claim.secrets).await?;
         let (outbound, orders) = mpsc::channel(OUTBOUND);
         outbound.try_send(order(claim_message(claim))).expect("a new queue has room");
         let greeting = async {
@@ -180,6 +171,23 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.listener.abort();
     }
+}
+
+/// Dials an agent.
+///
+/// # Errors
+/// It cannot be reached, or not so that secrets may go there.
+pub async fn connect(agent: &AgentAddress, secrets: Secrets) -> Result<AgentClient<Channel>, FleetError> {
+    let unreachable = |why: String| FleetError::Unreachable { agent: agent.address.clone(), why };
+    let address = resolve(agent, secrets).await?;
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| unreachable(chain(&error)))?;
+    let channel = timeout(CONNECT_LIMIT, endpoint.tcp_nodelay(true).connect())
+        .await
+        .map_err(|_| unreachable(format!("no connection within {CONNECT_LIMIT:?}")))?
+        .map_err(|error| unreachable(chain(&error)))?;
+    Ok(AgentClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES))
 }
 
 fn order(message: ToAgent) -> CoordinatorMessage {

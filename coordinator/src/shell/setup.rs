@@ -12,10 +12,10 @@ use super::live::Live;
 use super::local_agents::LocalAgents;
 use super::metrics::MetricsPage;
 use super::monitor::{Monitor, Nats};
-use super::muster::Muster;
+use super::muster::{Muster, Whereabouts, gather};
 use super::preflight::{self, Seen};
 use super::seeded;
-use super::session::{AgentAddress, Claim, Secrets};
+use super::session::{Claim, Secrets};
 use crate::core::budget::{Budget, Short, operations};
 use crate::core::compare::differences;
 use crate::core::split::split;
@@ -212,11 +212,11 @@ async fn assemble(
     identity: &RunIdentity,
     local: Option<&LocalAgents>,
 ) -> Result<(Fleet, Muster, Dealt), Failure> {
-    let addresses: Vec<AgentAddress> = match (&plan.fleet, local) {
-        (FleetChoice::Remote(addresses), _) => {
-            addresses.iter().map(|address| AgentAddress { name: address.clone(), address: address.clone() }).collect()
+    let agents = match (&plan.fleet, local) {
+        (FleetChoice::Remote(sources), _) => Whereabouts::Elsewhere(sources.clone()),
+        (FleetChoice::Local(_), agents) => {
+            Whereabouts::Here(agents.map(|agents| agents.addresses.clone()).unwrap_or_default())
         }
-        (FleetChoice::Local(_), agents) => agents.map(|agents| agents.addresses.clone()).unwrap_or_default(),
     };
     let carries = target.credentials.is_some() || target.url.contains('@');
     let claim = Claim {
@@ -225,7 +225,7 @@ async fn assemble(
         lease_timeout: plan.lease_timeout,
         secrets: if carries { Secrets::Carried } else { Secrets::None },
     };
-    let mut fleet = Fleet::connect(&addresses, &claim, plan.workload.name()).await.map_err(failure)?;
+    let mut fleet = gather(&agents, plan.gather, &claim, plan.workload.name()).await.map_err(failure)?;
     if plan.min_agents > fleet.len() {
         return Err(Failure::Usage(format!(
             "--min-agents: got '{}', takes at most the number of agents, which is {}",
@@ -243,7 +243,7 @@ async fn assemble(
         Some(_) => sums(&shares),
         None => shares.first().expect("a list of steps is never empty").clone(),
     };
-    let muster = Muster { addresses, claim, plan: agent_plan(plan, target, identity) };
+    let muster = Muster { agents, claim, plan: agent_plan(plan, target, identity) };
     fleet.prepare(&muster.plan).await.map_err(failure)?;
     let FleetDeal { summary, operations_left } = fleet.deal(0, &dealt_for).await.map_err(failure)?;
     let budget = operations_left.map(Budget::new);

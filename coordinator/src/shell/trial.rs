@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use plimsoll_agent::clock::boottime_ns;
 use plimsoll_common::plan::StepOrder;
+use plimsoll_common::snapshot::StepEnd;
 use plimsoll_common::units::Rate;
 use plimsoll_proto::v1::coordinator_message::Message as ToAgent;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
@@ -263,6 +264,7 @@ impl UnderWay<'_> {
             AgentEvent::Snapshot(snapshot) => self.merge.add_snapshot(agent, &snapshot),
             AgentEvent::Totals(totals) => {
                 self.released[agent] = Some(totals.warmup.attempted + totals.counters.attempted);
+                self.spoiled |= totals.end == StepEnd::ShutDown;
                 self.merge.add_totals(agent, *totals);
             }
             AgentEvent::Refused(why) | AgentEvent::Lost(why) => self.lose(fleet, agent, why),

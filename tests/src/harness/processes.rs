@@ -323,6 +323,8 @@ impl Output {
 /// How an agent is to be. By default as the program's own defaults say, with one worker.
 #[derive(Debug, Clone)]
 pub struct AgentOptions {
+    /// By default a free port of loopback.
+    pub listen: String,
     pub workers: usize,
     /// More arguments, as they are.
     pub arguments: Vec<String>,
@@ -330,7 +332,7 @@ pub struct AgentOptions {
 
 impl Default for AgentOptions {
     fn default() -> Self {
-        Self { workers: 1, arguments: Vec::new() }
+        Self { listen: "127.0.0.1:0".into(), workers: 1, arguments: Vec::new() }
     }
 }
 
@@ -348,7 +350,7 @@ impl Agent {
     /// If it does not come up, with what it said.
     pub fn start(options: &AgentOptions) -> anyhow::Result<Self> {
         let mut command = Program::Agent.command()?;
-        command.args(["--listen", "127.0.0.1:0", "--workers", &options.workers.to_string()]).args(&options.arguments);
+        command.args(["--listen", &options.listen, "--workers", &options.workers.to_string()]).args(&options.arguments);
         let mut process = Process::spawn(command)?;
         let address = process.wait_for_line("plimsoll-agent listens on ")?;
         let address = address.trim().parse().with_context(|| format!("the agent listens on {address:?}"))?;

@@ -13,7 +13,7 @@ fn policy(min_agents: usize, on_loss: OnAgentLoss, hands: Hands) -> LossPolicy {
 }
 
 fn roster(agents: usize, policy: LossPolicy) -> Roster {
-    Roster::new(policy, (0..agents).map(|index| format!("box-{index}")))
+    Roster::new(policy, (0..agents).map(|index| (index, format!("box-{index}"))))
 }
 
 /// What a fleet of so many does when these are lost at once.
