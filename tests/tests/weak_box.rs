@@ -54,6 +54,49 @@ async fn a_box_of_two_that_a_quota_slows_is_named_and_never_trips_the_service() 
     Ok(())
 }
 
+/// Agents whose last has this much of a core.
+fn last_is_weak(agents: usize, milli_cores: u32) -> anyhow::Result<(Vec<Agent>, CpuQuota)> {
+    let agents = Agent::start_many(agents)?;
+    let quota = CpuQuota::new(milli_cores)?;
+    quota.take(&agents[agents.len() - 1].process)?;
+    Ok((agents, quota))
+}
+
+#[tokio::test]
+async fn a_box_that_is_too_small_gets_less_and_the_step_is_held_again() -> anyhow::Result<()> {
+    let _exclusive = Exclusive::acquire()?;
+    // A hundredth of a core carries some five hundred of these a second, and is asked for a thousand.
+    let (agents, _quota) = last_is_weak(2, 10)?;
+    let weak = agents[1].address.to_string();
+    let again = |run: Run| run.trials(3).warmup(Duration::from_secs(1)).hold(Duration::from_secs(3));
+    let outcome = hold(2000.0, agents, |_| {}, again, |_| Ok(())).await?;
+    check_named(&outcome.trials[0], &outcome, &weak);
+    let last = outcome.trial_at(2000.0)?;
+    assert!(last.trial > 1, "{outcome}");
+    let words = format!(" by {weak}, which could not carry ");
+    assert!(outcome.ended.stdout.contains(&words), "{outcome}");
+    assert_eq!((last.verdict, outcome.code()), (Verdict::Pass, Some(0)), "{outcome}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_fleet_without_headroom_says_how_many_more_boxes_the_step_takes() -> anyhow::Result<()> {
+    let _exclusive = Exclusive::acquire()?;
+    let (agents, _quota) = last_is_weak(1, 10)?;
+    let two = |run: Run| run.steps(&[1000.0, 1500.0]).warmup(Duration::from_secs(1)).hold(Duration::from_secs(3));
+    let outcome = hold(1000.0, agents, |_| {}, two, |_| Ok(())).await?;
+    assert_eq!(
+        (outcome.code(), outcome.trials.len()),
+        (Some(4), 1),
+        "a second trial or step would show no more: {outcome}"
+    );
+    let reasons = &outcome.trials[0].reasons;
+    assert!(reasons.contains("1000/s is more than the load boxes carry, "), "{outcome}");
+    assert!(reasons.contains(" more like the largest"), "{outcome}");
+    assert!(outcome.ended.stdout.contains("more like the largest at 1000"), "the next limit says so too: {outcome}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_box_frozen_for_a_second_is_named_and_never_trips_the_service() -> anyhow::Result<()> {
     let _exclusive = Exclusive::acquire()?;

@@ -13,6 +13,7 @@ pub mod compare;
 pub mod encoding;
 #[cfg(test)]
 pub mod fixture;
+pub mod headroom;
 pub mod intervals;
 pub mod measurement;
 pub mod merge;

@@ -70,6 +70,7 @@ impl Ramp {
         let Some(last) = self.trials.last() else { return self.first_of(0) };
         match &last.verdict {
             Verdict::Trip(_) if self.on_trip == OnTrip::Stop => None,
+            verdict if verdict.lacks_headroom() => None,
             verdict if self.is_worth_repeating(last.trial, verdict) => {
                 let trial = TrialId { trial: last.trial.trial + 1, ..last.trial };
                 Some(NextTrial { trial, level: last.level })
@@ -191,6 +192,15 @@ mod tests {
     #[test]
     fn an_inconclusive_level_never_ends_the_ramp() {
         assert_eq!(trail(OnTrip::Stop, 3, &[inconclusive()]), "500.0 INCONCLUSIVE, 1000.0 next");
+    }
+
+    #[test]
+    fn a_level_that_the_fleet_cannot_carry_ends_the_ramp_whatever_is_left() {
+        let level = "1k".parse().unwrap();
+        let short = Doubt::NoHeadroom { level, carries: level, more_boxes: 1 };
+        let Verdict::Inconclusive(doubts) = by_a_box() else { unreachable!("it is inconclusive") };
+        let short = Verdict::Inconclusive(doubts.and(short));
+        assert_eq!(trail(OnTrip::GoOn, 3, &[Verdict::Pass, short]), "500.0 PASS, 1000.0 INCONCLUSIVE");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! are gone, and who may join it when.
 
 use plimsoll_common::plan::{MAX_AGENTS, TrialId};
+use plimsoll_common::units::Rate;
 use serde::{Deserialize, Serialize};
 
 /// What the loss of an agent does to a run.
@@ -41,6 +42,15 @@ pub enum FleetChange {
     Joined {
         /// Its name.
         agent: String,
+    },
+    /// It is asked for no more than this from the next trial on.
+    Capped {
+        /// Its name.
+        agent: String,
+        /// What it could not carry.
+        share: Rate,
+        /// What it is asked for at most.
+        ceiling: Rate,
     },
     /// It takes part no more.
     Lost {
@@ -162,6 +172,11 @@ impl Roster {
         member.is_there = false;
         self.lost.get_or_insert_with(|| (member.name.clone(), why.clone()));
         self.changes.push(FleetChange::Lost { agent: member.name.clone(), why });
+    }
+
+    /// A box has shown that it cannot carry this.
+    pub fn cap(&mut self, agent: String, share: Rate, ceiling: Rate) {
+        self.changes.push(FleetChange::Capped { agent, share, ceiling });
     }
 
     /// Whether the run goes on. One that does has taken its losses: the same loss is not asked about again.

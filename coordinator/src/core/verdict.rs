@@ -216,6 +216,12 @@ impl Verdict {
         doubts.iter().any(|doubt| matches!(doubt, Doubt::Fault(fault) if is_loss(fault)))
     }
 
+    /// Whether the fleet cannot carry the level, so that no level above it either.
+    pub fn lacks_headroom(&self) -> bool {
+        let Self::Inconclusive(doubts) = self else { return false };
+        doubts.iter().any(|doubt| matches!(doubt, Doubt::NoHeadroom { .. }))
+    }
+
     /// The agents whose boxes made the trial inconclusive, each once: only then is another trial worth its time. An
     /// in-flight cap that was reached is no box's doing.
     pub fn boxes_to_blame(&self) -> Vec<&str> {
@@ -235,6 +241,7 @@ impl Doubt {
             Self::Fault(_)
             | Self::NothingAttempted
             | Self::NoSamples { .. }
+            | Self::NoHeadroom { .. }
             | Self::BacklogUnreadable { .. }
             | Self::BacklogNotStationary { .. } => &[],
         }

@@ -145,6 +145,10 @@ pub fn doubt(doubt: &Doubt) -> String {
             show(micros(*limit), EVERY_DIGIT),
             shortfall_words(shortfall)
         ),
+        Doubt::NoHeadroom { level, carries, more_boxes } => format!(
+            "{level}/s is more than the load boxes carry, {carries}/s by what they showed: it takes {more_boxes} more like the \
+             largest"
+        ),
         Doubt::RateShort { due, attempted, tolerance, shortfall } => format!(
             "attempted {attempted} of {due} due, {}% short > {}%: {}",
             percent_above(due - attempted, *due, *tolerance),

@@ -205,6 +205,8 @@ struct Member {
     /// In all deals, and in the ids of its operations.
     index: usize,
     session: Session,
+    /// What it has shown that it carries.
+    learned: Option<Rate>,
     /// Why it is lost.
     gone: Option<String>,
 }
@@ -247,7 +249,7 @@ impl Fleet {
         let opened = join_all((first..).zip(agents).map(open)).await;
         let opened = name_twice_named(opened, agents, claim).await;
         let member = |(index, session): (usize, Result<Session, FleetError>)| {
-            session.map(|session| Member { index, session, gone: None })
+            session.map(|session| Member { index, session, learned: None, gone: None })
         };
         (first..).zip(opened).map(member).collect()
     }
@@ -263,7 +265,7 @@ impl Fleet {
     ) -> Vec<usize> {
         let open = async |(index, agent)| {
             let opened = timeout(within, Session::open(agent, index, &muster.claim, self.events_in.clone())).await;
-            Some(Member { index, session: opened.ok()?.ok()?, gone: None })
+            Some(Member { index, session: opened.ok()?.ok()?, learned: None, gone: None })
         };
         let opened = join_all((first..).zip(agents).map(open)).await;
         let position = self.members.len();
@@ -307,7 +309,7 @@ impl Fleet {
                 agent: agent.address.clone(),
                 why: format!("it did not answer within {within:?}"),
             };
-            opened.unwrap_or_else(|_| Err(late())).map(|session| Member { index, session, gone: None })
+            opened.unwrap_or_else(|_| Err(late())).map(|session| Member { index, session, learned: None, gone: None })
         };
         let opened = join_all((first..).zip(absent).map(open)).await;
         let mut missing = Vec::new();
@@ -383,12 +385,27 @@ impl Fleet {
 
     /// What each agent can take.
     pub fn capacities(&self) -> Vec<Capacity> {
-        let capacity = |session: &Session| Capacity {
+        let capacity = |Member { session, learned, .. }: &Member| Capacity {
             agent: session.name.clone(),
             weight: NonZeroU32::max(session.hello.workers, NonZeroU32::MIN),
-            ceiling: session.hello.ceiling,
+            ceiling: session.hello.ceiling.into_iter().chain(*learned).min(),
         };
-        self.sessions().map(capacity).collect()
+        self.members.iter().map(capacity).collect()
+    }
+
+    /// The same by what they say of themselves alone.
+    pub fn declared(&self) -> Vec<Capacity> {
+        let ceilings = self.sessions().map(|session| session.hello.ceiling);
+        self.capacities()
+            .into_iter()
+            .zip(ceilings)
+            .map(|(capacity, ceiling)| Capacity { ceiling, ..capacity })
+            .collect()
+    }
+
+    /// From now on an agent is asked for no more than this.
+    pub fn cap(&mut self, agent: usize, ceiling: Rate) {
+        self.members[agent].learned = Some(ceiling);
     }
 
     /// One line per agent for the report: its box and its workers.

@@ -27,6 +27,7 @@ use super::trial::{Held, TrialOrder, hold};
 use crate::core::answer::Ending;
 use crate::core::backlog::{READ_DEADLINE, StreamGrowth};
 use crate::core::budget::{Short, operations};
+use crate::core::headroom::{learned, with_headroom};
 use crate::core::intervals::not_excluded;
 use crate::core::measurement::StepMeasurement;
 use crate::core::merge::ServiceReads;
@@ -34,7 +35,7 @@ use crate::core::ramp::{JudgedTrial, NextTrial, Ramp};
 use crate::core::roster::{Hands, LossPolicy, Next, Roster};
 use crate::core::search::Search;
 use crate::core::search::outcome::Showing;
-use crate::core::split::split;
+use crate::core::split::{SplitError, split};
 use crate::core::verdict::{Verdict, judge};
 use crate::exit::Failure;
 use crate::report::csv::CsvReport;
@@ -312,14 +313,21 @@ impl<'a> Run<'a> {
 
     async fn hold_and_judge(&mut self, next: NextTrial) -> Result<(), Stop> {
         self.muster(next).await?;
-        let shares = split(next.level, &self.fleet.capacities())?;
+        let shares = self.shares(next.level)?;
         self.deal_for(&shares).await?;
         let recovery = self.recover(next).await?;
         let measured = self.hold(next, &shares, &recovery, self.plan.phases).await?;
         let Measured { step, reads, started_at, interrupted, .. } = measured;
-        self.ramp.record(judge(&step, &self.plan.slo));
+        let (verdict, capped) = self.learn(&step, judge(&step, &self.plan.slo));
+        self.ramp.record(verdict);
         let judged = self.ramp.trials().last().expect("a verdict was just recorded").clone();
         self.write_down(judged, step, reads, started_at, &recovery)?;
+        for Capped { agent, share, ceiling } in capped {
+            self.progress.say(&format!(
+                "warning: agent {agent} could not carry {share}/s: from now on it is asked for at most {ceiling}/s"
+            ));
+            self.roster.cap(agent, share, ceiling);
+        }
         if interrupted {
             return Err(Stop::Interrupted);
         }
@@ -330,6 +338,30 @@ impl<'a> Run<'a> {
             self.cool_down(next).await?;
         }
         Ok(())
+    }
+
+    /// Takes what a trial showed of its boxes: those that are too small get less, and the others the rest. Where work is dealt
+    /// once, it stays as it was dealt.
+    fn learn(&mut self, step: &StepMeasurement, verdict: Verdict) -> (Verdict, Vec<Capped>) {
+        if self.dealt.budget.is_some() {
+            return (verdict, Vec::new());
+        }
+        let learned = learned(step, &verdict);
+        if learned.is_empty() {
+            return (verdict, Vec::new());
+        }
+        let capped = |(agent, ceiling): (usize, Rate)| {
+            self.fleet.cap(agent, ceiling);
+            Capped { agent: self.fleet.name(agent).to_owned(), share: step.agents[agent].share, ceiling }
+        };
+        let capped = learned.into_iter().map(capped).collect();
+        (with_headroom(verdict, step.target, &self.fleet.capacities()), capped)
+    }
+
+    /// Each agent's share of a level: by what the boxes showed, or where they cannot carry it so, as if they had not shown
+    /// it, since only a trial says that a level is out of reach.
+    fn shares(&self, level: Rate) -> Result<Vec<Rate>, SplitError> {
+        split(level, &self.fleet.capacities()).or_else(|_| split(level, &self.fleet.declared()))
     }
 
     /// Deals rooms and users again where an agent's part of the whole has changed.
@@ -490,6 +522,13 @@ struct Closed {
     trials: Vec<TrialReport>,
     saved: Option<RunWriter>,
     search: Option<Search>,
+}
+
+/// An agent whose box is too small.
+struct Capped {
+    agent: String,
+    share: Rate,
+    ceiling: Rate,
 }
 
 /// A trial of which everything is known but the verdict.

@@ -59,6 +59,7 @@ fn doubt(doubt: &Doubt) -> String {
         Doubt::NeverLeft { series, quantile, shortfall, .. } => {
             format!("{series} {quantile} never left {}", short(shortfall))
         }
+        Doubt::NoHeadroom { level, more_boxes, .. } => format!("{level} takes {more_boxes} more boxes"),
         Doubt::RateShort { due, attempted, shortfall, .. } => format!("rate {attempted}/{due} {}", short(shortfall)),
     }
 }
