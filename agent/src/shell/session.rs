@@ -13,7 +13,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tonic::{Status, Streaming};
 
-use super::abort::abort_when_closed;
 use super::aggregate::Aggregate;
 use super::calibrate::calibrate;
 use super::clock::boottime_ns;
@@ -198,12 +197,7 @@ impl Session {
         };
         // First the lease, which every worker looks at before it sends; then the commands' ends, which end the workers.
         self.lease.end();
-        if let Some(fleet) = self.fleet.take().filter(|_| end != SessionEnd::Released) {
-            // What a worker has written may wait in the kernel for a network that is gone.
-            let servers = servers(&fleet.plan.target.url).unwrap_or_default();
-            let connections = abort_when_closed(&servers);
-            tracing::debug!(connections, "aborted");
-        }
+        self.fleet = None;
         let parting = match &end {
             SessionEnd::Released | SessionEnd::StreamEnded => None,
             SessionEnd::Protocol(words) => Some(Status::failed_precondition(words.clone())),

@@ -25,10 +25,11 @@ use tokio::task::JoinHandle;
 
 use self::pace::Pace;
 use self::writer::{BURST, Writer, connections, time_a_flush};
+use super::abort::abort_when_closed;
 use super::clock::boottime_ns;
 use super::health::thread_cpu_ns;
 use super::lease::Lease;
-use super::nats_target::{ClientEvents, ConnectError, connect};
+use super::nats_target::{ClientEvents, ConnectError, connect, servers};
 use super::priority;
 use crate::core::confirmations::Confirmations;
 use crate::core::ledger::{Choice, Ledger, Outcome, Release, Terms, Window};
@@ -202,7 +203,7 @@ fn run_with<W: Workload>(
 ) {
     priority::raise();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(31).build();
-    let index = spec.index;
+    let (index, servers) = (spec.index, servers(&spec.plan.target.url).unwrap_or_default());
     let refuse = |refusal| drop(events.send((index, WorkerEvent::Refused(refusal))));
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -215,6 +216,8 @@ fn run_with<W: Workload>(
             Err(refusal) => refuse(refusal),
         }
     });
+    // What was written may wait in the kernel for a network that is gone: it must not arrive once that is back.
+    abort_when_closed(&servers);
     drop(local);
     runtime.shutdown_background();
 }

@@ -3,6 +3,9 @@
 //! decides is what decides in a run: [`Lease`] and [`Pings`] on the agents; [`Roster`], [`Ramp`], [`TrialMerge`] and
 //! [`judge`] in the coordinator.
 
+mod agents;
+mod coordinators;
+
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -117,6 +120,8 @@ struct Session {
 struct Agent {
     host: Host,
     session: Option<Session>,
+    /// By stream: the leases that there were, for whom no other may make load beside.
+    leases: Vec<(u64, Lease)>,
 }
 
 /// A member of the run's fleet, as the coordinator sees it.
@@ -212,8 +217,6 @@ struct World {
     rival: Rival,
     streams: u64,
     seen: Seen,
-    /// By agent: whose load came last, and the newest stream of all.
-    newest_stream: Vec<u64>,
     /// The trial of the run whose load came last.
     newest_load: Option<TrialId>,
     /// Agents, by position, that were lost in the trial that is held, whatever the coordinator makes of it.
@@ -257,7 +260,6 @@ impl World {
             rival: Rival::default(),
             streams: 0,
             seen: Seen::default(),
-            newest_stream: vec![0; count],
             newest_load: None,
             truly_lost: Vec::new(),
             flaw,
@@ -358,8 +360,11 @@ impl World {
         }
     }
 
-    /// The coordinator finds its stream broken, and the agent does not yet.
+    /// The coordinator finds its stream broken, and the agent does not yet; nor is it told, perhaps, for a while.
     fn break_stream(&mut self, coordinator: usize, agent: usize) {
+        if self.chance.random_bool(0.5) {
+            self.paths[coordinator][agent][0].cut_until = self.now + 2 * LEASE;
+        }
         let stream = match coordinator {
             RUN => self.run.members.iter().find(|member| member.agent == agent).map(|member| member.stream),
             _ => self.rival.held.filter(|held| held.0 == agent).map(|held| held.1),
@@ -368,447 +373,6 @@ impl World {
             self.send(coordinator, agent, false, stream, Word::Over);
         }
     }
-
-    fn lose_session(&mut self, agent: usize) {
-        let Some(session) = self.agents[agent].session.take() else { return };
-        session.lease.end();
-        if self.flaw == Some(Flaw::Flattery)
-            && let Some(&Step { trial, due, .. }) = session.step.as_ref()
-        {
-            let word = Word::Totals { trial, released: due, due, end: StepEnd::Finished };
-            self.send(session.coordinator, agent, false, session.stream, word);
-        }
-        self.send(session.coordinator, agent, false, session.stream, Word::Over);
-        if session.coordinator == RUN
-            && let Some(position) = self.run.members.iter().position(|member| member.stream == session.stream)
-            && session.step.is_some()
-        {
-            self.truly_lost.push(position);
-        }
-    }
-
-    fn agent(&mut self, agent: usize) {
-        let now = self.now;
-        if !self.agents[agent].host.works(now) {
-            return;
-        }
-        for coordinator in [RUN, RIVAL] {
-            while let Some(message) = self.paths[coordinator][agent][0].receive(now) {
-                self.hear(agent, coordinator, message);
-            }
-        }
-        let Some(session) = &mut self.agents[agent].session else { return };
-        if now >= session.next_ping {
-            if !session.lease.holds(ns(now)) {
-                self.seen.leases_timed_out += 1;
-                return self.lose_session(agent);
-            }
-            session.pings.sent(ns(now));
-            session.next_ping = now + session.pings.interval().as_millis() as u64;
-            let (coordinator, stream) = (session.coordinator, session.stream);
-            self.send(coordinator, agent, false, stream, Word::Ping { sent: now });
-        }
-        self.pace(agent);
-    }
-
-    fn hear(&mut self, agent: usize, coordinator: usize, Message { stream, word }: Message) {
-        let now = self.now;
-        if let Word::Claim = word {
-            if self.agents[agent].session.is_some() && self.flaw != Some(Flaw::TwoAtOnce) {
-                return self.send(coordinator, agent, false, stream, Word::Denied);
-            }
-            let session = Session {
-                coordinator,
-                stream,
-                lease: Lease::until(ns(now + LEASE)),
-                pings: Pings::new(milliseconds(LEASE)),
-                next_ping: now,
-                step: None,
-                may_send_until: now + LEASE,
-            };
-            self.agents[agent].session = Some(session);
-            return self.send(coordinator, agent, false, stream, Word::Hello);
-        }
-        let Some(session) = self.agents[agent].session.as_mut().filter(|session| session.stream == stream) else {
-            return;
-        };
-        match word {
-            Word::Echo { ping_sent } => {
-                let end = match self.flaw {
-                    Some(Flaw::LeaseFromReceipt) => Some(ns(now + LEASE)),
-                    _ => session.pings.echoed(ns(ping_sent)),
-                };
-                let holds = session.lease.holds(ns(now)) && end.is_some_and(|end| session.lease.extend(ns(now), end));
-                session.may_send_until = session.may_send_until.max(ping_sent + LEASE);
-                if !holds {
-                    self.lose_session(agent);
-                }
-            }
-            // An instant that is past is refused, which spoils the trial as a loss does.
-            Word::Start { start, .. } if start <= now => self.lose_session(agent),
-            Word::Start { trial, start, share } => {
-                let due = share.due_in(milliseconds(HOLD));
-                session.step = Some(Step { trial, start, due, released: 0, next_due: 0 });
-            }
-            Word::Stop => {
-                if let Some(Step { trial, released, due, .. }) = session.step.take() {
-                    let word = Word::Totals { trial, released, due, end: StepEnd::Stopped };
-                    self.send(coordinator, agent, false, stream, word);
-                }
-            }
-            Word::Over => self.lose_session(agent),
-            other => panic!("an agent is told {other:?}"),
-        }
-    }
-
-    /// Releases what is due, if the lease holds: as the pacer does, which looks before every release.
-    fn pace(&mut self, agent: usize) {
-        let now = self.now;
-        let Some(session) = &mut self.agents[agent].session else { return };
-        let Some(step) = &mut session.step else { return };
-        if now < step.start {
-            return;
-        }
-        if !session.lease.holds(ns(now)) {
-            return;
-        }
-        let hold_start = step.start + WARMUP;
-        let (trial, coordinator, stream) = (step.trial, session.coordinator, session.stream);
-        // Operations of the hold are spread evenly; one that is over 100 ms late is left out.
-        while step.next_due < step.due {
-            let due_at = hold_start + step.next_due * HOLD / step.due;
-            if due_at > now {
-                break;
-            }
-            step.next_due += 1;
-            step.released += u64::from(now - due_at <= 100);
-        }
-        let may_send_until = session.may_send_until;
-        let over = now >= hold_start + HOLD;
-        let (released, due) = (step.released, step.due);
-        if over {
-            session.step = None;
-        }
-        self.check_load(agent, coordinator, stream, trial, may_send_until);
-        if over {
-            self.send(coordinator, agent, false, stream, Word::Totals { trial, released, due, end: StepEnd::Finished });
-        }
-    }
-
-    /// An agent makes load now.
-    fn check_load(&mut self, agent: usize, coordinator: usize, stream: u64, trial: TrialId, may_send_until: u64) {
-        let now = self.now;
-        self.check(now < may_send_until, || format!("agent {agent} makes load without a lease since {may_send_until}"));
-        self.check(stream >= self.newest_stream[agent], || format!("agent {agent} works for two coordinators"));
-        self.newest_stream[agent] = stream;
-        if coordinator == RIVAL {
-            return;
-        }
-        // The coordinator's own view: what it has echoed last bounds what may still be sent.
-        let member = self.run.members.iter().find(|member| member.stream == stream);
-        let outlives = member.is_some_and(|member| now >= member.echoed + LEASE);
-        self.check(!outlives, || format!("agent {agent} outlives its echoes"));
-        let order = |trial: TrialId| (trial.step, trial.trial);
-        if let Some(newest) = self.newest_load.filter(|newest| order(*newest) > order(trial)) {
-            self.check(false, || format!("trial {trial:?} makes load beside {newest:?}"));
-        }
-        self.newest_load = Some(trial);
-    }
-
-    fn coordinate(&mut self) {
-        let now = self.now;
-        if !self.run.host.works(now) || matches!(self.run.doing, Doing::Over) {
-            return;
-        }
-        for agent in 0..self.agents.len() {
-            while let Some(message) = self.paths[RUN][agent][1].receive(now) {
-                self.take(agent, message);
-            }
-        }
-        for position in 0..self.run.members.len() {
-            if self.run.members[position].gone.is_none() && now > self.run.members[position].heard + LEASE {
-                self.gone(position, "silent");
-            }
-        }
-        match std::mem::replace(&mut self.run.doing, Doing::Over) {
-            Doing::Joining { since, asked } => self.join(since, asked),
-            Doing::Waiting => self.wait(),
-            Doing::Holding(trial) => self.follow(trial),
-            Doing::Over => {}
-        }
-    }
-
-    fn take(&mut self, agent: usize, Message { stream, word }: Message) {
-        let now = self.now;
-        if let Doing::Joining { asked, .. } = &mut self.run.doing
-            && let Some(place) = asked.iter().position(|ask| *ask == (agent, stream))
-        {
-            asked.remove(place);
-            match word {
-                Word::Hello => {
-                    let index = self.run.roster.next_index().expect("few agents");
-                    self.seen.rejoined += u64::from(!self.run.ramp.trials().is_empty());
-                    self.run.roster.joined(format!("box-{agent}"));
-                    let member = Member { index, agent, stream, heard: now, echoed: now, gone: None };
-                    self.run.members.push(member);
-                }
-                Word::Denied => self.seen.denied += 1,
-                _ => {}
-            }
-            return;
-        }
-        let Some(position) = self.run.members.iter().position(|member| member.stream == stream) else {
-            // One that answered too late is let go.
-            if matches!(word, Word::Hello) {
-                self.send(RUN, agent, true, stream, Word::Over);
-            }
-            return;
-        };
-        if self.run.members[position].gone.is_some() {
-            return;
-        }
-        self.run.members[position].heard = now;
-        match word {
-            Word::Ping { sent } => {
-                self.run.members[position].echoed = now;
-                self.send(RUN, agent, true, stream, Word::Echo { ping_sent: sent });
-            }
-            Word::Totals { trial, released, due, end } => {
-                if let Doing::Holding(held) = &mut self.run.doing
-                    && held.next.trial == trial
-                {
-                    report(&mut held.merge, position, trial, released, due, end);
-                    held.ended[position] = true;
-                }
-            }
-            Word::Over => self.gone(position, "its connection broke"),
-            other => panic!("a coordinator is told {other:?}"),
-        }
-    }
-
-    fn gone(&mut self, position: usize, why: &str) {
-        let now = self.now;
-        let member = &mut self.run.members[position];
-        member.gone = Some(why.to_owned());
-        // A stream that is given up is closed, and the agent hears of it if it can.
-        let (agent, stream) = (member.agent, member.stream);
-        self.send(RUN, agent, true, stream, Word::Over);
-        if let Doing::Holding(trial) = &mut self.run.doing
-            && self.flaw != Some(Flaw::LossForgotten)
-        {
-            trial.merge.agent_lost(position, milliseconds(now), why.to_owned());
-            trial.ended[position] = true;
-        }
-    }
-
-    fn join(&mut self, since: u64, asked: Vec<(usize, u64)>) {
-        if !asked.is_empty() && self.now < since + JOIN_LIMIT {
-            self.run.doing = Doing::Joining { since, asked };
-            return;
-        }
-        if self.run.members.is_empty() && self.run.ramp.trials().is_empty() {
-            // Nobody came: no run.
-            return;
-        }
-        self.run.doing = Doing::Waiting;
-    }
-
-    fn wait(&mut self) {
-        if self.run.members.iter().any(|member| member.gone.is_some()) {
-            return self.go_on();
-        }
-        if self.now < self.run.silent_at && self.flaw != Some(Flaw::NoPatience) {
-            self.run.doing = Doing::Waiting;
-            return;
-        }
-        let Some(next) = self.run.ramp.next_trial() else { return self.release() };
-        self.start(next);
-    }
-
-    fn start(&mut self, next: NextTrial) {
-        let count = self.run.members.len() as u64;
-        let share = Rate::from_milli(next.level.milli() / count).expect("a share");
-        let start = self.now + LEAD;
-        let part = |member: &Member| AgentPart { agent: format!("box-{}", member.agent), share, clock: None };
-        let plan = TrialPlan {
-            trial: next.trial,
-            target: next.level,
-            warmup: milliseconds(WARMUP),
-            hold: milliseconds(HOLD),
-            start_boottime_ns: ns(start),
-            limits: slo().limits(),
-            observations: Vec::new(),
-            minutes: None,
-            agents: self.run.members.iter().map(part).collect(),
-        };
-        self.truly_lost.clear();
-        for position in 0..self.run.members.len() {
-            let Member { agent, stream, .. } = self.run.members[position];
-            self.send(RUN, agent, true, stream, Word::Start { trial: next.trial, start, share });
-        }
-        self.run.doing = Doing::Holding(Box::new(Trial {
-            next,
-            merge: TrialMerge::new(plan),
-            ended: vec![false; self.run.members.len()],
-            deadline: start + WARMUP + HOLD + LEASE,
-            stopped: false,
-        }));
-    }
-
-    fn follow(&mut self, mut trial: Box<Trial>) {
-        let late: Vec<usize> =
-            (0..trial.ended.len()).filter(|&position| self.now >= trial.deadline && !trial.ended[position]).collect();
-        let late = if self.flaw == Some(Flaw::NoDeadline) { Vec::new() } else { late };
-        self.run.doing = Doing::Holding(trial);
-        late.into_iter().for_each(|position| self.gone(position, "its totals did not come in time"));
-        let Doing::Holding(held) = std::mem::replace(&mut self.run.doing, Doing::Over) else { return };
-        trial = held;
-        let lost = self.run.members.iter().any(|member| member.gone.is_some());
-        if lost && !trial.stopped {
-            trial.stopped = true;
-            trial.deadline = trial.deadline.min(self.now + STOP_LIMIT);
-            for position in (0..trial.ended.len()).filter(|&position| !trial.ended[position]) {
-                let Member { agent, stream, .. } = self.run.members[position];
-                self.send(RUN, agent, true, stream, Word::Stop);
-            }
-        }
-        if !trial.merge.is_complete() {
-            self.run.doing = Doing::Holding(trial);
-            return;
-        }
-        self.judge(*trial);
-    }
-
-    fn judge(&mut self, trial: Trial) {
-        let verdict = judge(&trial.merge.finish(&ServiceReads::default()), &slo());
-        if verdict == Verdict::Pass {
-            let lost = std::mem::take(&mut self.truly_lost);
-            self.check(lost.is_empty(), || format!("PASS for {:?}, in which {lost:?} were lost", trial.next));
-            self.seen.passed += 1;
-            self.seen.passed_after_loss += u64::from(trial.next.trial.trial > 0);
-        }
-        self.run.ramp.record(verdict);
-        self.go_on();
-    }
-
-    /// Between two trials: takes out who was lost, and asks who is missing to join.
-    fn go_on(&mut self) {
-        let (gone, there) = std::mem::take(&mut self.run.members).into_iter().partition(|member| member.gone.is_some());
-        self.run.members = there;
-        let gone: Vec<Member> = gone;
-        for member in gone {
-            self.seen.lost += 1;
-            self.run.silent_at = self.run.silent_at.max(member.echoed + LEASE);
-            self.run.roster.lose(member.index, member.gone.unwrap_or_default());
-        }
-        if let Next::End { .. } = self.run.roster.next() {
-            self.seen.ended_by_loss += 1;
-            return self.release();
-        }
-        let Some(next) = self.run.ramp.next_trial() else { return self.release() };
-        self.run.doing = Doing::Waiting;
-        if self.run.roster.may_join(next.trial) {
-            let absent: Vec<usize> =
-                (0..self.agents.len()).filter(|agent| !self.run.roster.has(&format!("box-{agent}"))).collect();
-            if !absent.is_empty() {
-                let asked = absent.into_iter().map(|agent| (agent, self.claim(RUN, agent))).collect();
-                self.run.doing = Doing::Joining { since: self.now, asked };
-            }
-        }
-    }
-
-    fn release(&mut self) {
-        for member in std::mem::take(&mut self.run.members) {
-            self.send(RUN, member.agent, true, member.stream, Word::Over);
-        }
-        self.run.doing = Doing::Over;
-    }
-
-    fn rival(&mut self) {
-        let now = self.now;
-        if !self.rival.host.works(now) {
-            return;
-        }
-        for agent in 0..self.agents.len() {
-            while let Some(Message { stream, word }) = self.paths[RIVAL][agent][1].receive(now) {
-                let ours = self.rival.held.filter(|held| (held.0, held.1) == (agent, stream));
-                match word {
-                    Word::Hello if ours.is_some() => {
-                        self.seen.rivals += 1;
-                        let trial = TrialId { step: 99, trial: 0 };
-                        let share = Rate::from_milli(100_000).expect("a rate");
-                        self.send(RIVAL, agent, true, stream, Word::Start { trial, start: now + LEAD, share });
-                    }
-                    Word::Ping { sent } if ours.is_some() => {
-                        self.send(RIVAL, agent, true, stream, Word::Echo { ping_sent: sent });
-                    }
-                    Word::Denied => {
-                        self.seen.denied += 1;
-                        self.rival.held = None;
-                    }
-                    Word::Over | Word::Totals { .. } if ours.is_some() => {
-                        self.send(RIVAL, agent, true, stream, Word::Over);
-                        self.rival.held = None;
-                    }
-                    // Of a stream that it has forgotten: it says nothing, and the lease has to run out.
-                    _ => {}
-                }
-            }
-        }
-        match self.rival.held {
-            Some((_, _, until)) if now >= until => self.rival.held = None,
-            Some(_) => {}
-            None if now < FAULTS_UNTIL && self.chance.random_bool(0.01) => {
-                let agent = self.chance.random_range(0..self.agents.len());
-                let until = now + self.chance.random_range(10..=300_u64) * TICK;
-                self.rival.held = Some((agent, self.claim(RIVAL, agent), until));
-            }
-            None => {}
-        }
-    }
-}
-
-/// What an agent sends of a trial in which it released so many of what was due.
-fn report(merge: &mut TrialMerge, position: usize, trial: TrialId, released: u64, due: u64, end: StepEnd) {
-    let limits = slo().limits();
-    let counters = Counters {
-        due,
-        attempted: released,
-        sent: released,
-        completed: released,
-        underrun: due - released,
-        ..Counters::default()
-    };
-    let mut latency = LatencyHistogram::new();
-    (0..released).for_each(|_| latency.record(1_000));
-    let series = |zero: usize| SeriesCounts { n: released, ..SeriesCounts::zero(zero) };
-    let series: Vec<SeriesCounts> = limits.iter().map(|limits| series(limits.limits_us.len())).collect();
-    let snapshot = Snapshot {
-        trial,
-        number: 0,
-        blocks: vec![BlockDelta { block: 0, counters, series: series.clone() }],
-        series: vec![SeriesHistograms { service_time: latency.clone(), latency }; limits.len()],
-        overdue: limits.iter().map(|limits| vec![0; limits.limits_us.len()]).collect(),
-        strays: Strays::default(),
-        warmup: Counters::default(),
-        health: Health::default(),
-        open_time_us: 0,
-        observed: Vec::new(),
-    };
-    let totals = StepTotals {
-        trial,
-        snapshots: 1,
-        counters,
-        samples: vec![released; limits.len()],
-        series,
-        strays: Strays::default(),
-        warmup: Counters::default(),
-        started_boottime_ns: 1,
-        end,
-        observed: Vec::new(),
-    };
-    merge.add_snapshot(position, &snapshot);
-    merge.add_totals(position, totals);
 }
 
 #[test]

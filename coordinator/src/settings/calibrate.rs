@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgMatches, Args, FromArgMatches as _, Subcommand};
 use plimsoll_common::calibration::MOST_BYTES;
 use plimsoll_common::plan::Workload;
-use plimsoll_common::workload::{self, Given};
+use plimsoll_common::workload::{self, Entry, Given, SettingDefault};
 
 use super::agents::{Reach, ReachFlags};
 use super::error::{SettingsError, got};
@@ -95,11 +95,18 @@ fn message_bytes(name: &str) -> u32 {
     let value = |setting: &str| match setting {
         "preset" => Some("medium".to_owned()),
         "site-id" => Some("site".to_owned()),
-        setting => entry.default_of(setting).map(str::to_owned),
+        setting => default_of(entry, setting).map(str::to_owned),
     };
     let Ok(workload) = Workload::read(name, &Given::new(&value)) else { return LEAST };
     let bytes = workload.streams().into_iter().map(|(_, bytes)| bytes).max().unwrap_or_default();
     u32::try_from(bytes).unwrap_or(MOST_BYTES).clamp(LEAST, MOST_BYTES)
+}
+
+fn default_of(entry: &Entry, setting: &str) -> Option<&'static str> {
+    entry.default_of(setting).or_else(|| match entry.setting(setting)?.default {
+        SettingDefault::Text(text) => Some(text),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
