@@ -52,7 +52,7 @@ async fn agents_are_listed_with_who_holds_them_and_keep_their_leases() -> anyhow
     assert_eq!(row(&with_nobody.stdout, &nobody.to_string())[1], "unreachable", "{with_nobody:?}");
     // Two listings later the lease is still the driver's.
     let second = Driver::claim(held.address, Duration::from_secs(60)).await.err().map(|error| error.to_string());
-    assert!(second.unwrap_or_default().contains(&holder.trim_end_matches(" for ")), "the lease was lost by listing");
+    assert!(second.unwrap_or_default().contains(holder.trim_end_matches(" for ")), "the lease was lost by listing");
     driver.cut();
     Ok(())
 }

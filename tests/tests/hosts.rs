@@ -1,7 +1,7 @@
 //! Coordinator, agents and target on hosts of their own, over mutual TLS: hosts are killed, frozen, cut off and slowed. What
 //! the run says is checked, and, at the target, that no load goes on that nobody answers for.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use plimsoll_agent::shell::tls::TlsFiles;
 use plimsoll_tests::harness::certificates::{Certificates, flags};
@@ -12,6 +12,7 @@ use plimsoll_tests::harness::processes::{Agent, AgentOptions, Ended, Process, Pr
 use plimsoll_tests::harness::prove;
 use plimsoll_tests::harness::run::{Outcome, Run, Running, Trial, Verdict};
 use rcgen::ExtendedKeyUsagePurpose;
+use tokio::time::Instant;
 
 use crate::security::signed;
 
@@ -292,7 +293,8 @@ fn holds_begin_together_over_slow_uneven_and_lossy_paths() -> anyhow::Result<()>
     scene.network.one_way(COORDINATOR, last, Path::delayed(17, 2));
     scene.network.one_way(last, COORDINATOR, Path::delayed(23, 2));
     let outcome = scene.run(&[200.0]).finish()?;
-    assert_eq!((outcome.trial_at(200.0)?.verdict, outcome.code()), (Verdict::Pass, Some(0)), "{outcome}");
+    let verdict = outcome.trial_at(200.0)?.verdict;
+    assert!(verdict == Verdict::Pass || (!prove::whole() && verdict == Verdict::Inconclusive), "{outcome}");
     // A box that others keep busy wakes its workers late, which is no matter of clocks.
     assert!(skew_us(&outcome) <= if prove::whole() { 5e3 } else { 100e3 }, "{outcome}");
     assert!(outcome.ended.stdout.contains(" apart, +/- "), "{outcome}");

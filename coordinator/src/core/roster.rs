@@ -180,7 +180,7 @@ impl Roster {
     }
 
     /// Whether the run goes on. One that does has taken its losses: the same loss is not asked about again.
-    pub fn next(&mut self) -> Next {
+    pub fn decide(&mut self) -> Next {
         let Some((agent, why)) = self.lost.take() else { return Next::GoOn };
         let LossPolicy { min_agents, on_loss, hands } = self.policy;
         let left = self.present();

@@ -257,7 +257,7 @@ impl<'a> Run<'a> {
         }
         // What was dealt was dealt to somebody else.
         self.dealt.shares.clear();
-        match self.roster.next() {
+        match self.roster.decide() {
             Next::GoOn => None,
             Next::End { agent, why, because } => {
                 Some(Ending::Failed(format!("agent {agent} was lost: {why}; {because}")))

@@ -189,7 +189,7 @@ impl World {
             self.run.silent_at = self.run.silent_at.max(member.echoed + LEASE);
             self.run.roster.lose(member.index, member.gone.unwrap_or_default());
         }
-        if let Next::End { .. } = self.run.roster.next() {
+        if let Next::End { .. } = self.run.roster.decide() {
             self.seen.ended_by_loss += 1;
             return self.release();
         }

@@ -20,7 +20,7 @@ fn roster(agents: usize, policy: LossPolicy) -> Roster {
 fn check(agents: usize, policy: LossPolicy, lost: &[usize]) -> String {
     let mut roster = roster(agents, policy);
     lost.iter().for_each(|&index| roster.lose(index, "reset".into()));
-    match roster.next() {
+    match roster.decide() {
         Next::GoOn => format!("goes on with {}", roster.present()),
         Next::End { agent, because, .. } => format!("{agent}: {because}"),
     }
@@ -57,7 +57,7 @@ fn who_comes_back_gets_an_index_of_its_own_and_only_between_steps() {
     let mut roster = roster(2, policy(1, OnAgentLoss::Retry, Hands::Anew));
     let before = |step, trial| TrialId { step, trial };
     roster.lose(0, "reset".into());
-    assert_eq!(roster.next(), Next::GoOn);
+    assert_eq!(roster.decide(), Next::GoOn);
     assert!(!roster.has("box-0") && !roster.may_join(before(1, 1)) && roster.may_join(before(2, 0)));
     assert_eq!(roster.next_index(), Some(2));
     roster.joined("box-0".into());
@@ -67,7 +67,7 @@ fn who_comes_back_gets_an_index_of_its_own_and_only_between_steps() {
     assert_eq!(roster.take_changes(), []);
     // A late word on its first life changes nothing of its second.
     roster.lose(0, "again".into());
-    assert_eq!((roster.next(), roster.present()), (Next::GoOn, 2));
+    assert_eq!((roster.decide(), roster.present()), (Next::GoOn, 2));
     let once = Roster { policy: policy(1, OnAgentLoss::Retry, Hands::Once), ..roster };
     assert!(!once.may_join(before(2, 0)), "nobody can be dealt a part any more");
 }
@@ -128,7 +128,7 @@ proptest! {
             most_there = most_there.max(roster.present());
             let there = |roster: &Roster, index: usize| roster.members.get(index).is_some_and(|m| m.is_there);
             before.iter().for_each(|&index| roster.lose(index, "before".into()));
-            if let Next::End { because, .. } = roster.next() { break Some(because) }
+            if let Next::End { because, .. } = roster.decide() { break Some(because) }
             prop_assert!(roster.present() >= min_agents.min(agents));
             let mut hit: Vec<usize> = within.into_iter().filter(|&index| there(&roster, index)).collect();
             hit.dedup();
@@ -136,7 +136,7 @@ proptest! {
             ramp.record(lost_verdict(&hit));
             let last = ramp.trials().last().unwrap();
             prop_assert_eq!(last.verdict == Verdict::Pass, hit.is_empty());
-            if let Next::End { because, .. } = roster.next() { break Some(because) }
+            if let Next::End { because, .. } = roster.decide() { break Some(because) }
         };
         match ended {
             Some(Because::NobodyLeft) => prop_assert_eq!(roster.present(), 0),
