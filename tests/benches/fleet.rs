@@ -24,8 +24,8 @@ subject = "svc.echo"
 payload = '{"id":"{{id}}","content":"{{text:200}}","requestId":"{{uuid}}"}'
 success = "non-empty"
 "#;
-/// 1 ms of a core in 20 ms: small, and never still for long.
-const QUOTA: (u32, u32) = (50, 20);
+/// 5 ms of a core in 50 ms: small, and never still for long.
+const QUOTA: (u32, u32) = (100, 50);
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
@@ -50,7 +50,7 @@ struct Target {
 
 impl Target {
     fn start() -> anyhow::Result<Self> {
-        let server = NatsServer::start(NatsOptions { without_jetstream: true, ..NatsOptions::default() })?;
+        let server = NatsServer::start(NatsOptions::default())?;
         let gatekeeper = NullGatekeeper::start(&server.url(), SITE, NullAnswers::Echo)?;
         let mut scenario = tempfile::Builder::new().suffix(".toml").tempfile()?;
         scenario.write_all(SCENARIO.as_bytes())?;
@@ -78,7 +78,7 @@ fn scale() -> anyhow::Result<()> {
         outcome.trials.iter().for_each(|trial| row(count, trial));
         Ok(outcome)
     };
-    let rates: Vec<f64> = (0..30).map(|step| (200.0 * 1.15_f64.powi(step)).round()).collect();
+    let rates: Vec<f64> = (0..30).map(|step| (500.0 * 1.15_f64.powi(step)).round()).collect();
     let alone = hold(1, &rates)?.max_rps().context("one agent carries nothing")?;
     let together = hold(4, &[alone * 3.6, alone * 4.0])?;
     let beyond = hold(1, &[alone * 3.6])?;
@@ -127,7 +127,7 @@ fn many(agents: usize, hold: Duration) -> anyhow::Result<()> {
     let mut before = [cpu_s(coordinator)?, cpu_s(own)?];
     let every = (hold / 6).max(Duration::from_secs(1));
     let mut second = 0.0;
-    while second + every.as_secs_f64() <= hold.as_secs_f64() {
+    while second + every.as_secs_f64() * 1.5 <= hold.as_secs_f64() {
         std::thread::sleep(every);
         second += every.as_secs_f64();
         let now = [cpu_s(coordinator)?, cpu_s(own)?];

@@ -107,7 +107,9 @@ impl World {
             session.step = None;
         }
         self.check_load(agent, coordinator, stream, trial, may_send_until);
-        if over {
+        // Workers that hang: the lease lives on, and the totals never come.
+        let hangs = over && now < FAULTS_UNTIL && self.chance.random_bool(0.02);
+        if over && !hangs {
             self.send(coordinator, agent, false, stream, Word::Totals { trial, released, due, end: StepEnd::Finished });
         }
     }
