@@ -27,6 +27,8 @@ const ONLY: &[(&str, &[LoadCommand])] = &[
     ("cooldown", &[LoadCommand::MaxRps]),
     ("no-stop-on-trip", &[LoadCommand::MaxRps]),
     ("trials", &[LoadCommand::MaxRps]),
+    ("on-agent-loss", &[LoadCommand::MaxRps]),
+    ("min-agents", &[LoadCommand::MaxRps]),
     ("rate", &[LoadCommand::Run]),
     ("duration", &[LoadCommand::Run]),
 ];
