@@ -73,16 +73,16 @@ fn scale() -> anyhow::Result<()> {
     println!("# scale: each agent has {milli_cores} thousandths of a core");
     println!("agents   asked/s   achieved/s   underrun   verdict");
     let hold = |count: usize, rates: &[f64]| -> anyhow::Result<Outcome> {
-        let run = target.run(rates).agents(&agents[..count]).hold(Duration::from_secs(5));
+        let run = target.run(rates).agents(&agents[..count]).hold(Duration::from_secs(4));
         let outcome = run.finish()?;
         outcome.trials.iter().for_each(|trial| row(count, trial));
         Ok(outcome)
     };
-    let rates: Vec<f64> = (0..30).map(|step| (500.0 * 1.15_f64.powi(step)).round()).collect();
-    let alone = hold(1, &rates)?.max_rps().context("one agent carries nothing")?;
-    let together = hold(4, &[alone * 3.6, alone * 4.0])?;
+    let rates: Vec<f64> = (0..10).map(|step| (1000.0 * 1.2_f64.powi(step)).round()).collect();
+    let alone = carried(&hold(1, &rates)?).context("one agent carries nothing")?;
+    let together = hold(4, &[alone * 3.0, alone * 3.6, alone * 4.0])?;
     let beyond = hold(1, &[alone * 3.6])?;
-    let most = together.max_rps().unwrap_or(0.0);
+    let most = carried(&together).unwrap_or(0.0);
     let word = |outcome: &Outcome| outcome.trials.last().map(|trial| trial.verdict);
     println!(
         "one carries R = {alone}/s, four carry {most}/s = {:.2} R; one at 3.6 R: {:?}",
@@ -90,6 +90,12 @@ fn scale() -> anyhow::Result<()> {
         word(&beyond)
     );
     Ok(())
+}
+
+/// The largest rate below the first that was not carried whole.
+fn carried(outcome: &Outcome) -> Option<f64> {
+    let whole = outcome.trials.iter().take_while(|trial| trial.verdict == Verdict::Pass && trial.underrun == 0);
+    whole.last().map(|trial| trial.target_rate)
 }
 
 fn row(agents: usize, trial: &Trial) {
