@@ -187,7 +187,7 @@ mod tests {
     use crate::seed::fixture::dataset;
 
     fn json(document: Document) -> String {
-        serde_json::to_string(&Bson::Document(document).into_relaxed_extjson()).unwrap()
+        document.to_string()
     }
 
     #[test]
@@ -206,6 +206,43 @@ mod tests {
         insta::assert_snapshot!(json(subscription(&history, parent_room, 0)));
         insta::assert_snapshot!(json(thread_room(&history, parent_room, &parent).unwrap()));
         insta::assert_snapshot!(json(thread_subscriptions(&history, parent_room, &parent).remove(0)));
+    }
+
+    /// Every byte of every document, folded into one number.
+    fn bytes_of(dataset: &Dataset) -> u64 {
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        let mut fold = |document: &Document| {
+            for byte in mongodb::bson::serialize_to_vec(document).unwrap() {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+        };
+        (0..dataset.fixtures.users).for_each(|at| fold(&user(dataset, at)));
+        for at in &dataset.fixtures.rooms {
+            fold(&room(dataset, at));
+            (0..at.members.len()).for_each(|position| fold(&subscription(dataset, at, position)));
+            for message in dataset.messages(at).filter(|message| message.thread.is_some()) {
+                thread_room(dataset, at, &message).iter().for_each(&mut fold);
+                thread_subscriptions(dataset, at, &message).iter().for_each(&mut fold);
+            }
+        }
+        hash
+    }
+
+    #[test]
+    fn every_byte_of_a_seeding_is_the_same_on_any_machine() {
+        let hashes =
+            [("messages", "realistic"), ("room-read", "medium"), ("thread", "small"), ("members", "members-small")]
+                .map(|(workload, preset)| format!("{:016x}", bytes_of(&dataset(workload, preset))));
+        insta::assert_snapshot!(hashes.join(" "));
+        let medium = dataset("read-receipt", "history-medium");
+        let few = Dataset {
+            fixtures: plimsoll_common::contract::fixtures::Fixtures {
+                rooms: medium.fixtures.rooms[..5].to_vec(),
+                ..medium.fixtures.clone()
+            },
+            ..medium
+        };
+        insta::assert_snapshot!(format!("{:016x}", bytes_of(&few)));
     }
 
     #[test]

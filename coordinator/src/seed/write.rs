@@ -30,8 +30,10 @@ const INSERT: usize = 1000;
 const BATCH: usize = 64;
 /// Messages of a room in one go: their rows are made, written and forgotten.
 const MESSAGES_AT_ONCE: usize = 1024;
-/// Between two lines of progress, and between two notes in the database of how far it is.
+/// Between two lines of progress.
 const LINE_INTERVAL: Duration = Duration::from_secs(2);
+/// Between two notes in the database of how far it is: what is written in between is written again after a crash.
+const NOTE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What a seeding came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +114,7 @@ impl Seeder {
                     Ok(Some(())) => {
                         // In the order of the chunks, whichever was first: so many are written, and none before them is not.
                         written += 1;
-                        if noted.elapsed() >= LINE_INTERVAL {
+                        if noted.elapsed() >= NOTE_INTERVAL {
                             self.note(written, false).await?;
                             noted = Instant::now();
                         }

@@ -123,8 +123,7 @@ impl LoadCommand {
             ],
             Self::Seed => &[
                 "plimsoll seed --preset medium --mongo-uri mongodb://chat-db:27017",
-                "plimsoll seed --workload history --preset history-medium --mongo-uri mongodb://chat-db:27017 \\\n      \
-                 --cassandra-hosts chat-db:9042",
+                "plimsoll seed --workload history --preset history-medium --plan databases.toml",
                 "plimsoll seed --workload history --preset history-large --shard 1/4 --plan databases.toml",
             ],
             Self::Teardown => &[
