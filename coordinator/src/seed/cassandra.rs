@@ -11,10 +11,12 @@ use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::deserialize::row::DeserializeRow;
 use scylla::errors::{DbError, ExecutionError, NewSessionError, PrepareError, RequestAttemptError};
+use scylla::response::query_result::QueryResult;
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::batch::{Batch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 use tokio::sync::Semaphore;
+use tokio::time::sleep;
 
 use super::mongo::one_line;
 use super::rows::{INSERT_BY_ID, INSERT_BY_ROOM, INSERT_BY_THREAD, INSERT_REPLY_BY_ID, MessageRow, ReplyRow};
@@ -54,7 +56,8 @@ impl Cassandra {
             .known_nodes(&plan.hosts)
             .connection_timeout(FIND_LIMIT)
             .hostname_resolution_timeout(Some(FIND_LIMIT))
-            .keyspaces_to_fetch([&plan.keyspace]);
+            // The chat's types have names in capitals, which the driver cannot read; routing needs none of them.
+            .fetch_full_schema_metadata(false);
         if let Some(login) = &plan.login {
             builder =
                 builder.user(&login.user, secret("--cassandra-password", &login.password, "a file with a password")?);
@@ -183,7 +186,7 @@ impl Cassandra {
         self.read(doing, answer.map_err(|error| self.words(doing, &error))?)
     }
 
-    fn read<R>(&self, doing: &str, answer: scylla::response::query_result::QueryResult) -> Result<Vec<R>, String>
+    fn read<R>(&self, doing: &str, answer: QueryResult) -> Result<Vec<R>, String>
     where
         R: for<'f, 'm> DeserializeRow<'f, 'm>,
     {
@@ -317,6 +320,10 @@ pub struct RowWriter {
     permits: Semaphore,
 }
 
+/// How often a write is tried that a node was too busy for, or whose connection was lost.
+const TRIES: u32 = 6;
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
 /// Writes that may be under way.
 const FEW: &str = "the semaphore is never closed";
 
@@ -339,8 +346,8 @@ impl RowWriter {
     /// # Errors
     /// One line, with what to do.
     pub async fn by_room(&self, rows: &[MessageRow]) -> Result<(), String> {
-        let values: Vec<_> = rows.iter().map(MessageRow::by_room).collect();
-        self.batch("writing to messages_by_room", &self.by_room, values).await
+        let values = || rows.iter().map(MessageRow::by_room).collect::<Vec<_>>();
+        self.batch("writing to messages_by_room", &self.by_room, rows.len(), values).await
     }
 
     /// Rows of one partition of `thread_messages_by_thread`, in one unlogged batch.
@@ -348,8 +355,8 @@ impl RowWriter {
     /// # Errors
     /// One line, with what to do.
     pub async fn by_thread(&self, rows: &[ReplyRow]) -> Result<(), String> {
-        let values: Vec<_> = rows.iter().map(ReplyRow::by_thread).collect();
-        self.batch("writing to thread_messages_by_thread", &self.by_thread, values).await
+        let values = || rows.iter().map(ReplyRow::by_thread).collect::<Vec<_>>();
+        self.batch("writing to thread_messages_by_thread", &self.by_thread, rows.len(), values).await
     }
 
     /// A row of `messages_by_id`.
@@ -358,7 +365,8 @@ impl RowWriter {
     /// One line, with what to do.
     pub async fn by_id(&self, row: &MessageRow) -> Result<(), String> {
         let _permit = self.permits.acquire().await.expect(FEW);
-        self.cassandra.execute("writing to messages_by_id", &self.by_id, row.by_id()).await
+        self.retried("writing to messages_by_id", || self.cassandra.session.execute_unpaged(&self.by_id, row.by_id()))
+            .await
     }
 
     /// A row of `messages_by_id`, of a reply.
@@ -367,20 +375,57 @@ impl RowWriter {
     /// One line, with what to do.
     pub async fn reply_by_id(&self, row: &ReplyRow) -> Result<(), String> {
         let _permit = self.permits.acquire().await.expect(FEW);
-        self.cassandra.execute("writing to messages_by_id", &self.reply_by_id, row.by_id()).await
+        let write = || self.cassandra.session.execute_unpaged(&self.reply_by_id, row.by_id());
+        self.retried("writing to messages_by_id", write).await
     }
 
     async fn batch<V: SerializeRow>(
         &self,
         doing: &str,
         statement: &PreparedStatement,
-        values: Vec<V>,
+        rows: usize,
+        values: impl Fn() -> Vec<V>,
     ) -> Result<(), String> {
         let mut batch = Batch::new(BatchType::Unlogged);
-        values.iter().for_each(|_| batch.append_statement(statement.clone()));
+        (0..rows).for_each(|_| batch.append_statement(statement.clone()));
         batch.set_is_idempotent(true);
         let _permit = self.permits.acquire().await.expect(FEW);
-        let written = self.cassandra.session.batch(&batch, values).await;
-        written.map(drop).map_err(|error| self.cassandra.words(doing, &error))
+        self.retried(doing, || self.cassandra.session.batch(&batch, values())).await
+    }
+
+    /// Tries again what a node was too busy for: everything that is written here may be written twice.
+    async fn retried<F: Future<Output = Result<QueryResult, ExecutionError>>>(
+        &self,
+        doing: &str,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<(), String> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..TRIES {
+            match attempt().await {
+                Err(error) if is_passing(&error) => sleep(pause).await,
+                other => return other.map(drop).map_err(|error| self.cassandra.words(doing, &error)),
+            }
+            pause *= 2;
+        }
+        attempt().await.map(drop).map_err(|error| self.cassandra.words(doing, &error))
+    }
+}
+
+/// Whether the same may succeed in a moment.
+fn is_passing(error: &ExecutionError) -> bool {
+    match error {
+        ExecutionError::ConnectionPoolError(_) | ExecutionError::EmptyPlan | ExecutionError::RequestTimeout(_) => true,
+        ExecutionError::LastAttemptError(attempt) => matches!(
+            attempt,
+            RequestAttemptError::BrokenConnectionError(_)
+                | RequestAttemptError::DbError(
+                    DbError::WriteTimeout { .. }
+                        | DbError::Unavailable { .. }
+                        | DbError::Overloaded
+                        | DbError::IsBootstrapping,
+                    _
+                )
+        ),
+        _ => false,
     }
 }

@@ -167,8 +167,8 @@ impl Mongo {
     /// As [`Self::write`].
     pub async fn insert_new(&self, collection: &str, document: &Document) -> Result<bool, String> {
         let documents = std::slice::from_ref(document);
-        let there = self.insert(collection, documents).await;
-        Ok(there.map_err(|error| self.words(&format!("writing to {collection}"), &error))?.is_empty())
+        let doing = format!("writing to {collection}");
+        Ok(self.retried(&doing, || self.insert(collection, documents)).await?.is_empty())
     }
 
     /// The documents that a filter meets, at most so many.
@@ -257,11 +257,11 @@ impl Mongo {
             ErrorKind::Authentication { message, .. } => refused_login(place, message),
             _ if is_lost(error) => format!(
                 "the connection to MongoDB at {place} was lost while {doing} ({}): once it is back, the same command goes on",
-                one_line(&error.to_string())
+                one_line(&error.kind.to_string())
             ),
             _ => match failure(error) {
                 Some((code, text)) => self.refusal(doing, code, text),
-                None => format!("MongoDB at {place}: {doing}: {}", one_line(&error.to_string())),
+                None => format!("MongoDB at {place}: {doing}: {}", one_line(&error.kind.to_string())),
             },
         }
     }

@@ -148,17 +148,17 @@ impl Seeder {
             Some(_) => format!("{} and Cassandra", self.mongo.place()),
             None => self.mongo.place().to_owned(),
         };
-        match left {
-            [] => format!("seeded {what} in {where_to}\n"),
-            left => {
-                let names: Vec<String> = left.iter().map(Shard::to_string).collect();
-                format!(
-                    "seeded part {} in {where_to}: {what}\nstill to be seeded: --shard {}\n",
-                    self.shard,
-                    names.join(", ")
-                )
-            }
+        if self.shard == Shard::WHOLE {
+            return format!("seeded {what} in {where_to}\n");
         }
+        let rest = match left {
+            [] => "all parts are seeded".to_owned(),
+            left => format!(
+                "still to be seeded: --shard {}",
+                left.iter().map(Shard::to_string).collect::<Vec<_>>().join(", ")
+            ),
+        };
+        format!("seeded part {} in {where_to}: {what}\n{rest}\n", self.shard)
     }
 
     /// Removes from our rooms what runs since the last seeding have added: members, threads, and who follows them.

@@ -1,7 +1,7 @@
 //! What `plimsoll seed` and `plimsoll teardown` are asked for.
 
 use plimsoll_common::contract::fixtures::Family;
-use plimsoll_common::workload::{self, BadSetting, Given, SettingDefault, is_subject_token};
+use plimsoll_common::workload::{BadSetting, Given, SettingDefault, is_subject_token};
 
 use super::commands::LoadCommand;
 use super::error::SettingsError;
@@ -9,7 +9,7 @@ use super::layers::{Layers, Source};
 use super::storage::{StoragePlan, storage};
 use super::values::{Values, number};
 use crate::seed::plan::Shard;
-use crate::seed::spec::{Spec, family_of};
+use crate::seed::spec::{SEEDED, Spec, family_of};
 
 /// What to seed, where, and how.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,11 +55,8 @@ pub fn seed(layers: &Layers) -> Result<SeedPlan, SettingsError> {
     let values = Values::new(layers);
     let storage = needed(&values)?;
     let name = values.required("workload", "messages")?;
-    let seedable = || {
-        let all = workload::VOCABULARY.iter().map(|entry| entry.name).filter(|name| *name != "custom");
-        all.collect::<Vec<_>>().join(", ")
-    };
-    let entry = layers.workload().filter(|entry| entry.name != "custom").ok_or_else(|| name.takes(seedable()))?;
+    let seeded = || SEEDED.join(", ");
+    let entry = layers.workload().filter(|entry| SEEDED.contains(&entry.name)).ok_or_else(|| name.takes(seeded()))?;
     for setting in LoadCommand::Seed.settings().filter(|setting| !setting.is_of(entry.name)) {
         if let Some(value) = values.optional(setting.name) {
             let takers = setting.workloads.join(", ");
@@ -81,7 +78,7 @@ pub fn seed(layers: &Layers) -> Result<SeedPlan, SettingsError> {
         },
     })?;
     let seed = values.number("seed", 0, u64::MAX)?;
-    let spec = Spec::of(&workload, seed, storage.bucket_hours).ok_or_else(|| name.takes(seedable()))?;
+    let spec = Spec::of(&workload, seed, storage.bucket_hours).ok_or_else(|| name.takes(seeded()))?;
     let spec = Spec { read_per_mille: read_per_mille(&values, &spec)?, ..spec };
     if storage.cassandra.is_none() && spec.content().is_ok_and(|content| content.has_messages()) {
         let takes = "addresses of the chat's Cassandra such as chat-db:9042, where its messages go";
@@ -117,8 +114,8 @@ fn read_per_mille(values: &Values, spec: &Spec) -> Result<u32, SettingsError> {
 pub fn teardown(layers: &Layers) -> Result<TeardownPlan, SettingsError> {
     let values = Values::new(layers);
     let name = values.required("workload", "messages")?;
-    let names = || workload::names().into_iter().filter(|name| *name != "custom").collect::<Vec<_>>().join(", ");
-    let entry = layers.workload().filter(|entry| entry.name != "custom").ok_or_else(|| name.takes(names()))?;
+    let entry = layers.workload().filter(|entry| SEEDED.contains(&entry.name));
+    let entry = entry.ok_or_else(|| name.takes(SEEDED.join(", ")))?;
     const TOKEN: &str = "one token of a subject";
     let site = match values.optional("site-id") {
         Some(site) if is_subject_token(site.text()) => site.text().to_owned(),
@@ -181,7 +178,10 @@ mod tests {
             (seed("--preset small --mongo-uri db:27017").unwrap_err(), "--mongo-uri: got 'db:27017', takes an address"),
             (with_mongo(""), "--preset is missing"),
             (with_mongo("--preset tiny"), "--preset: unknown preset \"tiny\""),
-            (with_mongo("--workload custom --preset small"), "--workload: got 'custom', takes messages, thread"),
+            (
+                with_mongo("--workload custom --preset small"),
+                "--workload: got 'custom', takes messages, thread, history, room-read",
+            ),
             (with_mongo("--workload thread --preset small"), "--cassandra-hosts is missing: it takes addresses"),
             (with_mongo("--preset small --read-ratio 0.5"), "--read-ratio: the workload messages does not take it"),
             (

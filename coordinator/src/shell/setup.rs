@@ -221,7 +221,7 @@ async fn storage_seen(plan: &RunPlan, depth: Depth) -> Result<Vec<Applied>, Vec<
         return Ok(vec![line("storage", "not checked: no --mongo-uri".to_owned())]);
     };
     let Some(spec) = Spec::of(&plan.workload, plan.seed, storage.bucket_hours) else {
-        let words = format!("not checked: the workload {} has no users and rooms", plan.workload.name());
+        let words = format!("not checked: nothing is seeded for the workload {}", plan.workload.name());
         return Ok(vec![line("storage", words)]);
     };
     let verified = seed::verify::verify(&spec, storage, depth).await?;

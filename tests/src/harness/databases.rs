@@ -3,6 +3,7 @@
 
 use super::processes::Process;
 use anyhow::{Context as _, bail, ensure};
+use std::collections::HashMap;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -31,7 +32,8 @@ pub fn has(what: &str) -> bool {
     if dir.is_dir() {
         return true;
     }
-    let words = format!("skipped: {} is not there; `make databases` puts it there, or says what it needs", dir.display());
+    let words =
+        format!("skipped: {} is not there; `make databases` puts it there, or says what it needs", dir.display());
     assert!(std::env::var_os("CI").is_none(), "{words}");
     eprintln!("{words}");
     false
@@ -106,9 +108,10 @@ impl MongoServer {
         let mut process = Process::spawn(command)?;
         process.wait_for_stderr("listening on 127.0.0.1:", START_LIMIT)?;
         let words = process.stderr();
-        let port = words.split("listening on 127.0.0.1:").nth(1).and_then(|rest| {
-            rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-        });
+        let port = words
+            .split("listening on 127.0.0.1:")
+            .nth(1)
+            .and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());
         Ok((process, port.with_context(|| words)?))
     }
 
@@ -142,18 +145,14 @@ pub fn cassandra() -> anyhow::Result<&'static CassandraServer> {
         let (sender, receiver) = mpsc::channel();
         // The kernel ends it with the thread that started it: one that stays.
         std::thread::spawn(move || {
-            let process = match CassandraServer::spawn() {
-                Ok((process, server)) => {
-                    let _ = sender.send(Ok(server));
-                    process
-                }
+            let (_process, server) = match CassandraServer::spawn() {
+                Ok(spawned) => spawned,
                 Err(error) => return drop(sender.send(Err(format!("{error:#}")))),
             };
+            let _ = sender.send(Ok(server));
             loop {
                 std::thread::park();
             }
-            #[expect(unreachable_code, reason = "the process lives as long as this thread does not end")]
-            drop(process);
         });
         receiver.recv().unwrap_or_else(|_| Err("its thread panicked".to_owned()))
     });
@@ -180,9 +179,11 @@ impl CassandraServer {
         };
         let conf = dir.path().join("conf");
         fs::create_dir(&conf)?;
-        for (file, to) in
-            [("cassandra.yaml", "conf/cassandra.yaml"), ("logback.xml", "conf/logback.xml"), ("jvm17.options", "jvm.options")]
-        {
+        for (file, to) in [
+            ("cassandra.yaml", "conf/cassandra.yaml"),
+            ("logback.xml", "conf/logback.xml"),
+            ("jvm17.options", "jvm.options"),
+        ] {
             let text = fs::read_to_string(setup.join(file)).with_context(|| format!("reading {file}"))?;
             fs::write(dir.path().join(to), fill(text))?;
         }
@@ -267,14 +268,17 @@ rows = [json.dumps({n: plain(v) for n, v in row._asdict().items() if v is not No
 print('[' + ','.join(sorted(rows)) + ']')
 ";
 
-/// All documents of a collection, sorted by `_id`, as JSON: dates as `{\"ms\": …}`, binaries as `{\"hex\": …}`.
+/// All documents of collections, sorted by `_id`, as JSON: dates as `{\"ms\": …}`, binaries as `{\"hex\": …}`.
 ///
 /// # Errors
 /// If they cannot be read.
-pub fn documents(uri: &str, database: &str, collection: &str) -> anyhow::Result<Vec<serde_json::Value>> {
+pub fn collections(
+    uri: &str,
+    database: &str,
+    names: &[&'static str],
+) -> anyhow::Result<HashMap<&'static str, Vec<serde_json::Value>>> {
     const SCRIPT: &str = "\
 import sys, json, datetime, pymongo
-from bson.codec_options import CodecOptions
 def plain(value):
     if isinstance(value, datetime.datetime):
         return {'ms': round(value.replace(tzinfo=datetime.timezone.utc).timestamp() * 1000)}
@@ -285,10 +289,19 @@ def plain(value):
     if isinstance(value, list):
         return [plain(part) for part in value]
     return value
-found = pymongo.MongoClient(sys.argv[1])[sys.argv[2]][sys.argv[3]].find()
-print(json.dumps([plain(d) for d in sorted(found, key=lambda d: d['_id'])]))
+db = pymongo.MongoClient(sys.argv[1])[sys.argv[2]]
+print(json.dumps([[plain(d) for d in sorted(db[name].find(), key=lambda d: d['_id'])] for name in sys.argv[3:]]))
 ";
-    Ok(serde_json::from_value(ask(SCRIPT, &[uri, database, collection])?)?)
+    let all: Vec<Vec<serde_json::Value>> = serde_json::from_value(ask(SCRIPT, &[&[uri, database], names].concat())?)?;
+    Ok(names.iter().copied().zip(all).collect())
+}
+
+/// All documents of one collection, as [`collections`].
+///
+/// # Errors
+/// If they cannot be read.
+pub fn documents(uri: &str, database: &str, name: &'static str) -> anyhow::Result<Vec<serde_json::Value>> {
+    Ok(collections(uri, database, &[name])?.remove(name).unwrap_or_default())
 }
 
 /// Does something with a MongoDB: `db` in the script is the database, and what it leaves in `out` is answered.
