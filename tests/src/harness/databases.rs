@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 /// How long a server may take until it lets clients in; Cassandra takes ten seconds on a quiet box.
 const START_LIMIT: Duration = Duration::from_secs(120);
