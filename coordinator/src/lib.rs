@@ -20,6 +20,8 @@ use exit::{ExitCode, Failure};
 use results::RunKind;
 use settings::Environment;
 use settings::RunPlan;
+use settings::agents::Reach;
+use settings::calibrate::CalibrateCommand;
 use settings::commands::LoadCommand;
 use settings::saved::{Format, Resume, SavedCommand};
 use settings::seeding::{SeedPlan, TeardownPlan};
@@ -110,6 +112,29 @@ pub async fn teardown(plan: &TeardownPlan) -> Result<ExitCode, Failure> {
 /// It would not: one line for each thing, with what mends it.
 pub async fn verify(plan: &RunPlan) -> Result<ExitCode, Failure> {
     to_stdout(&shell::setup::verify(plan).await?);
+    Ok(ExitCode::Answer)
+}
+
+/// Lists agents.
+///
+/// # Errors
+/// A name cannot be looked up.
+pub fn agents(command: &Reach) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Runtime::new();
+    let runtime = runtime.map_err(|error| Failure::Incomplete(format!("no runtime: {error}")))?;
+    let (table, code) = runtime.block_on(shell::describe::list(command))?;
+    to_stdout(&table);
+    Ok(code)
+}
+
+/// Has agents measure what their boxes carry, and keeps it.
+///
+/// # Errors
+/// An agent cannot be used, or the file cannot be written.
+pub fn calibrate(command: &CalibrateCommand) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Runtime::new();
+    let runtime = runtime.map_err(|error| Failure::Incomplete(format!("no runtime: {error}")))?;
+    to_stdout(&runtime.block_on(shell::calibrate::calibrate(command))?);
     Ok(ExitCode::Answer)
 }
 

@@ -8,6 +8,7 @@ use plimsoll_agent::shell::logs;
 use plimsoll_agent::shell::tls::install_provider;
 
 fn main() -> ExitCode {
+    install_provider();
     let environment = |name: &str| std::env::var(name).ok();
     let invocation = match settings::read(std::env::args_os(), &environment) {
         Ok(invocation) => invocation,
@@ -18,6 +19,8 @@ fn main() -> ExitCode {
     logs::start("warn,async_nats=off,scylla=off");
     let ended = match &invocation {
         Invocation::DryRun(plan) => plimsoll::dry_run(plan),
+        Invocation::Agents(command) => plimsoll::agents(command),
+        Invocation::Calibrate(command) => plimsoll::calibrate(command),
         Invocation::Saved(command) => plimsoll::saved(command, &environment),
         Invocation::Verify(plan) => on_runtime(plimsoll::verify(plan)),
         Invocation::Teardown(plan) => on_runtime(plimsoll::teardown(plan)),
@@ -35,7 +38,6 @@ fn main() -> ExitCode {
 }
 
 fn on_runtime(command: impl Future<Output = Result<ExitCodeOf, Failure>>) -> Result<ExitCodeOf, Failure> {
-    install_provider();
     match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime.block_on(command),
         Err(error) => Err(Failure::Incomplete(format!("no runtime: {error}"))),

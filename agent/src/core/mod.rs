@@ -5,5 +5,6 @@ pub mod certificate;
 pub mod confirmations;
 pub mod ledger;
 pub mod limits;
+pub mod pings;
 pub mod recorder;
 pub mod schedule;

@@ -35,6 +35,8 @@ const ONLY: &[(&str, &[LoadCommand])] = &[
     ("cooldown", &[MaxRps, Verify]),
     ("no-stop-on-trip", &[MaxRps, Verify]),
     ("trials", &[MaxRps, Verify]),
+    ("on-agent-loss", &[MaxRps, Verify]),
+    ("min-agents", &[MaxRps, Verify]),
     ("rate", &[Run]),
     ("duration", &[Run]),
     ("read-ratio", &[Seed]),

@@ -3,6 +3,8 @@
 //! [`table`] declares every setting once, [`commands`] says which command takes it, [`command_line`] makes flags of it, [`layers`] picks the value that applies,
 //! [`resolve`] checks it, and [`dry_run`] says what would be done.
 
+pub mod agents;
+pub mod calibrate;
 pub mod certs;
 pub mod command_line;
 pub mod commands;
@@ -21,7 +23,7 @@ mod values;
 
 pub use error::SettingsError;
 pub use layers::Environment;
-pub use plan::{FindPlan, FleetChoice, Goal, Login, Phases, Preflight, RunPlan, Spread, TargetChoice};
+pub use plan::{FindPlan, FleetChoice, GatherPlan, Goal, Login, Phases, Preflight, RunPlan, Spread, TargetChoice};
 
 use commands::LoadCommand;
 use layers::Layers;
@@ -40,6 +42,10 @@ pub enum Invocation {
     Saved(SavedCommand),
     /// Make certificates.
     Certs(certs::Certs),
+    /// List agents.
+    Agents(agents::Reach),
+    /// Measure what their boxes carry.
+    Calibrate(calibrate::CalibrateCommand),
     /// Check what a run would find.
     Verify(Box<RunPlan>),
     /// Write what a run needs into the databases.
@@ -73,6 +79,12 @@ pub fn read(
     }
     if let Some(command) = certs::parse(&command_line::command().try_get_matches_from(&arguments)?) {
         return Ok(Invocation::Certs(command?));
+    }
+    if let Some(command) = agents::parse(&command_line::command().try_get_matches_from(&arguments)?, environment) {
+        return Ok(Invocation::Agents(command??));
+    }
+    if let Some(command) = calibrate::parse(&command_line::command().try_get_matches_from(&arguments)?, environment) {
+        return Ok(Invocation::Calibrate(command??));
     }
     let (command, flags) = command_line::parse(arguments)?;
     let layers = Layers::gather(command, flags, environment)?;

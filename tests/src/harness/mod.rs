@@ -4,6 +4,7 @@ pub mod certificates;
 pub mod databases;
 pub mod driver;
 pub mod exclusive;
+pub mod hosts;
 pub mod http;
 pub mod messages;
 pub mod mongo_proxy;
