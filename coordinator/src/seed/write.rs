@@ -411,7 +411,7 @@ pub fn describe(plan: &SeedPlan) -> Result<String, String> {
     put("messages_by_id", all.messages + all.replies);
     put("thread_messages_by_thread", all.replies);
     let own: u64 = of_shard(&chunks(&dataset), plan.shard).iter().map(|chunk| totals(&dataset, chunk).all()).sum();
-    let part = if plan.shard.of > 1 { format!(" part {} of it: {}", plan.shard, grouped(own)) } else { String::new() };
+    let part = if plan.shard.of > 1 { format!(", part {} of it: {}", plan.shard, grouped(own)) } else { String::new() };
     writeln!(text, "\n{}: {} rows and documents in all{part}", plan.spec.flags(), grouped(all.all()))
         .expect("a String takes every line");
     Ok(text)

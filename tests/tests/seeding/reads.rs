@@ -1,5 +1,7 @@
 //! The stand-in's history and room services on the seeded databases: what they answer is what was seeded.
 
+#![expect(clippy::unwrap_used, reason = "a test helper fails by panicking")]
+
 use super::{both, done};
 use plimsoll_common::contract::fixtures::account;
 use plimsoll_common::contract::history::{HistoryPreset, RoomHistory, message_id, reply_id};
