@@ -1,6 +1,8 @@
-//! The commands that make load: what each is for, and which settings it takes.
+//! The commands whose settings come from the table: what each is for, and which settings it takes.
 
-use super::table::{SETTINGS, Setting};
+use LoadCommand::{MaxRps, Run, Seed, Teardown, Verify};
+
+use super::table::{SETTINGS, STORAGE, Setting};
 
 /// A command whose settings come from the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,39 +11,59 @@ pub enum LoadCommand {
     MaxRps,
     /// `run`.
     Run,
+    /// `verify`.
+    Verify,
+    /// `seed`.
+    Seed,
+    /// `teardown`.
+    Teardown,
 }
 
 /// Settings that not every command takes, with those that do.
 const ONLY: &[(&str, &[LoadCommand])] = &[
-    ("steps", &[LoadCommand::MaxRps]),
-    ("hold", &[LoadCommand::MaxRps]),
-    ("find", &[LoadCommand::MaxRps]),
-    ("from", &[LoadCommand::MaxRps]),
-    ("precision", &[LoadCommand::MaxRps]),
-    ("confidence", &[LoadCommand::MaxRps]),
-    ("max-time", &[LoadCommand::MaxRps]),
-    ("drain-limit", &[LoadCommand::MaxRps]),
-    ("frontier", &[LoadCommand::MaxRps]),
-    ("explain", &[LoadCommand::MaxRps]),
-    ("skip-self-check", &[LoadCommand::MaxRps]),
-    ("cooldown", &[LoadCommand::MaxRps]),
-    ("no-stop-on-trip", &[LoadCommand::MaxRps]),
-    ("trials", &[LoadCommand::MaxRps]),
-    ("on-agent-loss", &[LoadCommand::MaxRps]),
-    ("min-agents", &[LoadCommand::MaxRps]),
-    ("rate", &[LoadCommand::Run]),
-    ("duration", &[LoadCommand::Run]),
+    ("steps", &[MaxRps, Verify]),
+    ("hold", &[MaxRps, Verify]),
+    ("find", &[MaxRps, Verify]),
+    ("from", &[MaxRps, Verify]),
+    ("precision", &[MaxRps, Verify]),
+    ("confidence", &[MaxRps, Verify]),
+    ("max-time", &[MaxRps, Verify]),
+    ("drain-limit", &[MaxRps, Verify]),
+    ("frontier", &[MaxRps, Verify]),
+    ("explain", &[MaxRps, Verify]),
+    ("skip-self-check", &[MaxRps, Verify]),
+    ("cooldown", &[MaxRps, Verify]),
+    ("no-stop-on-trip", &[MaxRps, Verify]),
+    ("trials", &[MaxRps, Verify]),
+    ("on-agent-loss", &[MaxRps, Verify]),
+    ("min-agents", &[MaxRps, Verify]),
+    ("rate", &[Run]),
+    ("duration", &[Run]),
+    ("read-ratio", &[Seed]),
+    ("shard", &[Seed]),
+    ("writes-in-flight", &[Seed]),
+    ("create-schema", &[Seed]),
+    ("drop", &[Teardown]),
+    ("yes", &[Teardown]),
 ];
+
+/// All that seeding takes beside what only it takes.
+const OF_SEED: &[&str] = &["workload", "preset", "site-id", "parents-per-room", "seed", "plan", "dry-run"];
+/// All that removing takes beside what only it takes.
+const OF_TEARDOWN: &[&str] = &["workload", "site-id", "plan", "dry-run"];
 
 impl LoadCommand {
     /// All of them, in the order of the help.
-    pub const ALL: [Self; 2] = [Self::MaxRps, Self::Run];
+    pub const ALL: [Self; 5] = [Self::MaxRps, Self::Run, Self::Seed, Self::Verify, Self::Teardown];
 
     /// As it is typed.
     pub fn name(self) -> &'static str {
         match self {
             Self::MaxRps => "max-rps",
             Self::Run => "run",
+            Self::Verify => "verify",
+            Self::Seed => "seed",
+            Self::Teardown => "teardown",
         }
     }
 
@@ -57,12 +79,25 @@ impl LoadCommand {
                 "Ramps a request rate over a fleet of agents and prints the largest that holds every objective"
             }
             Self::Run => "Holds one constant request rate for as long as asked and judges it by the objectives",
+            Self::Verify => {
+                "Checks that the target holds what a run with these settings needs, in its databases and in NATS; no load"
+            }
+            Self::Seed => "Writes users, rooms, keys, memberships and messages of a preset into the chat's databases",
+            Self::Teardown => "Removes from the chat's databases what was seeded for a site",
         }
     }
 
     /// Whether it takes this setting.
     pub fn takes(self, setting: &Setting) -> bool {
-        ONLY.iter().find(|(name, _)| *name == setting.name).is_none_or(|(_, commands)| commands.contains(&self))
+        if let Some((_, commands)) = ONLY.iter().find(|(name, _)| *name == setting.name) {
+            return commands.contains(&self);
+        }
+        let own = match self {
+            Self::MaxRps | Self::Run | Self::Verify => return true,
+            Self::Seed => OF_SEED,
+            Self::Teardown => OF_TEARDOWN,
+        };
+        setting.heading == STORAGE || own.contains(&setting.name)
     }
 
     /// The settings that it takes, in the table's order.
@@ -84,6 +119,19 @@ impl LoadCommand {
                 "plimsoll run --preset medium --rate 500 --duration 10m",
                 "plimsoll run --preset medium --rate 2k --duration 24h --agents box-1:7700,box-2:7700",
             ],
+            Self::Verify => &[
+                "plimsoll verify --preset medium --mongo-uri mongodb://chat-db:27017 --nats-url nats://chat:4222",
+                "plimsoll verify --plan nightly.toml",
+            ],
+            Self::Seed => &[
+                "plimsoll seed --preset medium --mongo-uri mongodb://chat-db:27017",
+                "plimsoll seed --workload history --preset history-medium --plan databases.toml",
+                "plimsoll seed --workload history --preset history-large --shard 1/4 --plan databases.toml",
+            ],
+            Self::Teardown => &[
+                "plimsoll teardown --mongo-uri mongodb://chat-db:27017",
+                "plimsoll teardown --workload history --plan databases.toml --yes",
+            ],
         }
     }
 
@@ -97,6 +145,15 @@ impl LoadCommand {
             Self::Run => {
                 "Exit codes: 0 PASS, 1 TRIP, 2 usage or configuration, 3 the run could not be completed,\n\
                  4 measured but INCONCLUSIVE, 130 interrupted: what was measured so far is shown."
+            }
+            Self::Verify => {
+                "Exit codes: 0 everything is as it should be, 2 it is not or could not be looked at: each line says what mends it."
+            }
+            Self::Seed => {
+                "Exit codes: 0 everything is written, 2 nothing was written, 3 interrupted: the same command goes on."
+            }
+            Self::Teardown => {
+                "Exit codes: 0 removed, or there was nothing, 2 nothing was removed, 3 interrupted: the same command goes on."
             }
         }
     }
