@@ -286,7 +286,10 @@ impl Mongo {
                     "MongoDB at {place} has no disk space left for {doing} ({text}): make room, and the same command goes on"
                 )
             }
-            _ => format!("MongoDB at {place}: {doing}: {text} (code {code})"),
+            _ => format!(
+                "MongoDB at {place}: {doing}: {text} (code {code}): look at its log and its disk; once it is well, the same command \
+                 goes on"
+            ),
         }
     }
 }
