@@ -1,6 +1,7 @@
 //! The daily workload's presets: how many rooms of which size each person is in, and what a person does in a working day.
 //! [`fixtures`] says who is in which room.
 
+pub mod behaviour;
 pub mod fixtures;
 
 use std::fmt;
