@@ -5,5 +5,7 @@ pub mod certificate;
 pub mod confirmations;
 pub mod ledger;
 pub mod limits;
+pub mod nats_words;
+pub mod people;
 pub mod recorder;
 pub mod schedule;
