@@ -9,6 +9,7 @@ mod broadcast;
 mod clock;
 pub mod config;
 pub mod counters;
+mod daily;
 mod directory;
 mod gatekeeper;
 mod ids;
@@ -20,12 +21,13 @@ mod rooms;
 pub mod service;
 mod stage;
 
-pub use config::{Endpoint, EndpointConfig, Latency, Stage, StageConfig, StandinConfig, Storage};
+pub use config::{DailyConfig, Endpoint, EndpointConfig, Latency, Stage, StageConfig, StandinConfig, Storage};
 pub use counters::Counters;
 
 use anyhow::{Context as _, anyhow};
 use broadcast::{Broadcaster, Sealer};
 use clock::Clock;
+use daily::DailyBook;
 use directory::Directory;
 use gatekeeper::Gatekeeper;
 use plimsoll_common::contract::fixtures::Fixtures;
@@ -194,8 +196,12 @@ async fn serve(
     ready: oneshot::Sender<()>,
 ) -> anyhow::Result<()> {
     let clock = Clock::start();
-    let directory =
-        Arc::new(Directory::new(Fixtures::build(config.preset, config.seed, &config.site), config.parents_per_room));
+    let daily = config.daily.map(|daily| DailyBook::new(&daily, config.seed, &config.site, &clock)).transpose()?;
+    let daily = daily.map(Arc::new);
+    let directory = Arc::new(match &daily {
+        Some(daily) => Directory::of_daily(daily, &config.site),
+        None => Directory::new(Fixtures::build(config.preset, config.seed, &config.site), config.parents_per_room),
+    });
     let setup = jetstream::connect(&config, "setup").await?;
     jetstream::create_streams(&async_nats::jetstream::new(setup.clone()), &config).await?;
     let mut workers = Vec::new();
@@ -215,6 +221,7 @@ async fn serve(
         let parts = WorkerParts {
             stage,
             config: config.stage(stage),
+            counts_copies: stage == Stage::BroadcastWorker && config.fan_out_capacity.is_some(),
             seed,
             tools: &tools,
             commands,
@@ -223,7 +230,7 @@ async fn serve(
         };
         workers.push(Worker::new(parts, role).await?.run());
     }
-    let archive = Arc::new(Archive::new(&config, Arc::clone(&directory), &clock));
+    let archive = Arc::new(Archive::new(&config, Arc::clone(&directory), daily, &clock));
     let mut endpoints = Vec::new();
     for (endpoint, commands) in Endpoint::ALL.into_iter().zip(endpoint_receivers) {
         let client = jetstream::connect(&config, endpoint.operation()).await?;
