@@ -6,7 +6,7 @@ use super::{
     BadSetting, Entry, Given, ObservationKind, ObservationSpec, SITE_ID, SeedProbe, SettingDefault, SettingKind,
     Workload, WorkloadPlan, WorkloadSetting, preset,
 };
-use crate::contract::daily::behaviour::{envelope_mean, tenths_per_day};
+use crate::contract::daily::behaviour::{Action, envelope_mean, tenths_per_day};
 use crate::contract::daily::fixtures::DailyFixtures;
 use crate::contract::daily::{Band, CONTENT_BYTES, DailyPreset, FEWEST_USERS, MOST_USERS};
 use crate::contract::fixtures::account;
@@ -222,6 +222,18 @@ impl WorkloadPlan for DailyWorkload {
             None if series.ends_with("_done") => Some((None, None)),
             None => None,
         }
+    }
+
+    fn part_ppm(&self, series: &str) -> u32 {
+        let action = match series {
+            "E1" | "E2" | "E2_last" => Some(Action::Send),
+            "thread_reply_E2" => Some(Action::ThreadReply),
+            series => {
+                let name = series.strip_suffix("_done").unwrap_or(series);
+                Action::ALL.into_iter().find(|action| action.name() == name)
+            }
+        };
+        action.map_or(1_000_000, |action| action.tenths_per_day() * 1_000_000 / tenths_per_day())
     }
 
     fn preset(&self) -> String {

@@ -263,6 +263,11 @@ pub trait WorkloadPlan {
         None
     }
 
+    /// The part of all operations that owe a series a sample, in millionths.
+    fn part_ppm(&self, _series: &str) -> u32 {
+        1_000_000
+    }
+
     /// Whether a watched durable's backlog may grow as it likes. It may not vanish.
     fn may_grow(&self, _durable: &str) -> bool {
         false

@@ -9,12 +9,17 @@ pub enum LoadCommand {
     MaxRps,
     /// `run`.
     Run,
+    /// `daily`.
+    Daily,
 }
+
+/// The workload whose levels are users.
+pub const DAILY: &str = "daily";
 
 /// Settings that not every command takes, with those that do.
 const ONLY: &[(&str, &[LoadCommand])] = &[
-    ("steps", &[LoadCommand::MaxRps]),
-    ("hold", &[LoadCommand::MaxRps]),
+    ("steps", &[LoadCommand::MaxRps, LoadCommand::Daily]),
+    ("hold", &[LoadCommand::MaxRps, LoadCommand::Daily]),
     ("find", &[LoadCommand::MaxRps]),
     ("from", &[LoadCommand::MaxRps]),
     ("precision", &[LoadCommand::MaxRps]),
@@ -24,22 +29,25 @@ const ONLY: &[(&str, &[LoadCommand])] = &[
     ("frontier", &[LoadCommand::MaxRps]),
     ("explain", &[LoadCommand::MaxRps]),
     ("skip-self-check", &[LoadCommand::MaxRps]),
-    ("cooldown", &[LoadCommand::MaxRps]),
-    ("no-stop-on-trip", &[LoadCommand::MaxRps]),
-    ("trials", &[LoadCommand::MaxRps]),
+    ("cooldown", &[LoadCommand::MaxRps, LoadCommand::Daily]),
+    ("no-stop-on-trip", &[LoadCommand::MaxRps, LoadCommand::Daily]),
+    ("trials", &[LoadCommand::MaxRps, LoadCommand::Daily]),
+    ("workload", &[LoadCommand::MaxRps, LoadCommand::Run]),
+    ("arrivals", &[LoadCommand::MaxRps, LoadCommand::Run]),
     ("rate", &[LoadCommand::Run]),
     ("duration", &[LoadCommand::Run]),
 ];
 
 impl LoadCommand {
     /// All of them, in the order of the help.
-    pub const ALL: [Self; 2] = [Self::MaxRps, Self::Run];
+    pub const ALL: [Self; 3] = [Self::MaxRps, Self::Run, Self::Daily];
 
     /// As it is typed.
     pub fn name(self) -> &'static str {
         match self {
             Self::MaxRps => "max-rps",
             Self::Run => "run",
+            Self::Daily => "daily",
         }
     }
 
@@ -55,12 +63,31 @@ impl LoadCommand {
                 "Ramps a request rate over a fleet of agents and prints the largest that holds every objective"
             }
             Self::Run => "Holds one constant request rate for as long as asked and judges it by the objectives",
+            Self::Daily => {
+                "Ramps the users of a chat through their working day and prints the most that hold every objective"
+            }
         }
+    }
+
+    /// The workload of a command that drives only one.
+    pub fn workload(self) -> Option<&'static str> {
+        match self {
+            Self::MaxRps | Self::Run => None,
+            Self::Daily => Some(DAILY),
+        }
+    }
+
+    /// Whether it drives this workload.
+    pub fn drives(self, workload: &str) -> bool {
+        self.workload().map_or(workload != DAILY, |own| own == workload)
     }
 
     /// Whether it takes this setting.
     pub fn takes(self, setting: &Setting) -> bool {
-        ONLY.iter().find(|(name, _)| *name == setting.name).is_none_or(|(_, commands)| commands.contains(&self))
+        let listed = ONLY.iter().find(|(name, _)| *name == setting.name);
+        // What only some workloads take goes with a command that drives one of them.
+        let of_workload = setting.workloads.is_empty() || setting.workloads.iter().any(|name| self.drives(name));
+        of_workload && listed.is_none_or(|(_, commands)| commands.contains(&self))
     }
 
     /// The settings that it takes, in the table's order.
@@ -82,13 +109,18 @@ impl LoadCommand {
                 "plimsoll run --preset medium --rate 500 --duration 10m",
                 "plimsoll run --preset medium --rate 2k --duration 24h --agents box-1:7700,box-2:7700",
             ],
+            Self::Daily => &[
+                "plimsoll daily --preset daily-heavy",
+                "plimsoll daily --preset daily-light --users 50k --steps 10k,20k,50k --agents box-1:7700,box-2:7700",
+                "plimsoll daily --preset daily-power --slo mark_read:p95=80ms --slo E2_last:p99=2s --csv steps.csv",
+            ],
         }
     }
 
     /// Exit codes in the words of this command.
     pub fn exit_codes(self) -> &'static str {
         match self {
-            Self::MaxRps => {
+            Self::MaxRps | Self::Daily => {
                 "Exit codes: 0 an answer, 1 no step passed, 2 usage or configuration, 3 the run could not be completed,\n\
                  4 measured but INCONCLUSIVE, 130 interrupted."
             }

@@ -15,6 +15,7 @@ mod resolve;
 pub mod saved;
 mod secure;
 pub mod table;
+mod users;
 mod values;
 
 pub use error::SettingsError;

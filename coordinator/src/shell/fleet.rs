@@ -304,17 +304,17 @@ impl Fleet {
         .await
     }
 
-    /// Deals rooms and users for these shares.
+    /// Deals rooms and users for these shares. Where users come online one after the other, that may take so much more.
     ///
     /// # Errors
     /// An agent cannot, or is lost.
-    pub async fn deal(&mut self, deal: u32, shares: &[Rate]) -> Result<FleetDeal, FleetError> {
+    pub async fn deal(&mut self, deal: u32, shares: &[Rate], more: Duration) -> Result<FleetDeal, FleetError> {
         let share_milli_per_s: Vec<u64> = shares.iter().map(|share| share.milli()).collect();
         for session in &self.sessions {
             session.send(ToAgent::Deal(v1::Deal { deal, share_milli_per_s: share_milli_per_s.clone() }));
         }
         let dealt = self
-            .answers("subscribe to what its share needs", DEAL_LIMIT, |event| match event {
+            .answers("subscribe to what its share needs", DEAL_LIMIT + more, |event| match event {
                 AgentEvent::Dealt(dealt) if dealt.deal == deal => Some(dealt),
                 _ => None,
             })

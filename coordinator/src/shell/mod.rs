@@ -21,6 +21,7 @@ pub mod signals;
 pub mod target;
 pub mod tls;
 pub mod trial;
+pub mod users;
 
 /// Why a run cannot go on.
 #[derive(Debug, Clone, PartialEq, Eq)]

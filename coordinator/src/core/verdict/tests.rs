@@ -47,6 +47,7 @@ fn doubt(doubt: &Doubt) -> String {
         Doubt::Fault(Fault::EndedEarly { agent, .. }) => format!("{agent} ended early"),
         Doubt::Fault(Fault::DoesNotAddUp { agent, .. }) => format!("{agent} does not add up"),
         Doubt::NothingAttempted => "nothing attempted".into(),
+        Doubt::FewUsers { online, users } => format!("{online} of {users} users"),
         Doubt::NoSamples { series } => format!("{series} no samples"),
         Doubt::PercentileByBoxes { percentile: p, boxes } => {
             format!("{} {} {}/{} by {}", p.series, p.quantile, p.above, p.n, names(boxes))
