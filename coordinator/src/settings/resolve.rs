@@ -59,7 +59,8 @@ pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, Setting
         steps: levels.find.map_or(levels.steps, |find| Steps::from(find.first_level())),
         find: levels.find,
         phases: levels.phases,
-        spread: spread(&values)?,
+        // People keep no intervals.
+        spread: if command == LoadCommand::Daily { Spread::Poisson } else { spread(&values)? },
         request_timeout: request_timeout(&values, &slo, &workload)?,
         max_lateness: values.duration("max-lateness", Duration::from_millis(1), HIGHEST_LIMIT)?,
         max_in_flight: max_in_flight(&values)?,

@@ -128,7 +128,7 @@ fn the_in_flight_cap_follows_from_share_and_timeout() {
 #[test]
 fn an_unknown_workload_is_told_the_known_ones() {
     let known = plimsoll_common::workload::names().join(", ");
-    assert_eq!(error("max-rps --preset small --workload daily"), format!("--workload: got 'daily', takes {known}"));
+    assert_eq!(error("max-rps --preset small --workload weekly"), format!("--workload: got 'weekly', takes {known}"));
 }
 
 #[test]
