@@ -89,7 +89,7 @@ fn action(choice: Choice) -> Action {
 
 impl Daily {
     /// The answer to a send, or the outcome of a job, on a user's own subject.
-    fn response(&self, heard: &Heard<'_>, ledger: &Ledger) -> Incoming {
+    fn response(&mut self, heard: &Heard<'_>, ledger: &Ledger, aside: &mut Aside) -> Incoming {
         let id = heard.subject.rsplit('.').next().unwrap_or_default();
         let sequence = match self.ids.owner_of_request(id.as_bytes()) {
             Owner::Mine(sequence) => sequence,
@@ -107,6 +107,10 @@ impl Daily {
                 return Incoming::Foreign;
             }
         };
+        if series == series::E1 && outcome == Outcome::Sample {
+            // Also of a message that is never broadcast.
+            aside.observed.extend(self.expected(sequence));
+        }
         Incoming::Answer { sequence, series, outcome }
     }
 
@@ -174,27 +178,29 @@ impl Daily {
             let answer = Incoming::Answer { sequence, series: series::THREAD_REPLY_E2, outcome: Outcome::Sample };
             return if own { answer } else { Incoming::NotForUs };
         }
-        let last = Incoming::Answer { sequence, series: series::E2_LAST, outcome: Outcome::Sample };
-        match self.fan_outs.copy(sequence, came_to) {
-            None => Incoming::NotForUs,
-            Some(Copied::TooMany) => last,
-            Some(copied) => {
-                aside.observed.push((RECIPIENTS_REACHED, u64::from(came_to)));
-                let first = |expected: u32, aside: &mut Aside| {
-                    aside.observed.push((RECIPIENTS_EXPECTED, u64::from(expected)));
-                    Incoming::Answer { sequence, series: series::E2, outcome: Outcome::Sample }
-                };
-                match copied {
-                    Copied::First { expected } => first(expected, aside),
-                    Copied::FirstAndLast { expected } => {
-                        aside.also.push((sequence, series::E2_LAST, Outcome::Sample));
-                        first(expected, aside)
-                    }
-                    Copied::Last => last,
-                    Copied::Between | Copied::TooMany => Incoming::Copy { sequence },
-                }
-            }
+        let answer = |series| Incoming::Answer { sequence, series, outcome: Outcome::Sample };
+        let Some(copied) = self.fan_outs.copy(sequence, came_to) else { return Incoming::NotForUs };
+        if ledger.choice(sequence).is_none() {
+            // Given up, or whole already: it is late, or comes twice, and nobody is reached by it any more.
+            let first = matches!(copied, Copied::First | Copied::FirstAndLast);
+            return answer(if first { series::E2 } else { series::E2_LAST });
         }
+        aside.observed.push((RECIPIENTS_REACHED, u64::from(came_to)));
+        aside.observed.extend(self.expected(sequence));
+        match copied {
+            Copied::First => answer(series::E2),
+            Copied::FirstAndLast => {
+                aside.also.push((sequence, series::E2_LAST, Outcome::Sample));
+                answer(series::E2)
+            }
+            Copied::Last | Copied::TooMany => answer(series::E2_LAST),
+            Copied::Between => Incoming::Copy { sequence },
+        }
+    }
+
+    /// What is observed of a message when it is first heard of: how many it goes to.
+    fn expected(&mut self, sequence: u64) -> Option<(u8, u64)> {
+        self.fan_outs.tell(sequence).map(|expected| (RECIPIENTS_EXPECTED, u64::from(expected)))
     }
 }
 
@@ -359,7 +365,7 @@ impl Workload for Daily {
                 self.broadcast(None, came_to, heard, ledger, aside)
             }
             Tag::User(user) => self.broadcast(Some(user), 1, heard, ledger, aside),
-            Tag::Responses(_) => self.response(heard, ledger),
+            Tag::Responses(_) => self.response(heard, ledger, aside),
             Tag::Inbox(_) => self.reply(heard, ledger, aside),
         }
     }

@@ -4,9 +4,9 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Copied {
     /// The first of several.
-    First { expected: u32 },
+    First,
     /// The only one that was expected.
-    FirstAndLast { expected: u32 },
+    FirstAndLast,
     /// Neither.
     Between,
     /// The last that was expected.
@@ -20,6 +20,8 @@ struct FanOut {
     sequence: u64,
     expected: u32,
     reached: u32,
+    /// Whether somebody has asked how many are expected.
+    told: bool,
 }
 
 /// No message has this number.
@@ -42,7 +44,7 @@ impl FanOuts {
     pub(super) fn for_open(most: usize) -> Self {
         // Room for bursts, and a bound: so many are 1.5 GB, which no agent's share comes near.
         let capacity = most.clamp(1_024, 1 << 26).next_power_of_two();
-        Self { ring: vec![FanOut { sequence: NEVER, expected: 0, reached: 0 }; capacity] }
+        Self { ring: vec![FanOut { sequence: NEVER, expected: 0, reached: 0, told: false }; capacity] }
     }
 
     fn at(&mut self, sequence: u64) -> &mut FanOut {
@@ -52,7 +54,14 @@ impl FanOuts {
 
     /// A message sets out to so many recipients.
     pub(super) fn begin(&mut self, sequence: u64, expected: u32) {
-        *self.at(sequence) = FanOut { sequence, expected, reached: 0 };
+        *self.at(sequence) = FanOut { sequence, expected, reached: 0, told: false };
+    }
+
+    /// How many recipients are expected of a message: told once.
+    pub(super) fn tell(&mut self, sequence: u64) -> Option<u32> {
+        let fan_out = self.at(sequence);
+        let fresh = fan_out.sequence == sequence && !std::mem::replace(&mut fan_out.told, true);
+        fresh.then_some(fan_out.expected)
     }
 
     /// A copy came, to so many recipients at once; `None`: of a message that is not known any more.
@@ -65,8 +74,8 @@ impl FanOuts {
         fan_out.reached = before.saturating_add(came_to);
         Some(match (before, fan_out.reached >= expected) {
             (before, _) if before >= expected && before > 0 => Copied::TooMany,
-            (0, true) => Copied::FirstAndLast { expected },
-            (0, false) => Copied::First { expected },
+            (0, true) => Copied::FirstAndLast,
+            (0, false) => Copied::First,
             (_, true) => Copied::Last,
             (_, false) => Copied::Between,
         })
@@ -82,10 +91,11 @@ mod tests {
         let mut fan_outs = FanOuts::default();
         fan_outs.begin(7, 4);
         let copies: Vec<_> = [1, 2, 1, 1].map(|came_to| fan_outs.copy(7, came_to).unwrap()).to_vec();
-        assert_eq!(copies, [Copied::First { expected: 4 }, Copied::Between, Copied::Last, Copied::TooMany]);
+        assert_eq!(copies, [Copied::First, Copied::Between, Copied::Last, Copied::TooMany]);
         fan_outs.begin(8, 1);
-        assert_eq!(fan_outs.copy(8, 1), Some(Copied::FirstAndLast { expected: 1 }));
+        assert_eq!(fan_outs.copy(8, 1), Some(Copied::FirstAndLast));
         assert_eq!(fan_outs.copy(9, 1), None);
+        assert_eq!([fan_outs.tell(7), fan_outs.tell(7), fan_outs.tell(9)], [Some(4), None, None]);
         // Its place was taken.
         fan_outs.begin(7 + 1_024, 1);
         assert_eq!(fan_outs.copy(7, 1), None);
