@@ -137,7 +137,9 @@ impl Bracket {
         let close = 1.0 + 2.0 * plan.precision;
         let middle = (low * high).sqrt();
         if high / low <= close || round(middle) <= under || round(middle) >= over {
-            return Look::Around(middle);
+            return Look::Around(
+                self.served.map_or(middle, |served| towards(middle, served * NEAR_CAPACITY[0], low, high)),
+            );
         }
         let inside =
             |level: f64| level > low * (1.0 + plan.precision / 2.0) && level < high / (1.0 + plan.precision / 2.0);
@@ -154,6 +156,13 @@ impl Bracket {
         let gallop = if self.gallop > 1 { high / close.powi(steps as i32 / 2) } else { middle };
         Look::At(round(middle.max(gallop)), Why::Bisect, plan.lengths.probe)
     }
+}
+
+/// Between the middle of a bracket and what the service carries, where that lies in the bracket or close below it: hints this
+/// near to the capacity come by chance, and the middle alone would put the lower level of a pair just above the limit.
+fn towards(middle: f64, near: f64, low: f64, high: f64) -> f64 {
+    let is_told = (low * low / high..=high).contains(&near);
+    if is_told { (middle * near.max(low)).sqrt() } else { middle }
 }
 
 fn capped(level: Rate, plan: &SearchPlan) -> Rate {

@@ -19,6 +19,9 @@ pub enum Estimate {
 
 /// The guess may leave a pair by this many of its widths.
 const REACH: f64 = 1.5;
+/// By so many where the far level is so far that its distance says little: the line rises at least as steeply as it seems,
+/// and queues rise steeply, so the limit lies near.
+const REACH_OF_A_BOUND: f64 = 0.5;
 
 /// Where the limit probably lies, by how far two levels are from it; `None` while one of them has shown nothing.
 pub fn guess(pair: Pair, low: Option<f64>, high: Option<f64>) -> Option<f64> {
@@ -32,7 +35,9 @@ pub fn guess(pair: Pair, low: Option<f64>, high: Option<f64>) -> Option<f64> {
         // Flat, or falling by chance: a step towards where both say that the limit is.
         0.5 - middle.signum() * middle.abs().min(1.0)
     };
-    Some((bottom + width * offset.clamp(-REACH, 1.0 + REACH)).exp())
+    let below = if high >= FARTHEST { REACH_OF_A_BOUND } else { REACH };
+    let above = if low <= -FARTHEST { REACH_OF_A_BOUND } else { REACH };
+    Some((bottom + width * offset.clamp(-below, 1.0 + above)).exp())
 }
 
 /// How long it takes to tell two levels `width` apart that lie around the limit, by the episodes seen at both:
@@ -75,7 +80,12 @@ mod tests {
             (-3.4, 3.4, 1024.7),
             (-1.0, 3.0, 1012.3),
             (1.0, 3.0, 975.9),
+            (1.5, 3.0, 952.4),
             (-3.0, -1.0, 1075.9),
+            (-3.0, -2.0, 1129.7),
+            // The far level is as far as shows: the limit lies nearer than the line says.
+            (2.8, 4.5, 975.9),
+            (-3.4, -2.8, 1075.9),
             // Flat: one step towards where both say that it is.
             (-3.4, -3.4, 1075.9),
             (3.4, 3.4, 975.9),

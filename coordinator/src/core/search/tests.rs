@@ -75,7 +75,7 @@ fn the_trail_of_a_knee_at_3300() {
         search.trail().iter().map(|entry| format!("{} {}", entry.trial.level, word(entry))).collect();
     insta::assert_snapshot!(
         trail.join(", "),
-        @"500 under, 1000 under, 2000 under, 4000 over, 3201 under, 3399 over, 3221 more, 3378 more, 3221 more, 3378 TRIP, 3221 more, 3221 soaked"
+        @"500 under, 1000 under, 2000 under, 4000 over, 3201 under, 3399 over, 3173 more, 3328 more, 3173 more, 3328 TRIP, 3173 more, 3173 soaked"
     );
     assert!(conclusion.is_conclusive(), "{conclusion:?}");
 }
