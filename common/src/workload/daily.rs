@@ -131,7 +131,7 @@ fn read(given: &Given<'_>) -> Result<Workload, BadSetting> {
     let count = |name, lowest: u32, highest: u32| {
         let rate: Rate = given.parsed(name, "a whole number")?;
         let whole = rate.milli() / 1000;
-        let fits = rate.milli() % 1000 == 0 && (u64::from(lowest)..=u64::from(highest)).contains(&whole);
+        let fits = rate.milli().is_multiple_of(1000) && (u64::from(lowest)..=u64::from(highest)).contains(&whole);
         let takes = || format!("a whole number from {lowest} to {highest}");
         if fits { Ok(whole as u32) } else { Err(BadSetting::takes(name, rate, takes())) }
     };
