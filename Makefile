@@ -34,6 +34,7 @@ bench: tools  ## Run every benchmark
 	$(CARGO) bench -p plimsoll --bench merge
 	$(CARGO) bench -p plimsoll-tests --bench standin
 	$(CARGO) bench -p plimsoll-tests --bench agent -- all 3
+	$(CARGO) bench -p plimsoll-tests --bench fleet
 
 fmt:  ## Format the code
 	$(CARGO) fmt --all

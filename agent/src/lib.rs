@@ -9,6 +9,8 @@ pub mod shell;
 pub mod workload;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use plimsoll_common::plan::MAX_WORKERS;
 use tokio::net::TcpListener;
@@ -17,8 +19,11 @@ use tokio::sync::watch;
 use core::limits::Limits;
 pub use shell::clock;
 use shell::metrics::Metrics;
-use shell::server::Door;
+use shell::server::{Door, Stay};
 use shell::session::SessionConfig;
+
+/// How long a coordinator has to read why a session ended at once.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What an operator sets.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +34,18 @@ pub struct AgentConfig {
     pub limits: Limits,
     /// Whom it lets in.
     pub door: Door,
+    /// Whether it stays for another run.
+    pub after_run: AfterRun,
+}
+
+/// What an agent does once a run that it was prepared for is over, however it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AfterRun {
+    /// It waits for the next.
+    #[default]
+    Stay,
+    /// It leaves.
+    Leave,
 }
 
 /// An agent that listens.
@@ -91,8 +108,8 @@ impl Agent {
         };
         let (listener, bound) = bound.await.map_err(|error| AgentError::Listen { address, error })?;
         let metrics = Metrics::new();
-        let AgentConfig { limits, door, .. } = config;
-        let config = SessionConfig { workers: workers as u8, limits, metrics };
+        let AgentConfig { limits, door, after_run, .. } = config;
+        let config = SessionConfig { workers: workers as u8, limits, metrics, after_run };
         Ok(Self { listener, address: bound, door, config })
     }
 
@@ -106,20 +123,39 @@ impl Agent {
         self.config.metrics.clone()
     }
 
-    /// Serves coordinators, one at a time, until `shutdown` resolves; a session that is running then ends at once.
+    /// Serves coordinators, one at a time, until `shutdown` resolves; a session that is running then sends nothing new, lets
+    /// what is open end and says what it counted. Once `at_once` resolves too, it ends without. One that leaves after its run
+    /// ends by itself.
     ///
     /// # Errors
     /// When the listener breaks.
-    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
-        let (down, going_down) = watch::channel(false);
-        let serving = shell::server::serve(self.listener, self.door, self.config, going_down);
+    pub async fn serve(
+        self,
+        shutdown: impl Future<Output = ()>,
+        at_once: impl Future<Output = ()>,
+    ) -> Result<(), AgentError> {
+        let (stay, mut stays) = watch::channel(Stay::Serving);
+        let stay = Arc::new(stay);
+        let serving = shell::server::serve(self.listener, self.door, self.config, &stay);
+        let leaving = async move { drop(stays.wait_for(|stay| *stay == Stay::Leaving).await) };
         tokio::pin!(serving, shutdown);
         tokio::select! {
             served = &mut serving => return Ok(served?),
-            () = shutdown => {}
+            () = leaving => {}
+            () = shutdown => {
+                stay.send_replace(Stay::Draining);
+                tokio::select! {
+                    served = &mut serving => return Ok(served?),
+                    () = at_once => {}
+                }
+                stay.send_replace(Stay::Leaving);
+            }
         }
-        down.send_replace(true);
-        Ok(serving.await?)
+        // A coordinator that does not read would keep the process for as long as it likes.
+        match tokio::time::timeout(LAST_WORDS, serving).await {
+            Ok(served) => Ok(served?),
+            Err(_) => Ok(()),
+        }
     }
 }
 

@@ -12,10 +12,11 @@ use plimsoll_agent::core::limits::{Limits, TargetPattern, Targets};
 use plimsoll_agent::shell::logs;
 use plimsoll_agent::shell::server::Door;
 use plimsoll_agent::shell::tls::{Identity, TlsFiles};
-use plimsoll_agent::{Agent, AgentConfig};
+use plimsoll_agent::{AfterRun, Agent, AgentConfig};
 use plimsoll_common::units::Rate;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 /// Exit code for usage and configuration, as the CLI's.
 const USAGE: u8 = 2;
@@ -65,6 +66,9 @@ struct Flags {
     /// Address to serve Prometheus metrics and /healthz on
     #[arg(long, env = "PLIMSOLL_METRICS_LISTEN")]
     metrics_listen: Option<SocketAddr>,
+    /// End with exit code 0 once the first run is over that this agent was prepared for, however it ended
+    #[arg(long, env = "PLIMSOLL_EXIT_AFTER_RUN")]
+    exit_after_run: bool,
     /// Listen beyond loopback without TLS: whoever reaches the port can make this box send load
     #[arg(long, env = "PLIMSOLL_INSECURE")]
     insecure: bool,
@@ -139,7 +143,8 @@ fn limits(flags: &Flags) -> Limits {
 }
 
 async fn run(flags: Flags) -> anyhow::Result<()> {
-    let config = AgentConfig { workers: flags.workers, limits: limits(&flags), door: door(&flags)? };
+    let after_run = if flags.exit_after_run { AfterRun::Leave } else { AfterRun::Stay };
+    let config = AgentConfig { workers: flags.workers, limits: limits(&flags), door: door(&flags)?, after_run };
     let limits = config.limits.clone();
     let agent = Agent::bind(flags.listen, config).await?;
     if let Some(address) = flags.metrics_listen {
@@ -151,13 +156,29 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
     tracing::info!(targets = %limits.targets, max_run = ?limits.max_run, "listens within these limits");
     // Scripts wait for this line, and find the port in it.
     println!("plimsoll-agent listens on {}", agent.local_addr());
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    let shutdown = async move {
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
-        }
-    };
-    agent.serve(shutdown).await?;
+    let (first, second) = two_signals()?;
+    agent.serve(first, second).await?;
     Ok(())
+}
+
+/// Resolve with the first and with the second SIGTERM or SIGINT.
+fn two_signals() -> anyhow::Result<(impl Future<Output = ()>, impl Future<Output = ()>)> {
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let (count, counted) = watch::channel(0);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            count.send_modify(|count| *count += 1);
+            tracing::info!("shutting down once open operations have ended; another signal ends them");
+        }
+    });
+    let nth = |n: u32| {
+        let mut counted = counted.clone();
+        async move { drop(counted.wait_for(|&count| count >= n).await) }
+    };
+    Ok((nth(1), nth(2)))
 }

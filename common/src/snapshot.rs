@@ -329,4 +329,6 @@ pub enum StepEnd {
     Stopped,
     /// The target's connections failed for good.
     TargetGone,
+    /// The agent was shut down: it released nothing more, and what it had released has ended.
+    ShutDown,
 }

@@ -555,6 +555,7 @@ impl From<&StepTotals> for v1::StepTotals {
             StepEnd::Finished => v1::StepEnd::Finished,
             StepEnd::Stopped => v1::StepEnd::Stopped,
             StepEnd::TargetGone => v1::StepEnd::TargetGone,
+            StepEnd::ShutDown => v1::StepEnd::ShutDown,
         };
         Self {
             step: totals.trial.step,
@@ -582,6 +583,7 @@ impl TryFrom<v1::StepTotals> for StepTotals {
             v1::StepEnd::Finished => StepEnd::Finished,
             v1::StepEnd::Stopped => StepEnd::Stopped,
             v1::StepEnd::TargetGone => StepEnd::TargetGone,
+            v1::StepEnd::ShutDown => StepEnd::ShutDown,
         };
         if m.samples.len() > MAX_SERIES {
             return Err(range(M, "samples", m.samples.len(), "at most 64"));

@@ -19,6 +19,8 @@ use exit::{ExitCode, Failure};
 use results::RunKind;
 use settings::Environment;
 use settings::RunPlan;
+use settings::agents::Reach;
+use settings::calibrate::CalibrateCommand;
 use settings::commands::LoadCommand;
 use settings::saved::{Format, Resume, SavedCommand};
 use shell::run::Before;
@@ -77,6 +79,29 @@ async fn run_on(plan: &RunPlan, before: Option<Before>) -> Result<ExitCode, Fail
 pub fn dry_run(plan: &RunPlan) -> Result<ExitCode, Failure> {
     let text = settings::dry_run::describe(plan).map_err(|error| Failure::Usage(format!("--steps: {error}")))?;
     to_stdout(&text);
+    Ok(ExitCode::Answer)
+}
+
+/// Lists agents.
+///
+/// # Errors
+/// A name cannot be looked up.
+pub fn agents(command: &Reach) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Runtime::new();
+    let runtime = runtime.map_err(|error| Failure::Incomplete(format!("no runtime: {error}")))?;
+    let (table, code) = runtime.block_on(shell::describe::list(command))?;
+    to_stdout(&table);
+    Ok(code)
+}
+
+/// Has agents measure what their boxes carry, and keeps it.
+///
+/// # Errors
+/// An agent cannot be used, or the file cannot be written.
+pub fn calibrate(command: &CalibrateCommand) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Runtime::new();
+    let runtime = runtime.map_err(|error| Failure::Incomplete(format!("no runtime: {error}")))?;
+    to_stdout(&runtime.block_on(shell::calibrate::calibrate(command))?);
     Ok(ExitCode::Answer)
 }
 

@@ -17,6 +17,8 @@ fn main() -> ExitCode {
     logs::start("warn,async_nats=off");
     let ended = match &invocation {
         Invocation::DryRun(plan) => plimsoll::dry_run(plan),
+        Invocation::Agents(command) => plimsoll::agents(command),
+        Invocation::Calibrate(command) => plimsoll::calibrate(command),
         Invocation::Saved(command) => plimsoll::saved(command, &environment),
         Invocation::Certs(command) => plimsoll::certs::make(command).map(|words| {
             plimsoll::to_stdout(&words);

@@ -57,7 +57,7 @@ fn start_agent() -> anyhow::Result<SocketAddr> {
             let agent =
                 Agent::bind("127.0.0.1:0".parse()?, AgentConfig { workers: Some(1), ..AgentConfig::default() }).await?;
             sender.send(agent.local_addr())?;
-            agent.serve(std::future::pending()).await?;
+            agent.serve(std::future::pending(), std::future::pending()).await?;
             Ok(())
         })
     });

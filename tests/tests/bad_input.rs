@@ -391,6 +391,10 @@ async fn other_release(release: Release) -> anyhow::Result<SocketAddr> {
 impl AgentService for Release {
     type SessionStream = ReceiverStream<Result<AgentMessage, Status>>;
 
+    async fn describe(&self, _: Request<v1::DescribeRequest>) -> Result<Response<v1::Description>, Status> {
+        Err(Status::unimplemented("it only claims"))
+    }
+
     async fn session(
         &self,
         _: Request<Streaming<CoordinatorMessage>>,

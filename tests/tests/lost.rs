@@ -4,7 +4,8 @@ use plimsoll_tests::harness::driver::Driver;
 use plimsoll_tests::harness::exclusive::Exclusive;
 use plimsoll_tests::harness::nats::{AgentsSeen, NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::Agent;
-use plimsoll_tests::harness::run::{Outcome, Run, Running, Verdict};
+use plimsoll_tests::harness::run::{Outcome, Run, Running, Trial, Verdict};
+use plimsoll_tests::standin::config::Latency;
 use plimsoll_tests::standin::{Standin, StandinConfig};
 use std::time::Duration;
 
@@ -23,15 +24,21 @@ struct Scene {
 
 impl Scene {
     async fn set() -> anyhow::Result<Self> {
+        Self::set_with(2, |_| {}).await
+    }
+
+    async fn set_with(agents: usize, service: impl FnOnce(&mut StandinConfig)) -> anyhow::Result<Self> {
         let exclusive = Exclusive::acquire()?;
         let server = NatsServer::start(NatsOptions::default())?;
-        let standin = Standin::start(StandinConfig::new(server.url())).await?;
-        Ok(Self { _exclusive: exclusive, server, standin, agents: Agent::start_many(2)? })
+        let mut config = StandinConfig::new(server.url());
+        service(&mut config);
+        let standin = Standin::start(config).await?;
+        Ok(Self { _exclusive: exclusive, server, standin, agents: Agent::start_many(agents)? })
     }
 
     fn run(&self, rates: &[f64]) -> Run {
         let run = Run::new(&self.server.url(), "small").steps(rates).agents(&self.agents).trials(1);
-        run.warmup(Duration::from_millis(500)).hold(Duration::from_secs(3)).flag("--lease-timeout", "1s")
+        run.warmup(Duration::from_millis(500)).hold(Duration::from_secs(2)).flag("--lease-timeout", "1s")
     }
 
     /// Starts 200/s for longer than the test, and returns in its hold.
@@ -91,30 +98,41 @@ async fn a_coordinator_that_is_frozen_loses_its_agents_with_the_lease() -> anyho
     scene.standin.shutdown().await
 }
 
-/// The step was INCONCLUSIVE because of this agent, and the step before it stands in the report.
-fn check_agent_lost(outcome: &Outcome, agent: &str) -> anyhow::Result<()> {
-    assert_eq!(outcome.code(), Some(3), "{outcome}");
-    assert_eq!(outcome.trials.len(), 2, "{outcome}");
-    let lost = outcome.trial_at(300.0)?;
+/// In trial 1 of this rate the agent was lost, which the report says first, with its time.
+fn check_lost_at<'a>(outcome: &'a Outcome, rate: f64, agent: &str) -> &'a Trial {
+    let first = outcome.trials.iter().find(|trial| (trial.target_rate - rate).abs() < 0.001);
+    let lost = first.unwrap_or_else(|| panic!("{rate}/s was not held: {outcome}"));
     assert_eq!(lost.verdict, Verdict::Inconclusive, "{outcome}");
-    assert!(lost.reasons.contains(&format!("agent {agent} was lost ")), "{outcome}");
+    assert!(lost.reasons.starts_with(&format!("agent {agent} was lost ")), "the cause comes first: {outcome}");
+    lost
+}
+
+/// The step in which the agent was lost is the last, and the one before it stands in the report.
+fn check_ended_by_loss(outcome: &Outcome, agent: &str, because: &str) -> anyhow::Result<()> {
+    assert_eq!((outcome.code(), outcome.trials.len()), (Some(3), 2), "{outcome}");
+    check_lost_at(outcome, 300.0, agent);
     let stdout = &outcome.ended.stdout;
     assert!(stdout.contains(&format!("\nNOT COMPLETED: agent {agent} was lost: ")), "{outcome}");
-    assert!(stdout.contains("after the start of step 2"), "{outcome}");
-    assert!(lost.reasons.starts_with(&format!("agent {agent} was lost ")), "the cause comes first: {outcome}");
+    assert!(stdout.contains("after the start of step 2") && stdout.contains(because), "{outcome}");
     assert!(outcome.answer()?.starts_with("ANSWER: max RPS >= 200 "), "{outcome}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agent_that_is_killed_spoils_its_step_and_stops_the_other() -> anyhow::Result<()> {
+async fn the_step_of_an_agent_that_is_killed_is_held_again_by_the_other() -> anyhow::Result<()> {
     let mut scene = Scene::set().await?;
     let mut running = scene.run(&[200.0, 300.0]).start()?;
     running.process.wait_for_stderr("step 2/2 300/s hold ", Duration::from_secs(60))?;
     let lost = scene.agents[1].address.to_string();
     scene.agents[1].process.signal(libc::SIGKILL)?;
     let outcome = running.finish()?;
-    check_agent_lost(&outcome, &lost)?;
+    assert_eq!((outcome.code(), outcome.trials.len()), (Some(0), 3), "{outcome}");
+    check_lost_at(&outcome, 300.0, &lost);
+    let again = outcome.trial_at(300.0)?;
+    assert_eq!((again.verdict, again.trial), (Verdict::Pass, 2), "{outcome}");
+    assert!(again.attempted >= 570, "the other made all of it: {outcome}");
+    assert!(outcome.ended.stdout.contains(&format!("held without agent {lost}, which was lost: ")), "{outcome}");
+    assert!(outcome.answer()?.starts_with("ANSWER: max RPS >= 300 "), "{outcome}");
     scene.server.wait_for_silence(LEASE)?;
     scene.check_silence()?;
     Driver::claim_once_free(scene.agents[0].address).await?.cut();
@@ -124,12 +142,12 @@ async fn an_agent_that_is_killed_spoils_its_step_and_stops_the_other() -> anyhow
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_is_frozen_is_lost_and_sends_nothing_once_it_goes_on() -> anyhow::Result<()> {
     let mut scene = Scene::set().await?;
-    let mut running = scene.run(&[200.0, 300.0]).start()?;
+    let mut running = scene.run(&[200.0, 300.0]).flag("--on-agent-loss", "abort").start()?;
     running.process.wait_for_stderr("step 2/2 300/s hold ", Duration::from_secs(60))?;
     let lost = scene.agents[0].address.to_string();
     scene.agents[0].process.signal(libc::SIGSTOP)?;
     let outcome = running.finish()?;
-    check_agent_lost(&outcome, &lost)?;
+    check_ended_by_loss(&outcome, &lost, "; --on-agent-loss abort ends the run")?;
     assert!(outcome.trial_at(300.0)?.reasons.contains("silent for 1s"), "{outcome}");
     let frozen = scene.server.agents_seen()?;
     scene.agents[0].process.signal(libc::SIGCONT)?;
@@ -137,6 +155,93 @@ async fn an_agent_that_is_frozen_is_lost_and_sends_nothing_once_it_goes_on() -> 
     assert_eq!(silent.messages, frozen.messages, "what waited in the frozen agent is not sent");
     scene.check_silence()?;
     Driver::claim_once_free(scene.agents[0].address).await?.cut();
+    scene.standin.shutdown().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_without_agents_ends_with_all_that_it_measured() -> anyhow::Result<()> {
+    let mut scene = Scene::set().await?;
+    let mut running = scene.run(&[200.0, 300.0]).start()?;
+    running.process.wait_for_stderr("step 2/2 300/s hold ", Duration::from_secs(60))?;
+    for agent in &mut scene.agents {
+        agent.process.signal(libc::SIGKILL)?;
+    }
+    let outcome = running.finish()?;
+    assert_eq!((outcome.code(), outcome.trials.len()), (Some(3), 2), "{outcome}");
+    assert!(outcome.trial_at(300.0)?.reasons.contains("was lost "), "{outcome}");
+    assert!(outcome.ended.stdout.contains("; no agent is left"), "{outcome}");
+    assert!(outcome.answer()?.starts_with("ANSWER: max RPS >= 200 "), "{outcome}");
+    scene.server.wait_for_silence(LEASE)?;
+    scene.check_silence()?;
+    scene.standin.shutdown().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_was_frozen_comes_back_between_steps() -> anyhow::Result<()> {
+    let mut scene = Scene::set().await?;
+    let mut running = scene.run(&[200.0, 300.0, 400.0]).start()?;
+    running.process.wait_for_stderr("step 2/3 300/s hold ", Duration::from_secs(60))?;
+    let lost = scene.agents[0].address.to_string();
+    scene.agents[0].process.signal(libc::SIGSTOP)?;
+    running.process.wait_for_stderr("step 2/3 trial 2 300/s hold ", Duration::from_secs(60))?;
+    scene.agents[0].process.signal(libc::SIGCONT)?;
+    let outcome = running.finish()?;
+    assert_eq!((outcome.code(), outcome.trials.len()), (Some(0), 4), "{outcome}");
+    assert!(check_lost_at(&outcome, 300.0, &lost).reasons.contains("silent for 1s"), "{outcome}");
+    let (again, last) = (outcome.trial_at(300.0)?, outcome.trial_at(400.0)?);
+    assert_eq!((again.verdict, last.verdict), (Verdict::Pass, Verdict::Pass), "{outcome}");
+    assert!(!outcome.ended.stdout.contains("somebody else drives"), "what the lost one sent is not known: {outcome}");
+    assert_eq!(last.duplicate, 0, "the ids of its second life are none of its first: {outcome}");
+    assert!(outcome.ended.stdout.contains(&format!("400: agent {lost} joined before this trial")), "{outcome}");
+    let seen = scene.server.agents_seen()?;
+    assert_eq!(seen.closed.len(), 3, "it is another agent to the target when it comes back: {seen:?}");
+    scene.check_silence()?;
+    Driver::claim_once_free(scene.agents[0].address).await?.cut();
+    scene.standin.shutdown().await
+}
+
+/// A hold by one agent at 200/s of a service that takes so long to answer.
+async fn one_agent_in_a_hold(latency: Duration, timeout: &str) -> anyhow::Result<(Scene, Running)> {
+    let scene = Scene::set_with(1, |config| config.gatekeeper.latency = Latency::Fixed(latency)).await?;
+    let run = scene.run(&[200.0]).hold(Duration::from_secs(120)).flag("--request-timeout", timeout);
+    let mut running = run.start()?;
+    running.wait_for_hold()?;
+    Ok((scene, running))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_is_shut_down_ends_what_is_open_and_says_what_it_counted() -> anyhow::Result<()> {
+    let (mut scene, running) = one_agent_in_a_hold(Duration::from_millis(300), "3s").await?;
+    scene.agents[0].process.signal(libc::SIGTERM)?;
+    let outcome = running.finish()?;
+    let agent = scene.agents[0].address.to_string();
+    assert_eq!((outcome.code(), outcome.trials.len()), (Some(3), 1), "{outcome}");
+    let trial = &outcome.trials[0];
+    assert_eq!(trial.reasons, format!("agent {agent} was shut down before the trial's end"), "{outcome}");
+    // Some sixty were open: they had their answers before it said goodbye.
+    assert!(trial.attempted > 0 && trial.completed == trial.attempted, "{outcome}");
+    assert!(outcome.ended.stdout.contains("was lost: the agent is shutting down"), "{outcome}");
+    assert_eq!(scene.agents[0].process.wait(SILENT_WITHIN)?.code, Some(0));
+    scene.check_silence()?;
+    scene.standin.shutdown().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_is_told_twice_does_not_wait_for_what_is_open() -> anyhow::Result<()> {
+    let (mut scene, running) = one_agent_in_a_hold(Duration::from_secs(40), "60s").await?;
+    scene.agents[0].process.signal(libc::SIGTERM)?;
+    scene.agents[0].process.wait_for_stderr("shutting down once open operations have ended", SILENT_WITHIN)?;
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(scene.agents[0].process.is_running()?, "its operations are open for another half minute");
+    let open = scene.server.agents_seen()?;
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(scene.server.agents_seen()?.messages, open.messages, "it makes no new ones");
+    scene.agents[0].process.signal(libc::SIGTERM)?;
+    assert_eq!(scene.agents[0].process.wait(SILENT_WITHIN)?.code, Some(0));
+    let outcome = running.finish()?;
+    assert_eq!(outcome.code(), Some(3), "{outcome}");
+    assert!(outcome.ended.stdout.contains("was lost: the agent is shutting down"), "{outcome}");
+    scene.check_silence()?;
     scene.standin.shutdown().await
 }
 

@@ -188,7 +188,7 @@ async fn a_run_over_tls_with_two_agents_is_as_any_other_and_shows_no_secret_at_t
 }
 
 /// A certificate of this CA, made for any time.
-fn signed(
+pub fn signed(
     certificates: &Certificates,
     name: &str,
     usage: ExtendedKeyUsagePurpose,
@@ -298,6 +298,26 @@ async fn a_coordinator_or_agent_without_the_right_certificate_is_refused_in_word
     ] {
         check(&run(&server.url(), &[address.to_owned()], &arguments).await?, &parts);
     }
+    // Who only wants to list agents comes through the same door.
+    let (all, dns) = (format!("{here},{}", plain.address), format!("dns:localhost:{port}"));
+    for (named, name, code, words) in [
+        (&here, Some(COORDINATOR), 0, " ready "),
+        (&all, Some(COORDINATOR), 1, "it does not speak TLS"),
+        (&here, Some("ops"), 1, "the coordinator's certificate is of ops"),
+        (&here, None, 1, "it takes TLS only"),
+        (&dns, Some(COORDINATOR), 1, "its certificate is not for the name localhost"),
+    ] {
+        let shown = name.map_or(Vec::new(), |name| certificates.flags(name).to_vec());
+        let listed = Program::Cli.run(["agents".to_owned(), format!("--agents={named}")].into_iter().chain(shown))?;
+        assert!(listed.code == Some(code) && listed.stdout.contains(words), "{words}: {listed:?}");
+    }
+    certificates.more(&["--agent", "named=localhost"])?;
+    let named =
+        Agent::start(&AgentOptions { arguments: certificates.flags("named").into(), ..AgentOptions::default() })?;
+    let by_name = format!("--agents=dns:localhost:{}", named.address.port());
+    let shown = certificates.flags(COORDINATOR);
+    let listed = Program::Cli.run(["agents".to_owned(), by_name].into_iter().chain(shown))?;
+    assert!(listed.code == Some(0) && listed.stdout.contains(" ready "), "a certificate is for a name: {listed:?}");
     for agent in [&agent, &plain] {
         assert!(!agent.process.stderr().contains("leased"), "{}", agent.process.stderr());
     }
@@ -313,7 +333,7 @@ async fn a_coordinator_or_agent_without_the_right_certificate_is_refused_in_word
 
 async fn claim(agent: &Agent, files: &TlsFiles) -> anyhow::Result<Driver> {
     let wire = Wire::of(Some(files))?;
-    let channel = wire.connect(&agent.address.to_string(), agent.address, CONNECT_LIMIT).await;
+    let channel = wire.connect(&agent.address.ip().to_string(), agent.address, CONNECT_LIMIT).await;
     Driver::claim_over(channel.map_err(anyhow::Error::msg)?.channel, messages::claim()).await
 }
 

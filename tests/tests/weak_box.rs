@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use plimsoll::core::ceilings::Ceilings;
 use plimsoll_tests::harness::exclusive::Exclusive;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
-use plimsoll_tests::harness::processes::{Agent, CpuQuota};
+use plimsoll_tests::harness::processes::{Agent, CpuQuota, Program};
 use plimsoll_tests::harness::run::{Outcome, Run, Trial, Verdict};
 use plimsoll_tests::standin::config::Latency;
 use plimsoll_tests::standin::{Standin, StandinConfig};
+
+const LATENESS: &str = "200ms";
 
 /// Holds a rate over these agents against a stand-in, with something done to the agents once the hold is under way.
 async fn hold(
@@ -51,6 +54,84 @@ async fn a_box_of_two_that_a_quota_slows_is_named_and_never_trips_the_service() 
     check_named(outcome.trial_at(1000.0)?, &outcome, &weak);
     assert_eq!(outcome.code(), Some(4), "{outcome}");
     assert!(outcome.ended.stdout.contains(&format!("{weak} was held back by a CPU quota")), "{outcome}");
+    Ok(())
+}
+
+/// Agents whose last has 12 ms of a core in 500 ms: what is due while it waits for the next period is not released within
+/// [`LATENESS`], in which a box that is merely busy does release it.
+fn last_is_weak(agents: usize) -> anyhow::Result<(Vec<Agent>, CpuQuota)> {
+    let agents = Agent::start_many(agents)?;
+    let quota = CpuQuota::in_periods(24, 500)?;
+    quota.take(&agents[agents.len() - 1].process)?;
+    Ok((agents, quota))
+}
+
+#[tokio::test]
+async fn a_box_that_is_too_small_gets_less_and_the_step_is_held_again() -> anyhow::Result<()> {
+    let _exclusive = Exclusive::acquire()?;
+    let (agents, _quota) = last_is_weak(2)?;
+    let weak = agents[1].address.to_string();
+    let again = |run: Run| {
+        run.flag("--max-lateness", LATENESS).trials(3).warmup(Duration::from_secs(1)).hold(Duration::from_secs(3))
+    };
+    let outcome = hold(2000.0, agents, |_| {}, again, |_| Ok(())).await?;
+    check_named(&outcome.trials[0], &outcome, &weak);
+    let last = outcome.trial_at(2000.0)?;
+    assert!(last.trial > 1, "{outcome}");
+    let words = format!(" by {weak}, which could not carry ");
+    assert!(outcome.ended.stdout.contains(&words), "{outcome}");
+    assert_eq!((last.verdict, outcome.code()), (Verdict::Pass, Some(0)), "{outcome}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_fleet_without_headroom_says_how_many_more_boxes_the_step_takes() -> anyhow::Result<()> {
+    let _exclusive = Exclusive::acquire()?;
+    let (agents, _quota) = last_is_weak(1)?;
+    let two = |run: Run| {
+        run.flag("--max-lateness", LATENESS)
+            .steps(&[1000.0, 1500.0])
+            .warmup(Duration::from_secs(1))
+            .hold(Duration::from_secs(3))
+    };
+    let outcome = hold(1000.0, agents, |_| {}, two, |_| Ok(())).await?;
+    assert_eq!(
+        (outcome.code(), outcome.trials.len()),
+        (Some(4), 1),
+        "a second trial or step would show no more: {outcome}"
+    );
+    let reasons = &outcome.trials[0].reasons;
+    assert!(reasons.contains("1000/s is more than the load boxes carry, "), "{outcome}");
+    assert!(reasons.contains(" more like the largest"), "{outcome}");
+    assert!(outcome.ended.stdout.contains("more like the largest at 1000"), "the next limit says so too: {outcome}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_calibration_finds_the_weak_box_before_the_service_is_driven_and_later_runs_are_split_by_it()
+-> anyhow::Result<()> {
+    let _exclusive = Exclusive::acquire()?;
+    let (agents, _quota) = last_is_weak(2)?;
+    let names: Vec<String> = agents.iter().map(|agent| agent.address.to_string()).collect();
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("ceilings.toml");
+    let arguments = ["calibrate", "--agents", &names.join(","), "--save", &file.display().to_string()];
+    let calibrated = Program::Cli.run(arguments)?;
+    assert_eq!(calibrated.code, Some(0), "{calibrated:?}");
+    assert!(names.iter().all(|name| calibrated.stdout.contains(name)), "{calibrated:?}");
+    let mut found = Ceilings::parse(&std::fs::read_to_string(&file)?).map_err(anyhow::Error::msg)?;
+    let ceiling = |name: &String| found.agents[name].as_f64();
+    assert!(ceiling(&names[1]) < ceiling(&names[0]) / 4.0, "{calibrated:?}");
+    // A tenth of what is asked for below is less than either box was found to carry.
+    found.agents.insert(names[1].clone(), "20".parse()?);
+    std::fs::write(&file, found.to_text())?;
+    let split = |run: Run| run.flag("--ceilings", file.display()).flag("--max-lateness", LATENESS);
+    let outcome = hold(200.0, agents, |_| {}, |run| split(run).hold(Duration::from_secs(1)), |_| Ok(())).await?;
+    assert!(outcome.ended.stdout.contains(&format!("agent {} = 1 workers on ", names[1])), "{outcome}");
+    assert!(outcome.ended.stdout.contains(", at most 20/s (agent)"), "{outcome}");
+    let rows = outcome.ended.stdout.lines().filter(|line| line.contains(&names[1]) && !line.contains('='));
+    let share = rows.filter_map(|row| row.split_whitespace().nth(2)).next();
+    assert_eq!(share, Some("20"), "{outcome}");
     Ok(())
 }
 

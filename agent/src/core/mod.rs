@@ -7,5 +7,6 @@ pub mod ledger;
 pub mod limits;
 pub mod nats_words;
 pub mod people;
+pub mod pings;
 pub mod recorder;
 pub mod schedule;

@@ -103,6 +103,8 @@ impl Aggregate {
             started_boottime_ns: finishes.iter().map(|finish| finish.started_boottime_ns).max()?,
             end: if end(StepEnd::TargetGone) {
                 StepEnd::TargetGone
+            } else if end(StepEnd::ShutDown) {
+                StepEnd::ShutDown
             } else if end(StepEnd::Stopped) {
                 StepEnd::Stopped
             } else {

@@ -1,5 +1,6 @@
 //! What talks: the session with the coordinator, the workers with their connections and pacers, and the box's health.
 
+pub mod abort;
 pub mod aggregate;
 pub mod calibrate;
 pub mod clock;

@@ -18,8 +18,9 @@ use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::health;
-use super::session::{Claim, Session, SessionConfig};
+use super::session::{Claim, HadRun, Over, Session, SessionConfig};
 use super::tls;
+use crate::AfterRun;
 use crate::core::certificate::Certificate;
 
 /// A stream that does not claim within this time is closed.
@@ -54,7 +55,18 @@ impl fmt::Debug for Door {
     }
 }
 
-/// Serves sessions on a listener until `shutdown` changes.
+/// Whether the daemon stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stay {
+    /// It serves.
+    Serving,
+    /// A session that is running drains, and no other begins.
+    Draining,
+    /// A session that is running ends.
+    Leaving,
+}
+
+/// Serves sessions on a listener until `stay` says otherwise.
 ///
 /// # Errors
 /// When the listener breaks.
@@ -62,23 +74,19 @@ pub async fn serve(
     listener: TcpListener,
     door: Door,
     config: SessionConfig,
-    shutdown: watch::Receiver<bool>,
+    stay: &Arc<watch::Sender<Stay>>,
 ) -> Result<(), tonic::transport::Error> {
     let service = Daemon {
         config,
         door: door.clone(),
         instance: format!("{:x}-{:x}", std::process::id(), super::clock::boottime_ns()),
         holder: Arc::default(),
-        shutdown: shutdown.clone(),
+        stay: stay.clone(),
     };
     let service = AgentServer::new(service)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let mut shutdown = shutdown;
-    let going_down = async move {
-        // A sender that is gone means shutting down as well.
-        let _ = shutdown.wait_for(|&down| down).await;
-    };
+    let going_down = no_longer(stay.subscribe(), Stay::Serving);
     let server = tonic::transport::Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -97,7 +105,13 @@ struct Daemon {
     door: Door,
     instance: String,
     holder: Arc<Mutex<Option<Holder>>>,
-    shutdown: watch::Receiver<bool>,
+    stay: Arc<watch::Sender<Stay>>,
+}
+
+/// Resolves once the daemon is beyond this; a sender that is gone means leaving as well.
+async fn no_longer(mut stay: watch::Receiver<Stay>, this: Stay) {
+    let beyond = |stay: &Stay| *stay == Stay::Leaving || (*stay == Stay::Draining && this == Stay::Serving);
+    let _ = stay.wait_for(beyond).await;
 }
 
 /// Who holds the lease.
@@ -139,7 +153,7 @@ impl Daemon {
     }
 
     /// Whether the certificate shown is one of a coordinator that this agent works for.
-    fn authorize(&self, request: &Request<Streaming<v1::CoordinatorMessage>>) -> Result<(), Status> {
+    fn authorize<T>(&self, request: &Request<T>) -> Result<(), Status> {
         let Door::Tls { coordinators, .. } = &self.door else { return Ok(()) };
         let shown = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs);
         let shown = shown.as_ref().and_then(|chain| chain.first());
@@ -150,6 +164,8 @@ impl Daemon {
         if certificate.is_of(coordinators) {
             return Ok(());
         }
+        let names = certificate.names.join(", ");
+        tracing::warn!(peer = ?request.remote_addr(), %names, "refused a coordinator");
         Err(Status::permission_denied(format!(
             "the coordinator's certificate is of {}, and this agent's --allow-coordinator takes {}",
             if certificate.names.is_empty() { "no name".to_owned() } else { certificate.names.join(", ") },
@@ -181,9 +197,7 @@ impl AgentService for Daemon {
         request: Request<Streaming<v1::CoordinatorMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let peer = request.remote_addr();
-        self.authorize(&request).inspect_err(|refused| {
-            tracing::warn!(?peer, why = refused.message(), "refused a coordinator");
-        })?;
+        self.authorize(&request)?;
         let mut inbound = request.into_inner();
         let claim = await_claim(&mut inbound).await?;
         check_claim(&claim)?;
@@ -196,13 +210,34 @@ impl AgentService for Daemon {
         tracing::info!(%coordinator, run = %claim.run_id, "leased");
         let lease_timeout = Duration::from_millis(u64::from(claim.lease_timeout_ms));
         let session = Session::new(self.config.clone(), Claim { run_id: claim.run_id, lease_timeout }, outbox);
-        let mut shutdown = self.shutdown.clone();
+        let drain = no_longer(self.stay.subscribe(), Stay::Serving);
+        let shutdown = no_longer(self.stay.subscribe(), Stay::Draining);
+        // Weak: a daemon that is dropped ends its session.
+        let stay = (self.config.after_run == AfterRun::Leave).then(|| Arc::downgrade(&self.stay));
         tokio::spawn(async move {
-            let end = session.serve(inbound, async move { drop(shutdown.wait_for(|&down| down).await) }).await;
-            drop(place);
+            let Over { end, run } = session.serve(inbound, drain, shutdown).await;
             tracing::info!(%end, "lease over");
+            if let Some(stay) = stay.filter(|_| run == HadRun::Yes).and_then(|stay| stay.upgrade()) {
+                tracing::info!("leaves after its run, as --exit-after-run says");
+                stay.send_replace(Stay::Leaving);
+            }
+            drop(place);
         });
         Ok(Response::new(ReceiverStream::new(outbound)))
+    }
+
+    async fn describe(&self, request: Request<v1::DescribeRequest>) -> Result<Response<v1::Description>, Status> {
+        self.authorize(&request)?;
+        let holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let holder = holder.map(|Holder { coordinator, since, .. }| v1::LeaseHolder {
+            coordinator,
+            held_ms: u64::try_from(since.elapsed().unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
+        });
+        Ok(Response::new(v1::Description {
+            hello: Some(self.hello()),
+            holder,
+            boottime_ns: super::clock::boottime_ns(),
+        }))
     }
 }
 

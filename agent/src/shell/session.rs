@@ -1,7 +1,6 @@
 //! A session: one coordinator's stream, which is the lease. It passes orders to the workers and their blocks back, and
 //! when it ends, for whatever reason, so do the workers and their connections.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,14 +21,12 @@ use super::lease::Lease;
 use super::metrics::Metrics;
 use super::nats_target::{ConnectError, servers};
 use super::worker::{self, WorkerCommand, WorkerEvent, WorkerOrder, WorkerRefusal, WorkerSpec};
+use crate::AfterRun;
 use crate::core::limits::{LimitError, Limits};
 use crate::core::people::users_of;
+use crate::core::pings::Pings;
 use crate::workload::Part;
 
-/// Pings per lease timeout: several may be lost before the lease is.
-const PINGS_PER_LEASE: u32 = 10;
-/// Pings whose echoes may still come: the lease has ended before an older one's could help.
-const PINGS_REMEMBERED: usize = 2 * PINGS_PER_LEASE as usize;
 /// Operations that can be released within one request timeout: the book of so many takes some 2 GB.
 const MAX_ISSUED: u64 = 1 << 25;
 
@@ -42,6 +39,8 @@ pub struct SessionConfig {
     pub limits: Limits,
     /// For the daemon's own metrics.
     pub metrics: Metrics,
+    /// Whether the daemon stays for another run.
+    pub after_run: AfterRun,
 }
 
 /// What the coordinator claimed.
@@ -79,6 +78,24 @@ pub enum SessionEnd {
     ShuttingDown,
 }
 
+/// Whether a session prepared a run: one that was only claimed, or calibrated, did not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HadRun {
+    /// It was prepared.
+    Yes,
+    /// It was not.
+    No,
+}
+
+/// What a session came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Over {
+    /// Why it is over.
+    pub end: SessionEnd,
+    /// Whether a run was.
+    pub run: HadRun,
+}
+
 /// One coordinator's hold on this agent.
 pub struct Session {
     config: SessionConfig,
@@ -87,14 +104,14 @@ pub struct Session {
     lease: Lease,
     claimed_ns: u64,
     last_echo: Option<v1::EchoReceipt>,
-    /// When the newest pings were sent, oldest first.
-    pings: VecDeque<u64>,
+    pings: Pings,
     fleet: Option<Prepared>,
     events: mpsc::UnboundedReceiver<(u8, WorkerEvent)>,
     events_in: mpsc::UnboundedSender<(u8, WorkerEvent)>,
     box_watch: BoxWatch,
     /// At most one; it ends with the session.
     calibrating: JoinSet<Result<Calibration, String>>,
+    run: HadRun,
 }
 
 /// What stands after Prepare.
@@ -123,7 +140,7 @@ impl Session {
         let now_ns = boottime_ns();
         let lease = Lease::until(now_ns + claim.lease_timeout.as_nanos() as u64);
         let box_watch = BoxWatch::new(now_ns);
-        let pings = VecDeque::with_capacity(PINGS_REMEMBERED);
+        let pings = Pings::new(claim.lease_timeout);
         Self {
             config,
             claim,
@@ -137,18 +154,22 @@ impl Session {
             events_in,
             box_watch,
             calibrating: JoinSet::new(),
+            run: HadRun::No,
         }
     }
 
-    /// Serves the coordinator until the session ends; then nothing is sent to the target any more.
+    /// Serves the coordinator until the session ends; then nothing is sent to the target any more. Once `drain` resolves,
+    /// nothing more is released, and the session ends when what was released has; once `shutdown` does, at once.
     pub async fn serve(
         mut self,
         mut inbound: Streaming<v1::CoordinatorMessage>,
+        drain: impl Future<Output = ()>,
         shutdown: impl Future<Output = ()>,
-    ) -> SessionEnd {
-        let mut pings = tokio::time::interval(self.claim.lease_timeout / PINGS_PER_LEASE);
+    ) -> Over {
+        let mut pings = tokio::time::interval(self.pings.interval());
         let run_over = run_over(self.config.limits.max_run);
-        tokio::pin!(shutdown, run_over);
+        tokio::pin!(drain, shutdown, run_over);
+        let mut draining = false;
         let end = loop {
             let step = tokio::select! {
                 message = inbound.message() => match message {
@@ -161,10 +182,18 @@ impl Session {
                     self.on_calibrated(done.unwrap_or_else(|error| Err(error.to_string())))
                 }
                 limit = &mut run_over => Err(SessionEnd::RunTooLong(limit)),
+                () = &mut drain, if !draining => {
+                    draining = true;
+                    self.drain();
+                    Ok(())
+                }
                 () = &mut shutdown => Err(SessionEnd::ShuttingDown),
             };
             if let Err(end) = step {
                 break end;
+            }
+            if draining && !self.is_running() {
+                break SessionEnd::ShuttingDown;
             }
         };
         // First the lease, which every worker looks at before it sends; then the commands' ends, which end the workers.
@@ -180,7 +209,7 @@ impl Session {
             // A coordinator that does not read has no room for it; it finds the stream ended.
             let _ = self.outbox.try_send(Err(status));
         }
-        end
+        Over { end, run: self.run }
     }
 
     fn send(&self, message: agent_message::Message) -> Result<(), SessionEnd> {
@@ -201,10 +230,7 @@ impl Session {
         if !self.lease.holds(now_ns) {
             return Err(SessionEnd::LeaseTimedOut);
         }
-        if self.pings.len() == PINGS_REMEMBERED {
-            self.pings.pop_front();
-        }
-        self.pings.push_back(now_ns);
+        self.pings.sent(now_ns);
         let ping = v1::Ping { sent_boottime_ns: now_ns, last_echo: self.last_echo };
         self.send(agent_message::Message::Ping(ping))
     }
@@ -229,11 +255,9 @@ impl Session {
         if !self.lease.holds(now_ns) {
             return Err(SessionEnd::LeaseTimedOut);
         }
-        // Echoes come in the order of their pings: where the lease holds, a real one is never older than all remembered.
-        if !self.pings.contains(&echo.ping_sent_boottime_ns) {
+        let Some(end_ns) = self.pings.echoed(echo.ping_sent_boottime_ns) else {
             return Err(SessionEnd::Protocol("an echo of a ping that was not sent".into()));
-        }
-        let end_ns = echo.ping_sent_boottime_ns + self.claim.lease_timeout.as_nanos() as u64;
+        };
         if !self.lease.extend(now_ns, end_ns) {
             return Err(SessionEnd::LeaseTimedOut);
         }
@@ -308,6 +332,7 @@ impl Session {
             commands.push(sender);
         }
         let awaited = Awaited::Connections { left: commands.len() };
+        self.run = HadRun::Yes;
         self.fleet = Some(Prepared { plan, fixtures, commands, parts: Vec::new(), awaited, running: None });
         Ok(())
     }
@@ -378,6 +403,17 @@ impl Session {
         }
         let v1_order = v1::Armed { step: order.trial.step, trial: order.trial.trial };
         self.send(agent_message::Message::Armed(v1_order))
+    }
+
+    fn is_running(&self) -> bool {
+        self.fleet.as_ref().is_some_and(|fleet| fleet.running.is_some())
+    }
+
+    /// Has the workers release nothing more. What they released ends within the request timeout, and the totals follow.
+    fn drain(&self) {
+        for commands in self.fleet.iter().flat_map(|fleet| &fleet.commands) {
+            let _ = commands.send(WorkerCommand::Drain);
+        }
     }
 
     fn on_stop(&mut self) -> Result<(), SessionEnd> {

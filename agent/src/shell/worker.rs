@@ -25,11 +25,12 @@ use tokio::task::JoinHandle;
 
 use self::pace::Pace;
 use self::writer::{BURST, Writer, connections, time_a_flush};
+use super::abort::abort_when_closed;
 use super::clock::boottime_ns;
 use super::health::thread_cpu_ns;
 use super::lease::Lease;
 use super::lines::{Ear, Lines, Wanted};
-use super::nats_target::{ClientEvents, ConnectError, connect};
+use super::nats_target::{ClientEvents, ConnectError, connect, servers};
 use super::priority;
 use crate::core::confirmations::Confirmations;
 use crate::core::ledger::{Choice, Ledger, Outcome, Release, Terms, Window};
@@ -83,6 +84,8 @@ pub enum WorkerCommand {
     Start(WorkerOrder),
     /// Be silent at once.
     Stop,
+    /// Release nothing more, and end the step once what was released has ended.
+    Drain,
 }
 
 /// A worker's part of a trial.
@@ -206,7 +209,7 @@ fn run_with<W: Workload>(
 ) {
     priority::raise();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(31).build();
-    let index = spec.index;
+    let (index, servers) = (spec.index, servers(&spec.plan.target.url).unwrap_or_default());
     let refuse = |refusal| drop(events.send((index, WorkerEvent::Refused(refusal))));
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -219,6 +222,8 @@ fn run_with<W: Workload>(
             Err(refusal) => refuse(refusal),
         }
     });
+    // What was written may wait in the kernel for a network that is gone: it must not arrive once that is back.
+    abort_when_closed(&servers);
     drop(local);
     runtime.shutdown_background();
 }
@@ -470,7 +475,7 @@ impl<W: Workload> Worker<W> {
                         return;
                     }
                 }
-                WorkerCommand::Stop => {}
+                WorkerCommand::Stop | WorkerCommand::Drain => {}
             }
         }
     }
@@ -632,21 +637,28 @@ impl<W: Workload> Worker<W> {
             return self.finish(trial, &mut pace, window.start_ns, end);
         }
         let started_ns = boottime_ns();
-        let mut end = StepEnd::Finished;
+        let (mut end, mut stopped) = (StepEnd::Finished, false);
         loop {
             let now_ns = boottime_ns();
             if !self.spec.lease.holds(now_ns) {
                 return false;
             }
             let more = self.turn(trial, &mut pace, now_ns);
-            if end == StepEnd::Stopped || self.is_settled(now_ns) {
+            if stopped || self.is_settled(now_ns, end) {
                 break;
             }
             let wake_ns = if more { now_ns } else { self.next_wake(&pace, now_ns) };
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
-                    Some(WorkerCommand::Stop) => end = StepEnd::Stopped,
+                    Some(WorkerCommand::Stop) => {
+                        stopped = true;
+                        end = if end == StepEnd::ShutDown { end } else { StepEnd::Stopped };
+                    }
+                    Some(WorkerCommand::Drain) => {
+                        self.release_no_more();
+                        end = StepEnd::ShutDown;
+                    }
                     None => return false,
                     Some(WorkerCommand::Deal(..) | WorkerCommand::Start(_)) => {
                         debug_assert!(false, "the session deals and starts between trials only");
@@ -711,6 +723,7 @@ impl<W: Workload> Worker<W> {
                 command = commands.recv() => match command {
                     Some(WorkerCommand::Deal(..) | WorkerCommand::Start(_)) => {}
                     Some(WorkerCommand::Stop) | None => return Err(StepEnd::Stopped),
+                    Some(WorkerCommand::Drain) => return Err(StepEnd::ShutDown),
                 },
                 slept = pace.timer.sleep_until(start_ns) => if slept.is_err() { return Err(StepEnd::Stopped) },
             }
@@ -763,9 +776,20 @@ impl<W: Workload> Worker<W> {
         due.map_or(housekeeping, |due_ns| due_ns.max(now_ns + COALESCE_NS).min(housekeeping))
     }
 
-    fn is_settled(&self, now_ns: u64) -> bool {
+    /// Whether everything due has ended; of a step that is drained early, everything released.
+    fn is_settled(&self, now_ns: u64, end: StepEnd) -> bool {
         let state = self.state.borrow();
-        state.trial.as_ref().is_none_or(|trial| trial.next_due_ns.is_none() && trial.ledger.is_settled(now_ns))
+        let over = |ledger: &Ledger| match end {
+            StepEnd::ShutDown => ledger.open() == 0,
+            _ => ledger.is_settled(now_ns),
+        };
+        state.trial.as_ref().is_none_or(|trial| trial.next_due_ns.is_none() && over(&trial.ledger))
+    }
+
+    fn release_no_more(&self) {
+        if let Some(trial) = &mut self.state.borrow_mut().trial {
+            trial.next_due_ns = None;
+        }
     }
 
     fn close_block(&mut self, trial: TrialId, pace: &mut Pace, now_ns: u64) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use plimsoll_common::histogram::LatencyHistogram;
 use plimsoll_common::plan::{BLOCK, SeriesLimits, TrialId};
-use plimsoll_common::snapshot::{Counters, Observed, SeriesCounts, Snapshot, StepTotals, Strays};
+use plimsoll_common::snapshot::{Counters, Observed, SeriesCounts, Snapshot, StepEnd, StepTotals, Strays};
 use plimsoll_common::units::Rate;
 use serde::{Deserialize, Serialize};
 
@@ -286,7 +286,11 @@ impl TrialMerge {
                 .map(|(a, part)| a.measurement(&self.plan, part))
                 .collect(),
             backlog: service.durables.iter().map(|reads| backlog::measure(reads, hold)).collect(),
-            foreign_load: service.streams.iter().filter_map(|stream| backlog::foreign_load(stream, sent)).collect(),
+            // What a lost agent sent nobody knows, so nor whether the rest is somebody else's.
+            foreign_load: match self.agents.iter().any(AgentMerge::is_lost) {
+                true => Vec::new(),
+                false => service.streams.iter().filter_map(|stream| backlog::foreign_load(stream, sent)).collect(),
+            },
             batches: self.batches(),
             blocks: self.blocks,
         }
@@ -296,7 +300,9 @@ impl TrialMerge {
     fn faults(&self) -> Vec<Fault> {
         let parts = self.agents.iter().zip(&self.plan.agents);
         let mut faults: Vec<Fault> = parts.flat_map(|(agent, part)| agent.faults(&self.plan, part)).collect();
-        faults.sort_by_key(|fault| !matches!(fault, Fault::AgentLost { .. }));
+        let why_the_others_ended =
+            |fault: &Fault| matches!(fault, Fault::AgentLost { .. } | Fault::EndedEarly { end: StepEnd::ShutDown, .. });
+        faults.sort_by_key(|fault| !why_the_others_ended(fault));
         faults
     }
 

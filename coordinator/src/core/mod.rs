@@ -8,16 +8,21 @@
 pub mod answer;
 pub mod backlog;
 pub mod budget;
+pub mod ceilings;
 pub mod clock_offset;
 pub mod compare;
 pub mod encoding;
 #[cfg(test)]
 pub mod fixture;
+#[cfg(test)]
+mod fleet_simulation;
+pub mod headroom;
 pub mod intervals;
 pub mod measurement;
 pub mod merge;
 pub mod non_empty;
 pub mod ramp;
+pub mod roster;
 pub mod search;
 #[cfg(test)]
 pub mod simulated;

@@ -23,6 +23,12 @@ impl<T> NonEmpty<T> {
         Self { first: item, rest: Vec::new() }
     }
 
+    /// The same with another item at the end.
+    pub fn and(mut self, item: T) -> Self {
+        self.rest.push(item);
+        self
+    }
+
     /// The first item.
     pub fn first(&self) -> &T {
         &self.first

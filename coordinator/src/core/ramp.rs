@@ -63,12 +63,14 @@ impl Ramp {
 
     /// The trial to hold now; `None` when the ramp is over. Says the same until its verdict is recorded.
     ///
-    /// An INCONCLUSIVE trial is repeated where load boxes were the reason and trials are left; the first conclusive
+    /// An INCONCLUSIVE trial is repeated where load boxes were the reason and trials are left, and where an agent was lost in
+    /// it, which takes none of them: whether there is a fleet to repeat it is not the ramp's to say. The first conclusive
     /// trial is the step's verdict.
     pub fn next_trial(&self) -> Option<NextTrial> {
         let Some(last) = self.trials.last() else { return self.first_of(0) };
         match &last.verdict {
             Verdict::Trip(_) if self.on_trip == OnTrip::Stop => None,
+            verdict if verdict.lacks_headroom() => None,
             verdict if self.is_worth_repeating(last.trial, verdict) => {
                 let trial = TrialId { trial: last.trial.trial + 1, ..last.trial };
                 Some(NextTrial { trial, level: last.level })
@@ -117,7 +119,12 @@ impl Ramp {
     }
 
     fn is_worth_repeating(&self, trial: TrialId, verdict: &Verdict) -> bool {
-        trial.trial + 1 < self.most_trials.get() && !verdict.boxes_to_blame().is_empty()
+        if verdict.lost_an_agent() {
+            return true;
+        }
+        let of_step = self.trials.iter().filter(|held| held.trial.step == trial.step);
+        let whole = of_step.filter(|held| !held.verdict.lost_an_agent()).count();
+        whole < self.most_trials.get() as usize && !verdict.boxes_to_blame().is_empty()
     }
 
     fn first_of(&self, step: u32) -> Option<NextTrial> {
@@ -185,6 +192,15 @@ mod tests {
     #[test]
     fn an_inconclusive_level_never_ends_the_ramp() {
         assert_eq!(trail(OnTrip::Stop, 3, &[inconclusive()]), "500.0 INCONCLUSIVE, 1000.0 next");
+    }
+
+    #[test]
+    fn a_level_that_the_fleet_cannot_carry_ends_the_ramp_whatever_is_left() {
+        let level = "1k".parse().unwrap();
+        let short = Doubt::NoHeadroom { level, carries: level, more_boxes: 1 };
+        let Verdict::Inconclusive(doubts) = by_a_box() else { unreachable!("it is inconclusive") };
+        let short = Verdict::Inconclusive(doubts.and(short));
+        assert_eq!(trail(OnTrip::GoOn, 3, &[Verdict::Pass, short]), "500.0 PASS, 1000.0 INCONCLUSIVE");
     }
 
     #[test]

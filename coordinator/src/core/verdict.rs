@@ -2,14 +2,22 @@
 
 mod reason;
 
-use plimsoll_common::snapshot::SeriesCounts;
+use std::time::Duration;
+
+use plimsoll_common::plan::BLOCK;
+use plimsoll_common::snapshot::{SeriesCounts, StepEnd};
 use serde::{Deserialize, Serialize};
 
 pub use self::reason::{BoxAtFault, Breach, Doubt, Errors, Percentile, Shortfall};
 use super::backlog::{DurableBacklog, Fate};
-use super::measurement::{AgentMeasurement, SeriesMeasurement, StepMeasurement};
+use super::measurement::{AgentMeasurement, Fault, SeriesMeasurement, StepMeasurement};
 use super::non_empty::NonEmpty;
 use super::slo::{Gate, SeriesSlo, Slo, WHOLE_PPM};
+
+/// The agents' holds may begin apart by one of so many parts of the hold, in which the load is not whole.
+const SKEW_PART: u32 = 100;
+/// Less than this a busy box is woken late: its lateness is told as such.
+const LEAST_SKEW_LIMIT: Duration = Duration::from_millis(250);
 
 /// What a trial says of its level.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,7 +118,7 @@ fn unproved(step: &StepMeasurement, slo: &Slo) -> Vec<Doubt> {
         boxes: boxes(step, |agent| agent.counters.errors().saturating_sub(agent.counters.failed_anyway)),
     });
     let backlog = step.backlog.iter().filter_map(|durable| backlog_doubt(durable, step.counters.due, slo));
-    percentiles.chain(error_rate).chain(backlog).chain(shortfall_doubt(step, slo)).collect()
+    percentiles.chain(error_rate).chain(backlog).chain(shortfall_doubt(step, slo)).chain(apart(step)).collect()
 }
 
 fn backlog_doubt(backlog: &DurableBacklog, due: u64, slo: &Slo) -> Option<Doubt> {
@@ -123,6 +131,14 @@ fn backlog_doubt(backlog: &DurableBacklog, due: u64, slo: &Slo) -> Option<Doubt>
         }
         Some(_) => None,
     }
+}
+
+/// Whether the holds began too far apart to be one window.
+pub(in crate::core) fn apart(step: &StepMeasurement) -> Option<Doubt> {
+    let limit = (step.hold / SKEW_PART).clamp(LEAST_SKEW_LIMIT, BLOCK);
+    let (skew, _) = step.skew().filter(|(skew, _)| *skew > limit)?;
+    let last = step.agents.iter().max_by_key(|agent| agent.start.map(|start| start.lag_ns))?;
+    Some(Doubt::StartsApart { last: last.agent.clone(), skew, limit })
 }
 
 /// Whether the operations that never left are too many: for the tolerance, or for a percentile if they are counted as
@@ -235,6 +251,20 @@ impl Verdict {
         }
     }
 
+    /// Whether an agent was lost in the trial, or shut down: the others can hold it again.
+    pub fn lost_an_agent(&self) -> bool {
+        let Self::Inconclusive(doubts) = self else { return false };
+        let is_loss =
+            |fault: &Fault| matches!(fault, Fault::AgentLost { .. } | Fault::EndedEarly { end: StepEnd::ShutDown, .. });
+        doubts.iter().any(|doubt| matches!(doubt, Doubt::Fault(fault) if is_loss(fault)))
+    }
+
+    /// Whether the fleet cannot carry the level, so that no level above it either.
+    pub fn lacks_headroom(&self) -> bool {
+        let Self::Inconclusive(doubts) = self else { return false };
+        doubts.iter().any(|doubt| matches!(doubt, Doubt::NoHeadroom { .. }))
+    }
+
     /// The agents whose boxes made the trial inconclusive, each once: only then is another trial worth its time. An
     /// in-flight cap that was reached is no box's doing.
     pub fn boxes_to_blame(&self) -> Vec<&str> {
@@ -255,6 +285,8 @@ impl Doubt {
             | Self::NothingAttempted
             | Self::FewUsers { .. }
             | Self::NoSamples { .. }
+            | Self::StartsApart { .. }
+            | Self::NoHeadroom { .. }
             | Self::BacklogUnreadable { .. }
             | Self::BacklogNotStationary { .. } => &[],
         }

@@ -23,6 +23,7 @@ pub fn trial(step: u32, trial: u32, change: impl FnOnce(&mut StepMeasurement)) -
         measurement,
         started_at: "2026-01-02T03:04:05Z".into(),
         recovery: None,
+        fleet: vec![],
         deal: None,
     }
 }

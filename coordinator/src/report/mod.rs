@@ -1,5 +1,6 @@
 //! The report: a run's measurements and verdicts as text and CSV. Pure: strings and bytes out, no I/O.
 
+pub mod agents;
 pub mod comparison;
 pub mod csv;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use self::table::Shape;
 use crate::core::answer::{Ending, answer};
 use crate::core::measurement::StepMeasurement;
 use crate::core::ramp::JudgedTrial;
+use crate::core::roster::FleetChange;
 use crate::core::search::Search;
 use crate::core::slo::Slo;
 
@@ -76,6 +78,9 @@ pub struct TrialReport {
     /// Of a PASS: events rarer than one in this time are not excluded by its hold.
     #[serde(default, rename = "not_excluded_ns", with = "crate::core::encoding::nanos::optional")]
     pub not_excluded: Option<Duration>,
+    /// Who joined or was lost between the trial before and this one, or in the one before.
+    #[serde(default)]
+    pub fleet: Vec<FleetChange>,
     /// Which rooms and users the fleet used; `None` where the workload deals none.
     pub deal: Option<DealSummary>,
 }

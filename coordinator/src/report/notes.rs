@@ -9,6 +9,7 @@ use super::table::name;
 use super::{RunReport, TrialReport, observations, words};
 use crate::core::backlog::smallest_excess;
 use crate::core::measurement::{AgentMeasurement, StepMeasurement};
+use crate::core::roster::FleetChange;
 use crate::core::slo::Slo;
 
 /// One line each; those of a trial begin with its target rate.
@@ -50,8 +51,19 @@ fn trial_notes(trial: &TrialReport, slo: &Slo) -> Vec<String> {
         .into_iter()
         .flatten()
         .chain(foreign)
+        .chain(trial.fleet.iter().map(fleet_change))
         .chain(boxes(trial, slo))
         .collect()
+}
+
+fn fleet_change(change: &FleetChange) -> String {
+    match change {
+        FleetChange::Joined { agent } => format!("agent {agent} joined before this trial"),
+        FleetChange::Capped { agent, share, ceiling } => {
+            format!("held with at most {ceiling}/s by {agent}, which could not carry {share}/s: its box is too small")
+        }
+        FleetChange::Lost { agent, why } => format!("held without agent {agent}, which was lost: {why}"),
+    }
 }
 
 /// Notes on single boxes beyond this many are counted only.

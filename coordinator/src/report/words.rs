@@ -148,6 +148,15 @@ pub fn doubt(doubt: &Doubt) -> String {
             show(micros(*limit), EVERY_DIGIT),
             shortfall_words(shortfall)
         ),
+        Doubt::StartsApart { last, skew, limit } => format!(
+            "the agents' holds began {} apart > {}, {last} last: the load was not whole at their edges",
+            duration(*skew),
+            duration(*limit)
+        ),
+        Doubt::NoHeadroom { level, carries, more_boxes } => format!(
+            "{level}/s is more than the load boxes carry, {carries}/s by what they showed: it takes {more_boxes} more like the \
+             largest"
+        ),
         Doubt::RateShort { due, attempted, tolerance, shortfall } => format!(
             "attempted {attempted} of {due} due, {}% short > {}%: {}",
             percent_above(due - attempted, *due, *tolerance),
@@ -201,6 +210,7 @@ pub fn fault(fault: &Fault) -> String {
             let how = match end {
                 StepEnd::Finished => "finished",
                 StepEnd::Stopped => "was stopped",
+                StepEnd::ShutDown => "was shut down",
                 StepEnd::TargetGone => "lost its connections to the target for good",
             };
             format!("agent {agent} {how} before the trial's end")

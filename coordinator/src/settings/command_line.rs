@@ -37,7 +37,7 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommands(LoadCommand::ALL.map(load_command));
-    super::certs::augment(super::saved::augment(command))
+    super::calibrate::augment(super::agents::augment(super::certs::augment(super::saved::augment(command))))
 }
 
 fn load_command(command: LoadCommand) -> Command {

@@ -34,6 +34,8 @@ const ONLY: &[(&str, &[LoadCommand])] = &[
     ("trials", &[LoadCommand::MaxRps, LoadCommand::Daily]),
     ("workload", &[LoadCommand::MaxRps, LoadCommand::Run]),
     ("arrivals", &[LoadCommand::MaxRps, LoadCommand::Run]),
+    ("on-agent-loss", &[LoadCommand::MaxRps, LoadCommand::Daily]),
+    ("min-agents", &[LoadCommand::MaxRps, LoadCommand::Daily]),
     ("rate", &[LoadCommand::Run]),
     ("duration", &[LoadCommand::Run]),
 ];

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 
 use plimsoll_common::units::Rate;
 
+use super::agents::AgentSource;
 use super::plan::{FleetChoice, RunPlan};
 use crate::core::split::{Capacity, SplitError, split};
 use crate::report::search::percent;
@@ -81,7 +82,7 @@ fn line(text: &mut String, line: impl std::fmt::Display) {
 fn capacities(plan: &RunPlan) -> Vec<Capacity> {
     let capacity = |agent| Capacity { agent, weight: NonZeroU32::MIN, ceiling: None };
     match &plan.fleet {
-        FleetChoice::Remote(addresses) => addresses.iter().cloned().map(capacity).collect(),
+        FleetChoice::Remote(sources) => sources.iter().map(ToString::to_string).map(capacity).collect(),
         FleetChoice::Local(agents) => (1..=*agents).map(|number| capacity(format!("local-{number}"))).collect(),
     }
 }
@@ -89,10 +90,12 @@ fn capacities(plan: &RunPlan) -> Vec<Capacity> {
 fn fleet_in_words(plan: &RunPlan) -> String {
     let count = |agents: usize| format!("{agents} agent{}", if agents == 1 { "" } else { "s" });
     match &plan.fleet {
-        FleetChoice::Remote(addresses) => {
+        FleetChoice::Remote(sources) => {
+            let is_name = |source: &AgentSource| matches!(source, AgentSource::Dns { .. });
+            let names = if sources.iter().any(is_name) { ", a name is taken as one agent" } else { "" };
             format!(
-                "{} (taken as equal: their workers and ceilings are asked for when the run starts)",
-                count(addresses.len())
+                "{} (taken as equal: their workers and ceilings are asked for when the run starts{names})",
+                count(sources.len())
             )
         }
         FleetChoice::Local(agents) => format!("{} in this process", count(*agents)),

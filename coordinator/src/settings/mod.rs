@@ -3,6 +3,8 @@
 //! [`table`] declares every setting once, [`commands`] says which command takes it, [`command_line`] makes flags of it, [`layers`] picks the value that applies,
 //! [`resolve`] checks it, and [`dry_run`] says what would be done.
 
+pub mod agents;
+pub mod calibrate;
 pub mod certs;
 pub mod command_line;
 pub mod commands;
@@ -20,7 +22,7 @@ mod values;
 
 pub use error::SettingsError;
 pub use layers::Environment;
-pub use plan::{FindPlan, FleetChoice, Goal, Login, Phases, Preflight, RunPlan, Spread, TargetChoice};
+pub use plan::{FindPlan, FleetChoice, GatherPlan, Goal, Login, Phases, Preflight, RunPlan, Spread, TargetChoice};
 
 use layers::Layers;
 use saved::SavedCommand;
@@ -37,6 +39,10 @@ pub enum Invocation {
     Saved(SavedCommand),
     /// Make certificates.
     Certs(certs::Certs),
+    /// List agents.
+    Agents(agents::Reach),
+    /// Measure what their boxes carry.
+    Calibrate(calibrate::CalibrateCommand),
 }
 
 /// Why an invocation asks for nothing that can be done.
@@ -64,6 +70,12 @@ pub fn read(
     }
     if let Some(command) = certs::parse(&command_line::command().try_get_matches_from(&arguments)?) {
         return Ok(Invocation::Certs(command?));
+    }
+    if let Some(command) = agents::parse(&command_line::command().try_get_matches_from(&arguments)?, environment) {
+        return Ok(Invocation::Agents(command??));
+    }
+    if let Some(command) = calibrate::parse(&command_line::command().try_get_matches_from(&arguments)?, environment) {
+        return Ok(Invocation::Calibrate(command??));
     }
     let (command, flags) = command_line::parse(arguments)?;
     let layers = Layers::gather(command, flags, environment)?;

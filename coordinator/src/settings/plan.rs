@@ -10,8 +10,11 @@ use plimsoll_agent::shell::tls::TlsFiles;
 use plimsoll_common::plan::{Arrivals, Workload};
 use plimsoll_common::units::{Rate, Steps};
 
+use super::agents::AgentSource;
 use crate::core::backlog::DurableName;
+use crate::core::ceilings::Ceilings;
 use crate::core::ramp::OnTrip;
+use crate::core::roster::OnAgentLoss;
 use crate::core::search::plan::PROBE_RATE;
 use crate::core::slo::Slo;
 use crate::core::split::{Capacity, SplitError, split, split_users};
@@ -52,6 +55,14 @@ pub struct RunPlan {
     pub fleet: FleetChoice,
     /// The certificates with which agents at addresses are reached; `None`: in clear.
     pub tls: Option<TlsFiles>,
+    /// The most that each agent is asked for, as `plimsoll calibrate` found it.
+    pub ceilings: Option<Ceilings>,
+    /// How long to wait for agents that are still starting; `None`: all that are named have to be there.
+    pub gather: Option<GatherPlan>,
+    /// With fewer agents the run ends.
+    pub min_agents: usize,
+    /// What the loss of an agent does; a soak always ends.
+    pub on_agent_loss: OnAgentLoss,
     /// How long an agent outlives the newest ping that was echoed.
     pub lease_timeout: Duration,
     /// The run is saved in a directory of its own under this one.
@@ -167,10 +178,19 @@ pub enum Preflight {
 /// Who makes the load.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FleetChoice {
-    /// Daemons at these addresses, each once.
-    Remote(Vec<String>),
+    /// Daemons at these places, each once.
+    Remote(Vec<AgentSource>),
     /// So many agents in this process.
     Local(usize),
+}
+
+/// A fleet that is still starting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GatherPlan {
+    /// The run begins once so many are there; the others join between steps.
+    pub agents: usize,
+    /// Without them it ends.
+    pub timeout: Duration,
 }
 
 /// Below this a cap says more about chance than about the service.

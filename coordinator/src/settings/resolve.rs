@@ -1,7 +1,7 @@
 //! From layers of texts to a run's plan.
 
-use std::collections::{BTreeMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,16 +11,19 @@ use plimsoll_common::plan::{MAX_AGENTS, Workload, redact_url};
 use plimsoll_common::units::{Rate, Steps};
 use plimsoll_common::workload::{self, BadSetting, Given, SettingKind, is_subject_token};
 
+use super::agents::{AgentSource, sources};
 use super::commands::LoadCommand;
 use super::error::SettingsError;
-use super::layers::{Layers, text_of_file};
-use super::plan::{FindPlan, FleetChoice, Goal, Phases, Preflight, RunPlan, Spread, TargetChoice};
+use super::layers::{Layers, Source, text_of_file};
+use super::plan::{FindPlan, FleetChoice, GatherPlan, Goal, Phases, Preflight, RunPlan, Spread, TargetChoice};
 use super::secure;
 use super::table::DefaultValue;
 use super::values::{Values, duration, list, number};
 use crate::core::backlog::DurableName;
 use crate::core::budget::{Demand, Flags};
+use crate::core::ceilings::Ceilings;
 use crate::core::ramp::OnTrip;
+use crate::core::roster::OnAgentLoss;
 use crate::core::search::plan::Lengths;
 use crate::core::slo::{Quantile, Slo};
 use crate::report::Applied;
@@ -69,6 +72,11 @@ pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, Setting
         trials: levels.trials,
         target: target(&values, &workload)?,
         tls: secure::fleet(&values, &fleet)?,
+        // Whoever asked for hours of one level does not want them again unasked.
+        min_agents: if levels.goal == Goal::Soak { 1 } else { min_agents(&values)? },
+        on_agent_loss: if levels.goal == Goal::Soak { OnAgentLoss::Abort } else { on_agent_loss(&values)? },
+        gather: gather(&values, &fleet)?,
+        ceilings: ceilings(&values, &fleet, &workload)?,
         lease_timeout: values.duration("lease-timeout", Duration::from_millis(500), Duration::from_secs(60))?,
         results: values.optional("results").filter(|dir| dir.text() != "none").map(|dir| PathBuf::from(dir.text())),
         csv: values.optional("csv").map(|path| PathBuf::from(path.text())),
@@ -436,30 +444,70 @@ fn fleet(values: &Values) -> Result<FleetChoice, SettingsError> {
     }
 }
 
-fn remote(value: &super::values::Named) -> Result<Vec<String>, SettingsError> {
-    const TAKES: &str = "addresses such as box-1:7700,box-2:7700";
-    let mut seen = HashSet::new();
-    let mut addresses = Vec::new();
-    for address in list(value, TAKES)? {
-        let (host, port) = address.rsplit_once(':').ok_or_else(|| value.takes(TAKES))?;
-        let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
-        let odd = host.is_empty() || host.contains(['/', '@', ' ']) || bare_v6;
-        let port: u16 = port.parse().ok().filter(|&port| port > 0 && !odd).ok_or_else(|| value.takes(TAKES))?;
-        if !seen.insert((canonical_host(host), port)) {
-            return Err(value.error(format!("{address} is named twice: takes each agent once")));
-        }
-        addresses.push(address.to_owned());
+fn on_agent_loss(values: &Values) -> Result<OnAgentLoss, SettingsError> {
+    let value = values.required("on-agent-loss", "retry or abort")?;
+    match value.text() {
+        "retry" => Ok(OnAgentLoss::Retry),
+        "abort" => Ok(OnAgentLoss::Abort),
+        _ => Err(value.takes("retry or abort")),
     }
-    if addresses.len() > MAX_AGENTS {
-        return Err(value.error(format!("got {} agents, takes at most {MAX_AGENTS}", addresses.len())));
-    }
-    Ok(addresses)
 }
 
-/// Two spellings of one address are one address; names that only resolve alike are told apart by the agents themselves.
-fn canonical_host(host: &str) -> String {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    bare.parse::<IpAddr>().map_or_else(|_| host.to_lowercase(), |address| address.to_string())
+fn min_agents(values: &Values) -> Result<usize, SettingsError> {
+    Ok(values.number("min-agents", 1, MAX_AGENTS as u64)? as usize)
+}
+
+fn remote(value: &super::values::Named) -> Result<Vec<AgentSource>, SettingsError> {
+    sources(value.text()).map_err(|problem| value.error(problem))
+}
+
+/// How long to wait for how many agents, where that is asked for.
+fn gather(values: &Values, fleet: &FleetChoice) -> Result<Option<GatherPlan>, SettingsError> {
+    let (count, timeout) = (values.optional("wait-agents"), values.optional("wait-timeout"));
+    let Some(count) = count else {
+        return match timeout.filter(|timeout| timeout.strength() > 0) {
+            Some(timeout) => Err(timeout.error("it says for how long to wait: takes --wait-agents besides")),
+            None => Ok(None),
+        };
+    };
+    let agents = number(&count, 1, MAX_AGENTS as u64)? as usize;
+    let named = match fleet {
+        FleetChoice::Local(_) => {
+            return Err(count.error("agents in this process are there at once: takes --agents besides"));
+        }
+        FleetChoice::Remote(sources) if sources.iter().any(|source| matches!(source, AgentSource::Dns { .. })) => None,
+        FleetChoice::Remote(sources) => Some(sources.len()),
+    };
+    if let Some(named) = named.filter(|&named| named < agents) {
+        return Err(count.takes(format!("at most the number of agents that --agents names, which is {named}")));
+    }
+    let timeout = values.duration("wait-timeout", Duration::from_secs(1), LONGEST)?;
+    Ok(Some(GatherPlan { agents, timeout }))
+}
+
+fn ceilings(values: &Values, fleet: &FleetChoice, workload: &Workload) -> Result<Option<Ceilings>, SettingsError> {
+    let Some(file) = values.optional("ceilings") else { return Ok(None) };
+    if matches!(fleet, FleetChoice::Local(_)) {
+        // A variable or plan file may be made for other runs; a flag is meant.
+        return match file.strength() == Source::Flag.strength() {
+            true => Err(file.error("agents in this process have no ceilings of their own: takes --agents besides")),
+            false => Ok(None),
+        };
+    }
+    let takes = |why: String| {
+        let path = file.text();
+        file.error(format!("got '{path}', takes the path of a file that `plimsoll calibrate` wrote: {why}"))
+    };
+    let text = std::fs::read_to_string(file.text()).map_err(|error| takes(error.to_string()))?;
+    let ceilings = Ceilings::parse(&text).map_err(takes)?;
+    if ceilings.workload != workload.name() {
+        return Err(takes(format!(
+            "its ceilings are for {}, and this run is of {}",
+            ceilings.workload,
+            workload.name()
+        )));
+    }
+    Ok(Some(ceilings))
 }
 
 fn metrics_listen(values: &Values) -> Result<Option<SocketAddr>, SettingsError> {

@@ -254,7 +254,14 @@ const GENERAL: &[Setting] = &[
         "Do not check streams, durables, storage and fixtures before the first step"),
 
     setting!(FLEET, "agents", "PLIMSOLL_AGENTS", None, "HOST:PORT,…", Derived("none: a fleet in this process"), List,
-        "The agents that make the load"),
+        "The agents that make the load; dns:NAME:PORT: at all addresses of a name, looked up again before every step; \
+         file:PATH or @PATH: one of these per line, # begins a comment"),
+    setting!(FLEET, "wait-agents", "PLIMSOLL_WAIT_AGENTS", None, "COUNT", Nothing, One,
+        "Begin once so many of the agents are there, in place of all at once; the others join between steps"),
+    setting!(FLEET, "wait-timeout", "PLIMSOLL_WAIT_TIMEOUT", None, "TIME", Text("2m"), One,
+        "How long --wait-agents waits"),
+    setting!(FLEET, "ceilings", "PLIMSOLL_CEILINGS", None, "FILE", Nothing, One,
+        "Ask no agent for more than this file says, which `plimsoll calibrate` wrote"),
     setting!(FLEET, "local", "PLIMSOLL_LOCAL", None, "COUNT", Derived("one per core less one, at least 1"), One,
         "Agents in this process, in place of --agents"),
     setting!(FLEET, "skip-self-check", "PLIMSOLL_SKIP_SELF_CHECK", None, "", Nothing, Switch,
@@ -265,6 +272,10 @@ const GENERAL: &[Setting] = &[
         "Its private key (PEM)"),
     setting!(FLEET, "tls-ca", "PLIMSOLL_TLS_CA", None, "FILE", Nothing, One,
         "The CA (PEM) whose certificates agents must show, for the names given in --agents"),
+    setting!(FLEET, "on-agent-loss", "PLIMSOLL_ON_AGENT_LOSS", None, "WHAT", Text("retry"), One,
+        "When an agent is lost: retry (the others hold its step again) or abort (the run ends with what was measured)"),
+    setting!(FLEET, "min-agents", "PLIMSOLL_MIN_AGENTS", None, "COUNT", Text("1"), One,
+        "With fewer agents left the run ends"),
     setting!(FLEET, "lease-timeout", "PLIMSOLL_LEASE_TIMEOUT", None, "TIME", Text("3s"), One,
         "An agent that hears nothing from here for this long is silent; 500ms to 60s"),
 

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::commands::LoadCommand;
 use super::*;
+use crate::core::roster::OnAgentLoss;
 
 fn read_with(flags: &str, variables: &[(&str, &str)]) -> Result<Invocation, InvocationError> {
     let variables: HashMap<&str, &str> = variables.iter().copied().collect();
@@ -109,7 +110,7 @@ fn a_limit_of_one_series_replaces_the_one_of_all() {
 #[test]
 fn the_stronger_of_agents_and_local_makes_the_fleet() {
     let variables = [("PLIMSOLL_AGENTS", "a:1,b:2")];
-    let remote = FleetChoice::Remote(vec!["a:1".into(), "b:2".into()]);
+    let remote = FleetChoice::Remote(agents::sources("a:1,b:2").unwrap());
     assert_eq!(plan_with("max-rps --preset small", &variables).fleet, remote);
     assert_eq!(plan_with("max-rps --preset small --local 3", &variables).fleet, FleetChoice::Local(3));
 }
@@ -284,8 +285,14 @@ fn every_bad_value_is_one_error_naming_the_flag_what_it_got_and_what_it_takes() 
             "--request-timeout 250ms",
             "--request-timeout: got '250ms', takes a time above the largest limit, which is 250ms: what is given up must be slower than every limit",
         ),
-        ("--agents box-1", "--agents: got 'box-1', takes addresses such as box-1:7700,box-2:7700"),
-        ("--agents box-1:0", "--agents: got 'box-1:0', takes addresses such as box-1:7700,box-2:7700"),
+        (
+            "--agents box-1",
+            "--agents: got 'box-1', takes addresses such as box-1:7700,box-2:7700, dns:NAME:PORT for all addresses of a name, or file:PATH (or @PATH) for a file with one of these per line",
+        ),
+        (
+            "--agents box-1:0",
+            "--agents: got 'box-1:0', takes addresses such as box-1:7700,box-2:7700, dns:NAME:PORT for all addresses of a name, or file:PATH (or @PATH) for a file with one of these per line",
+        ),
         ("--agents a:1,b:1,a:1", "--agents: a:1 is named twice: takes each agent once"),
         ("--agents A:1,a:1", "--agents: a:1 is named twice: takes each agent once"),
         ("--agents [::1]:1,[0::1]:1", "--agents: [0::1]:1 is named twice: takes each agent once"),
@@ -428,6 +435,84 @@ fn a_run_is_saved_unless_told_otherwise_and_its_settings_hold_no_secret() {
 }
 
 #[test]
+fn a_run_waits_for_as_many_agents_as_it_can_have() {
+    let gather = |flags: &str| plan(&format!("max-rps --preset small {flags}")).gather;
+    assert_eq!(gather("--agents a:1,b:1"), None);
+    let eight = GatherPlan { agents: 8, timeout: std::time::Duration::from_secs(120) };
+    assert_eq!(gather("--agents dns:lab:7700 --wait-agents 8"), Some(eight));
+    let two = GatherPlan { agents: 2, timeout: std::time::Duration::from_secs(5) };
+    assert_eq!(gather("--agents a:1,b:1,c:1 --wait-agents 2 --wait-timeout 5s"), Some(two));
+    for (flags, words) in [
+        (
+            "--agents a:1,b:1 --wait-agents 3",
+            "--wait-agents: got '3', takes at most the number of agents that --agents names, which is 2",
+        ),
+        ("--agents a:1 --wait-timeout 5s", "--wait-timeout: it says for how long to wait: takes --wait-agents besides"),
+        (
+            "--local 2 --wait-agents 2",
+            "--wait-agents: agents in this process are there at once: takes --agents besides",
+        ),
+    ] {
+        assert_eq!(error(&format!("max-rps --preset small {flags}")), words);
+    }
+}
+
+#[test]
+fn what_a_lost_agent_does_is_asked_for_by_flags_and_a_soak_always_ends() {
+    let default = plan("max-rps --preset small");
+    assert_eq!((default.on_agent_loss, default.min_agents), (OnAgentLoss::Retry, 1));
+    let strict = plan("max-rps --preset small --on-agent-loss abort --min-agents 3");
+    assert_eq!((strict.on_agent_loss, strict.min_agents), (OnAgentLoss::Abort, 3));
+    assert_eq!(plan("run --preset small --rate 5 --duration 1h").on_agent_loss, OnAgentLoss::Abort);
+    assert_eq!(
+        error("max-rps --preset small --on-agent-loss ignore"),
+        "--on-agent-loss: got 'ignore', takes retry or abort"
+    );
+    let none = error("max-rps --preset small --min-agents 0");
+    assert!(none.starts_with("--min-agents: got '0', takes a whole number from 1"), "{none}");
+}
+
+#[test]
+fn ceilings_are_those_of_the_run_s_workload_and_of_agents_at_addresses() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ceilings.toml");
+    let shown = path.display();
+    std::fs::write(&path, "workload = \"messages\"\n[ceilings]\n\"a:1\" = \"5k\"\n").unwrap();
+    let of = |flags: &str| format!("max-rps --preset small --ceilings {shown} {flags}");
+    let ceilings = plan(&of("--agents a:1")).ceilings.unwrap();
+    assert_eq!(ceilings.agents["a:1"], "5k".parse().unwrap());
+    assert_eq!(plan("max-rps --preset small --agents a:1").ceilings, None);
+    assert_eq!(
+        error(&format!("max-rps --workload history --preset history-small --agents a:1 --ceilings {shown}")),
+        format!(
+            "--ceilings: got '{shown}', takes the path of a file that `plimsoll calibrate` wrote: its ceilings are for messages, \
+             and this run is of history"
+        )
+    );
+    assert_eq!(
+        error(&of("--local 2")),
+        "--ceilings: agents in this process have no ceilings of their own: takes --agents besides"
+    );
+    let missing = error("max-rps --preset small --agents a:1 --ceilings /nowhere.toml");
+    assert!(missing.starts_with("--ceilings: got '/nowhere.toml', takes the path of a file"), "{missing}");
+}
+
+#[test]
+fn a_calibration_is_asked_for_by_agents_and_a_file() {
+    let calibrate = |flags: &str| match read_with(flags, &[]).unwrap() {
+        Invocation::Calibrate(command) => command,
+        other => panic!("{other:?}"),
+    };
+    let default = calibrate("calibrate --agents a:1,b:2");
+    assert_eq!((default.reach.sources.len(), default.reply_bytes, &*default.workload), (2, 64, "messages"));
+    assert_eq!(default.save, std::path::PathBuf::from("ceilings.toml"));
+    let history = calibrate("calibrate --agents a:1 --workload history --reply-bytes 9000 --save h.toml");
+    assert_eq!((history.request_bytes, history.reply_bytes), (64, 9000));
+    assert!(error("calibrate --agents a:1 --workload chat").starts_with("--workload: got 'chat', takes "));
+    assert!(error("calibrate").starts_with("--agents: it is missing: takes addresses"));
+}
+
+#[test]
 fn a_saved_run_is_asked_for_by_its_directory() {
     let report = |flags: &str| match read_with(flags, &[]).unwrap() {
         Invocation::Saved(saved::SavedCommand::Report(report)) => report,
@@ -474,7 +559,7 @@ fn a_resumed_run_asks_for_secrets_again_and_stays_with_its_target() {
     assert!(!other.contains("secret"), "{other}");
     assert!(other.contains("the run to resume is one of nats://***@host:4222"), "{other}");
     let moved = again("max-rps --preset small --local 2", "--agents a:1,b:2", &[]).unwrap();
-    assert_eq!(moved.fleet, FleetChoice::Remote(vec!["a:1".into(), "b:2".into()]));
+    assert_eq!(moved.fleet, FleetChoice::Remote(agents::sources("a:1,b:2").unwrap()));
 }
 
 #[test]

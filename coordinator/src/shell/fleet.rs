@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use futures::future::{join_all, try_join_all};
+use futures::future::join_all;
 use plimsoll_common::calibration::{Calibration, CalibrationOrder};
 use plimsoll_common::plan::{AgentPlan, TrialId};
 use plimsoll_common::units::Rate;
@@ -14,6 +14,7 @@ use plimsoll_proto::v1::coordinator_message::Message as ToAgent;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::muster::Muster;
 use super::session::{AgentAddress, AgentEvent, Claim, Session};
 use crate::core::clock_offset::ClockOffset;
 use crate::core::split::Capacity;
@@ -27,8 +28,8 @@ const CALIBRATE_LIMIT: Duration = Duration::from_secs(30);
 const DEAL_LIMIT: Duration = Duration::from_secs(60);
 /// An agent that has been released closes its session at once.
 const RELEASE_LIMIT: Duration = Duration::from_secs(1);
-/// Events that may wait per agent: half a minute of snapshots, which the coordinator reads as they come.
-const EVENTS_PER_AGENT: usize = 64;
+/// Events that may wait: half a minute of snapshots of a thousand agents, which the coordinator reads as they come.
+const EVENTS: usize = 64 * 1024;
 
 /// Why a fleet cannot do what it is asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -114,6 +115,22 @@ pub enum FleetError {
         /// Its words.
         words: String,
     },
+    /// Too few agents are there by the end of the wait.
+    #[error(
+        "{there} of {wanted} agents were there within {} (--wait-agents, --wait-timeout){}",
+        humantime::format_duration(*within),
+        list(missing)
+    )]
+    TooFew {
+        /// So many are.
+        there: usize,
+        /// So many were waited for.
+        wanted: usize,
+        /// For so long.
+        within: Duration,
+        /// What kept the others away when they were last looked for.
+        missing: Vec<FleetError>,
+    },
     /// The agent did not answer in time.
     #[error("agent {agent} did not {what} within {within:?}")]
     NoAnswer {
@@ -134,7 +151,23 @@ pub enum FleetError {
     },
 }
 
+/// Agents beyond this many are counted only.
+const NAMED: usize = 8;
+
+fn list(missing: &[FleetError]) -> String {
+    let named: String = missing.iter().take(NAMED).map(|error| format!("; {error}")).collect();
+    match missing.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named}; and {more} more"),
+    }
+}
+
 impl FleetError {
+    /// Whether an agent with this error may be there later.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Denied { .. })
+    }
+
     /// Whether somebody has to change what was asked, rather than look after a box.
     pub fn is_usage(&self) -> bool {
         !matches!(self, Self::NoAnswer { .. } | Self::Lost { .. })
@@ -175,11 +208,37 @@ pub struct FleetDeal {
     pub operations_left: Option<Vec<u64>>,
 }
 
-/// Every agent of a run, claimed.
+/// Every agent of a run that is there, claimed, in the order in which they joined. Orders and answers go by an agent's
+/// position, which stays until [`Fleet::take_gone`]; agents know themselves by an index, which nobody else ever gets.
 #[derive(Debug)]
 pub struct Fleet {
-    sessions: Vec<Session>,
+    members: Vec<Member>,
     events: mpsc::Receiver<(usize, AgentEvent)>,
+    events_in: mpsc::Sender<(usize, AgentEvent)>,
+}
+
+#[derive(Debug)]
+struct Member {
+    /// In all deals, and in the ids of its operations.
+    index: usize,
+    session: Session,
+    /// What it has shown that it carries.
+    learned: Option<Rate>,
+    /// Why it is lost.
+    gone: Option<String>,
+}
+
+/// An agent that was lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gone {
+    /// Its index.
+    pub index: usize,
+    /// Its name.
+    pub agent: String,
+    /// For people.
+    pub why: String,
+    /// From this instant of our CLOCK_BOOTTIME on it sends nothing, whatever became of it.
+    pub silent_at_ns: u64,
 }
 
 impl Fleet {
@@ -188,36 +247,124 @@ impl Fleet {
     /// # Errors
     /// The first agent, in their order, that cannot be used.
     pub async fn connect(agents: &[AgentAddress], claim: &Claim, workload: &str) -> Result<Self, FleetError> {
-        let (sender, events) = mpsc::channel(agents.len() * EVENTS_PER_AGENT);
-        let open = |(index, agent)| Session::open(agent, index, claim, sender.clone());
-        let opened = join_all(agents.iter().enumerate().map(open)).await;
-        let opened = name_twice_named(opened, agents, claim).await;
-        let fleet = Self { sessions: opened.into_iter().collect::<Result<_, _>>()?, events };
-        fleet.check_identities(agents)?;
-        fleet.check_workload(workload)?;
+        let mut fleet = Self::nobody();
+        for opened in fleet.open(agents, 0, claim).await {
+            fleet.members.push(opened?);
+        }
+        fleet.check_identities()?;
+        fleet.sessions().try_for_each(|session| check_workload(session, workload))?;
         Ok(fleet)
     }
 
-    fn check_identities(&self, agents: &[AgentAddress]) -> Result<(), FleetError> {
+    /// A fleet before anybody was claimed.
+    pub fn nobody() -> Self {
+        let (events_in, events) = mpsc::channel(EVENTS);
+        Self { members: Vec::new(), events, events_in }
+    }
+
+    /// Claims these at once, under indices from `first` on.
+    async fn open(&self, agents: &[AgentAddress], first: usize, claim: &Claim) -> Vec<Result<Member, FleetError>> {
+        let open = |(index, agent)| Session::open(agent, index, claim, self.events_in.clone());
+        let opened = join_all((first..).zip(agents).map(open)).await;
+        let opened = name_twice_named(opened, agents, claim).await;
+        let member = |(index, session): (usize, Result<Session, FleetError>)| {
+            session.map(|session| Member { index, session, learned: None, gone: None })
+        };
+        (first..).zip(opened).map(member).collect()
+    }
+
+    /// Claims agents beside those that are there, under indices from `first` on, and prepares them: the indices of those that
+    /// take part from the next deal on. Whoever cannot within `within` is let go; all of them, where one cannot be prepared.
+    pub async fn admit(
+        &mut self,
+        agents: &[AgentAddress],
+        first: usize,
+        muster: &Muster,
+        within: Duration,
+    ) -> Vec<usize> {
+        let open = async |(index, agent)| {
+            let opened = timeout(within, Session::open(agent, index, &muster.claim, self.events_in.clone())).await;
+            Some(Member { index, session: opened.ok()?.ok()?, learned: None, gone: None })
+        };
+        let opened = join_all((first..).zip(agents).map(open)).await;
+        let position = self.members.len();
+        for member in opened.into_iter().flatten() {
+            self.members.push(member);
+            let newest = &self.members[self.members.len() - 1].session;
+            let fits = check_workload(newest, muster.plan.workload.name())
+                .and_then(|()| check_length(newest, muster.longest))
+                .and_then(|()| self.check_identities());
+            if let Err(error) = fits {
+                tracing::warn!(%error, "an agent does not join");
+                self.members.pop();
+            }
+        }
+        if let Err(error) = self.prepare_from(position, &muster.plan).await {
+            tracing::warn!(%error, "an agent that came back could not be prepared");
+            self.members.truncate(position);
+        }
+        self.members[position..].iter().map(|member| member.index).collect()
+    }
+
+    /// Claims whoever of these is not there yet, and lets go who was lost meanwhile; what keeps the others away.
+    ///
+    /// # Errors
+    /// An agent that no wait makes usable.
+    pub async fn claim_absent(
+        &mut self,
+        agents: &[AgentAddress],
+        claim: &Claim,
+        workload: &str,
+        within: Duration,
+    ) -> Result<Vec<FleetError>, FleetError> {
+        while let Ok((index, event)) = self.events.try_recv() {
+            // The last word of a session: nothing comes after it under its index.
+            if matches!(event, AgentEvent::Lost(_)) {
+                self.members.retain(|member| member.index != index);
+            }
+        }
+        let absent: Vec<&AgentAddress> =
+            agents.iter().filter(|agent| self.sessions().all(|session| session.name != agent.name)).collect();
+        let first = self.members.iter().map(|member| member.index + 1).max().unwrap_or(0);
+        let open = async |(index, agent): (usize, &AgentAddress)| {
+            let opened = timeout(within, Session::open(agent, index, claim, self.events_in.clone())).await;
+            let late = || FleetError::Unreachable {
+                agent: agent.address.clone(),
+                why: format!("it did not answer within {within:?}"),
+            };
+            opened.unwrap_or_else(|_| Err(late())).map(|session| Member { index, session, learned: None, gone: None })
+        };
+        let opened = join_all((first..).zip(absent).map(open)).await;
+        let mut missing = Vec::new();
+        for opened in opened {
+            match opened {
+                Ok(member) => self.members.push(member),
+                Err(error) if error.may_pass() => missing.push(error),
+                Err(error) => return Err(error),
+            }
+        }
+        self.check_identities()?;
+        self.sessions().try_for_each(|session| check_workload(session, workload))?;
+        Ok(missing)
+    }
+
+    /// Who is there, by index.
+    pub fn names(&self) -> Vec<(usize, String)> {
+        self.members.iter().map(|member| (member.index, member.session.name.clone())).collect()
+    }
+
+    fn check_identities(&self) -> Result<(), FleetError> {
         let mut seen: HashMap<&str, &str> = HashMap::new();
-        for (session, agent) in self.sessions.iter().zip(agents) {
-            if let Some(first) = seen.insert(&session.hello.instance, &agent.address) {
-                return Err(FleetError::SameAgent { first: first.to_owned(), second: agent.address.clone() });
+        for Session { name, hello, .. } in self.sessions() {
+            if let Some(first) = seen.insert(&hello.instance, name) {
+                return Err(FleetError::SameAgent { first: first.to_owned(), second: name.clone() });
             }
         }
         Ok(())
     }
 
-    fn check_workload(&self, workload: &str) -> Result<(), FleetError> {
-        let lacks = |session: &&Session| !session.hello.workloads.iter().any(|known| known == workload);
-        match self.sessions.iter().find(lacks) {
-            None => Ok(()),
-            Some(session) => Err(FleetError::Workload {
-                agent: session.name.clone(),
-                workload: workload.to_owned(),
-                known: session.hello.workloads.join(", "),
-            }),
-        }
+    fn sessions(&self) -> impl Iterator<Item = &Session> {
+        self.members.iter().map(|member| &member.session)
     }
 
     /// Whether every agent lets a run be this long.
@@ -225,37 +372,72 @@ impl Fleet {
     /// # Errors
     /// The first that does not.
     pub fn check_length(&self, length: Duration) -> Result<(), FleetError> {
-        let short =
-            |session: &Session| Some((session.name.clone(), session.hello.max_run.filter(|limit| length > *limit)?));
-        match self.sessions.iter().find_map(short) {
-            None => Ok(()),
-            Some((agent, limit)) => Err(FleetError::TooLong { agent, limit, length }),
-        }
+        self.sessions().try_for_each(|session| check_length(session, length))
     }
 
     /// How many agents there are.
     pub fn len(&self) -> usize {
-        self.sessions.len()
+        self.members.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.sessions.is_empty()
+        self.members.is_empty()
     }
 
-    /// The name of the agent with this index.
+    /// The name of the agent at this position.
     pub fn name(&self, agent: usize) -> &str {
-        &self.sessions[agent].name
+        &self.members[agent].session.name
+    }
+
+    /// Takes out who was lost, so that the positions of the others change. Their sessions end here, and what they still send
+    /// is heard no more.
+    pub fn take_gone(&mut self) -> Vec<Gone> {
+        let gone = |member: &Member| {
+            let why = member.gone.clone()?;
+            let Member { index, session, .. } = member;
+            Some(Gone { index: *index, agent: session.name.clone(), why, silent_at_ns: session.silent_at_ns() })
+        };
+        let taken = self.members.iter().filter_map(gone).collect();
+        self.members.retain(|member| member.gone.is_none());
+        taken
+    }
+
+    /// Holds an agent for lost, also where its session goes on; the words replace those that it was lost with.
+    pub fn give_up_on(&mut self, agent: usize, why: String) {
+        self.members[agent].gone = Some(why);
+    }
+
+    /// The first that was lost and not yet taken out.
+    pub fn first_gone(&self) -> Option<FleetError> {
+        let gone =
+            |member: &Member| Some(FleetError::Lost { agent: member.session.name.clone(), why: member.gone.clone()? });
+        self.members.iter().find_map(gone)
     }
 
     /// What each agent can take.
     pub fn capacities(&self) -> Vec<Capacity> {
-        let capacity = |session: &Session| Capacity {
+        let capacity = |Member { session, learned, .. }: &Member| Capacity {
             agent: session.name.clone(),
             weight: NonZeroU32::max(session.hello.workers, NonZeroU32::MIN),
-            ceiling: session.hello.ceiling,
+            ceiling: session.hello.ceiling.into_iter().chain(*learned).min(),
         };
-        self.sessions.iter().map(capacity).collect()
+        self.members.iter().map(capacity).collect()
+    }
+
+    /// The same by what they say of themselves alone.
+    pub fn declared(&self) -> Vec<Capacity> {
+        let ceilings = self.sessions().map(|session| session.hello.ceiling);
+        self.capacities()
+            .into_iter()
+            .zip(ceilings)
+            .map(|(capacity, ceiling)| Capacity { ceiling, ..capacity })
+            .collect()
+    }
+
+    /// From now on an agent is asked for no more than this.
+    pub fn cap(&mut self, agent: usize, ceiling: Rate) {
+        self.members[agent].learned = Some(ceiling);
     }
 
     /// One line per agent for the report: its box and its workers.
@@ -264,7 +446,7 @@ impl Fleet {
             let ceiling = session.hello.ceiling.map_or(String::new(), |ceiling| format!(", at most {ceiling}/s"));
             (session.name.clone(), format!("{} workers on {}{ceiling}", session.hello.workers, session.hello.hostname))
         };
-        self.sessions.iter().map(words).collect()
+        self.sessions().map(words).collect()
     }
 
     /// Has every agent measure what its box can do; no share is above that from then on.
@@ -272,7 +454,7 @@ impl Fleet {
     /// # Errors
     /// An agent cannot, or is lost.
     pub async fn calibrate(&mut self, order: &CalibrationOrder) -> Result<Vec<Calibration>, FleetError> {
-        for session in &self.sessions {
+        for session in self.sessions() {
             session.send(ToAgent::Calibrate(order.into()));
         }
         let found = self
@@ -281,8 +463,8 @@ impl Fleet {
                 _ => None,
             })
             .await?;
-        for (session, found) in self.sessions.iter_mut().zip(&found) {
-            let hello = &mut session.hello;
+        for (member, found) in self.members.iter_mut().zip(&found) {
+            let hello = &mut member.session.hello;
             hello.ceiling = Some(hello.ceiling.map_or(found.ceiling, |own| own.min(found.ceiling)));
         }
         Ok(found)
@@ -293,11 +475,16 @@ impl Fleet {
     /// # Errors
     /// An agent cannot, or is lost.
     pub async fn prepare(&mut self, plan: &AgentPlan) -> Result<Vec<String>, FleetError> {
-        for (index, session) in (0..).zip(&self.sessions) {
-            let plan = AgentPlan { agent_index: index, ..plan.clone() };
+        self.prepare_from(0, plan).await
+    }
+
+    async fn prepare_from(&mut self, position: usize, plan: &AgentPlan) -> Result<Vec<String>, FleetError> {
+        for Member { index, session, .. } in &self.members[position..] {
+            let agent_index = u16::try_from(*index).expect("indices are below the most agents that there can be");
+            let plan = AgentPlan { agent_index, ..plan.clone() };
             session.send(ToAgent::Prepare((&plan).into()));
         }
-        self.answers("prepare the run", PREPARE_LIMIT, |event| match event {
+        self.answers_from(position, "prepare the run", PREPARE_LIMIT, |event| match event {
             AgentEvent::Prepared(server) => Some(server),
             _ => None,
         })
@@ -309,8 +496,12 @@ impl Fleet {
     /// # Errors
     /// An agent cannot, or is lost.
     pub async fn deal(&mut self, deal: u32, shares: &[Rate], more: Duration) -> Result<FleetDeal, FleetError> {
-        let share_milli_per_s: Vec<u64> = shares.iter().map(|share| share.milli()).collect();
-        for session in &self.sessions {
+        // By index: who is gone, and whose index was never used, sits out.
+        let mut share_milli_per_s = vec![0; self.members.last().map_or(0, |last| last.index + 1)];
+        for (member, share) in self.members.iter().zip(shares) {
+            share_milli_per_s[member.index] = share.milli();
+        }
+        for session in self.sessions() {
             session.send(ToAgent::Deal(v1::Deal { deal, share_milli_per_s: share_milli_per_s.clone() }));
         }
         let dealt = self
@@ -332,41 +523,67 @@ impl Fleet {
     ///
     /// # Errors
     /// An agent's clock is not known in time.
-    pub async fn clocks(&self, within: Duration) -> Result<Vec<ClockOffset>, FleetError> {
-        let clock = async |session: &Session| {
-            let no_answer =
-                || FleetError::NoAnswer { agent: session.name.clone(), what: "show its clock by a ping", within };
-            timeout(within, session.clock()).await.ok().flatten().ok_or_else(no_answer)
-        };
-        try_join_all(self.sessions.iter().map(clock)).await
+    pub async fn clocks(&mut self, within: Duration) -> Result<Vec<ClockOffset>, FleetError> {
+        let clock = async |session: &Session| timeout(within, session.clock()).await.ok().flatten();
+        let clocks = join_all(self.sessions().map(clock)).await;
+        match clocks.iter().position(Option::is_none) {
+            None => Ok(clocks.into_iter().flatten().collect()),
+            Some(silent) => Err(self.no_answer(silent, "show its clock by a ping", within)),
+        }
+    }
+
+    fn no_answer(&mut self, agent: usize, what: &'static str, within: Duration) -> FleetError {
+        self.give_up_on(agent, format!("it did not {what} within {within:?}"));
+        FleetError::NoAnswer { agent: self.name(agent).to_owned(), what, within }
     }
 
     /// Queues an order for one agent.
     pub fn send(&self, agent: usize, message: ToAgent) {
-        self.sessions[agent].send(message);
+        self.members[agent].session.send(message);
     }
 
     /// Asks every agent to be silent at once.
     pub fn stop(&self, trial: TrialId) {
         let stop = v1::StopStep { step: trial.step, trial: trial.trial };
-        self.sessions.iter().for_each(|session| session.send(ToAgent::StopStep(stop)));
+        self.sessions().for_each(|session| session.send(ToAgent::StopStep(stop)));
     }
 
     /// What comes next from any agent.
     pub async fn next_event(&mut self) -> (usize, AgentEvent) {
-        match self.events.recv().await {
-            Some(event) => event,
-            // Every listener has said that its agent is lost, and somebody has heard it.
-            None => std::future::pending().await,
+        loop {
+            let (index, event) = self.events.recv().await.expect("a sender is kept");
+            // What an agent sent before it was taken out concerns nobody.
+            let Some(agent) = self.members.iter().position(|member| member.index == index) else { continue };
+            if let AgentEvent::Lost(why) = &event {
+                self.members[agent].gone.get_or_insert_with(|| why.clone());
+            }
+            return (agent, event);
         }
     }
 
     /// Waits until an agent is lost; to be raced against what an idle fleet waits for.
     pub async fn lost(&mut self) -> FleetError {
         loop {
-            if let (agent, AgentEvent::Lost(why)) = self.next_event().await {
-                return FleetError::Lost { agent: self.name(agent).to_owned(), why };
+            if let Some(gone) = self.first_gone() {
+                return gone;
             }
+            self.next_event().await;
+        }
+    }
+
+    /// Waits until everybody who is left has said that a stopped trial is over, or for `limit`: no agent takes an order
+    /// before.
+    pub async fn settle(&mut self, trial: TrialId, limit: Duration) {
+        let mut over = vec![false; self.len()];
+        let all_over = async {
+            while self.members.iter().zip(&over).any(|(member, over)| member.gone.is_none() && !over) {
+                if let (agent, AgentEvent::Totals(totals)) = self.next_event().await {
+                    over[agent] |= totals.trial == trial;
+                }
+            }
+        };
+        if timeout(limit, all_over).await.is_err() {
+            tracing::debug!("not every agent said that its trial is over");
         }
     }
 
@@ -375,19 +592,35 @@ impl Fleet {
         &mut self,
         what: &'static str,
         within: Duration,
+        pick: impl FnMut(AgentEvent) -> Option<T>,
+    ) -> Result<Vec<T>, FleetError> {
+        self.answers_from(0, what, within, pick).await
+    }
+
+    /// The same from the agents from this position on; of the others only a loss is heard, and kept for whoever asks next.
+    async fn answers_from<T>(
+        &mut self,
+        position: usize,
+        what: &'static str,
+        within: Duration,
         mut pick: impl FnMut(AgentEvent) -> Option<T>,
     ) -> Result<Vec<T>, FleetError> {
         let deadline = Instant::now() + within;
-        let mut answers: Vec<Option<T>> = self.sessions.iter().map(|_| None).collect();
+        let mut answers: Vec<Option<T>> = self.members[position..].iter().map(|_| None).collect();
         while let Some(missing) = answers.iter().position(Option::is_none) {
+            if let Some(gone) = self.members[position..].iter().find(|member| member.gone.is_some()) {
+                let why = gone.gone.clone().unwrap_or_default();
+                return Err(FleetError::Lost { agent: gone.session.name.clone(), why });
+            }
             let Ok((agent, event)) = timeout_at(deadline, self.next_event()).await else {
-                return Err(FleetError::NoAnswer { agent: self.name(missing).to_owned(), what, within });
+                return Err(self.no_answer(position + missing, what, within));
             };
-            let name = || self.name(agent).to_owned();
+            let Some(place) = agent.checked_sub(position) else { continue };
             match event {
-                AgentEvent::Lost(why) => return Err(FleetError::Lost { agent: name(), why }),
-                AgentEvent::Refused(words) => return Err(FleetError::Refused { agent: name(), what, words }),
-                event => answers[agent] = pick(event).or(answers[agent].take()),
+                AgentEvent::Refused(words) => {
+                    return Err(FleetError::Refused { agent: self.name(agent).to_owned(), what, words });
+                }
+                event => answers[place] = pick(event).or(answers[place].take()),
             }
         }
         Ok(answers.into_iter().flatten().collect())
@@ -395,8 +628,26 @@ impl Fleet {
 
     /// Lets every agent go.
     pub async fn release(self) {
-        let Self { sessions, events } = self;
+        let Self { members, events, .. } = self;
         drop(events);
-        join_all(sessions.into_iter().map(|session| session.close(RELEASE_LIMIT))).await;
+        join_all(members.into_iter().map(|member| member.session.close(RELEASE_LIMIT))).await;
     }
+}
+
+fn check_length(session: &Session, length: Duration) -> Result<(), FleetError> {
+    match session.hello.max_run.filter(|limit| length > *limit) {
+        None => Ok(()),
+        Some(limit) => Err(FleetError::TooLong { agent: session.name.clone(), limit, length }),
+    }
+}
+
+fn check_workload(session: &Session, workload: &str) -> Result<(), FleetError> {
+    if session.hello.workloads.iter().any(|known| known == workload) {
+        return Ok(());
+    }
+    Err(FleetError::Workload {
+        agent: session.name.clone(),
+        workload: workload.to_owned(),
+        known: session.hello.workloads.join(", "),
+    })
 }

@@ -29,13 +29,14 @@ impl LocalAgents {
             let config = AgentConfig { workers: Some(1), ..AgentConfig::default() };
             let bound = Agent::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), config).await;
             let agent = bound.map_err(|error| format!("agent {number} in this process cannot start: {error}"))?;
-            agents
-                .addresses
-                .push(AgentAddress { name: format!("local-{number}"), address: agent.local_addr().to_string() });
+            agents.addresses.push(AgentAddress {
+                name: format!("local-{number}"),
+                ..AgentAddress::at(&agent.local_addr().to_string())
+            });
             let mut stopped = stopped.clone();
             agents.serving.push(tokio::spawn(async move {
                 let shutdown = async move { drop(stopped.wait_for(|stopped| *stopped).await) };
-                if let Err(error) = agent.serve(shutdown).await {
+                if let Err(error) = agent.serve(shutdown, std::future::ready(())).await {
                     tracing::error!(number, %error, "an agent in this process ended");
                 }
             }));

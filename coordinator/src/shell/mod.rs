@@ -3,6 +3,8 @@
 //! [`metrics`]).
 
 pub mod backlog;
+pub mod calibrate;
+pub mod describe;
 pub mod fleet;
 pub mod identity;
 pub mod jsz;
@@ -11,6 +13,7 @@ pub mod local_agents;
 pub mod metrics;
 pub mod minutes;
 pub mod monitor;
+mod muster;
 pub mod preflight;
 pub mod progress;
 pub mod run;
@@ -23,17 +26,31 @@ pub mod tls;
 pub mod trial;
 pub mod users;
 
-/// Why a run cannot go on.
+use self::fleet::FleetError;
+use crate::core::split::SplitError;
+
+/// Why a run cannot go on as it was going.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
     /// SIGINT or SIGTERM.
     Interrupted,
+    /// An agent: whether the run goes on without it is not for whoever noticed to say.
+    Lost(FleetError),
     /// Anything else; for people.
     Failed(String),
 }
 
-impl<E: std::error::Error> From<E> for Stop {
-    fn from(error: E) -> Self {
+impl From<FleetError> for Stop {
+    fn from(error: FleetError) -> Self {
+        match error {
+            FleetError::Lost { .. } | FleetError::NoAnswer { .. } => Self::Lost(error),
+            error => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<SplitError> for Stop {
+    fn from(error: SplitError) -> Self {
         Self::Failed(error.to_string())
     }
 }

@@ -3,20 +3,22 @@
 mod find;
 
 use std::fs::File;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use plimsoll_agent::clock::boottime_ns;
 use plimsoll_common::units::Rate;
 use tokio::time::sleep;
 
 use super::Stop;
 use super::backlog::{BacklogWatch, Recovery, Rest, wait_for_recovery};
-use super::fleet::{Fleet, FleetDeal, FleetError};
+use super::fleet::{Fleet, FleetDeal, Gone};
 use super::identity::RunIdentity;
 use super::live::{Live, Now, Phase};
 use super::local_agents::LocalAgents;
 use super::metrics::MetricsPage;
 use super::minutes::MinuteLog;
 use super::monitor::Monitor;
+use super::muster::Muster;
 use super::preflight::{Seen, streams_entered};
 use super::progress::Progress;
 pub use super::setup::Before;
@@ -27,12 +29,15 @@ use super::users;
 use crate::core::answer::Ending;
 use crate::core::backlog::{READ_DEADLINE, StreamGrowth};
 use crate::core::budget::{Short, operations};
+use crate::core::headroom::{learned, with_headroom};
 use crate::core::intervals::not_excluded;
 use crate::core::measurement::StepMeasurement;
 use crate::core::merge::ServiceReads;
 use crate::core::ramp::{JudgedTrial, NextTrial, Ramp};
+use crate::core::roster::{Hands, LossPolicy, Next, Roster};
 use crate::core::search::Search;
 use crate::core::search::outcome::Showing;
+use crate::core::split::SplitError;
 use crate::core::verdict::{Verdict, judge};
 use crate::exit::Failure;
 use crate::report::csv::CsvReport;
@@ -120,6 +125,10 @@ struct Run<'a> {
     plan: &'a RunPlan,
     ramp: Ramp,
     fleet: Fleet,
+    muster: Muster,
+    roster: Roster,
+    /// When those who were lost can send no more; before, nobody is given their share.
+    silent_at_ns: u64,
     local: Option<LocalAgents>,
     monitor: Monitor,
     csv: Option<CsvReport<File>>,
@@ -137,7 +146,7 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(plan: &'a RunPlan, ready: Ready, progress: Progress, interrupt: Interrupt) -> Self {
-        let Ready { fleet, local, monitor, csv, metrics, dealt, seen, saved } = ready;
+        let Ready { fleet, muster, local, monitor, csv, metrics, dealt, seen, saved } = ready;
         let rest = Rest {
             durables: plan.target.durables.clone(),
             baselines: vec![None; plan.target.durables.len()],
@@ -146,10 +155,14 @@ impl<'a> Run<'a> {
         };
         let ramp = Ramp::new(&plan.steps, plan.on_trip, plan.trials);
         let trials = Vec::new();
+        let roster = Roster::new(loss_policy(plan), fleet.names());
         Self {
             plan,
             ramp,
             fleet,
+            muster,
+            roster,
+            silent_at_ns: 0,
             local,
             monitor,
             csv,
@@ -218,13 +231,56 @@ impl<'a> Run<'a> {
     async fn climb(&mut self) -> Ending {
         self.warn_of_deviation();
         while let Some(next) = self.next_affordable() {
-            match self.hold_and_judge(next).await {
-                Ok(()) => {}
-                Err(Stop::Interrupted) => return Ending::Aborted,
-                Err(Stop::Failed(why)) => return Ending::Failed(why),
+            if let Err(stop) = self.hold_and_judge(next).await
+                && let Some(ending) = self.end_unless_others_go_on(stop)
+            {
+                return ending;
             }
         }
         Ending::Completed
+    }
+
+    /// How the run ends; `None`: it goes on without those who were lost.
+    fn end_unless_others_go_on(&mut self, stop: Stop) -> Option<Ending> {
+        let words = match stop {
+            Stop::Interrupted => return Some(Ending::Aborted),
+            Stop::Failed(why) => return Some(Ending::Failed(why)),
+            Stop::Lost(error) => error.to_string(),
+        };
+        let gone = self.fleet.take_gone();
+        if gone.is_empty() {
+            return Some(Ending::Failed(words));
+        }
+        for Gone { index, agent, why, silent_at_ns } in gone {
+            self.silent_at_ns = self.silent_at_ns.max(silent_at_ns);
+            self.progress.say(&format!("warning: agent {agent} was lost: {why}"));
+            self.roster.lose(index, why);
+        }
+        // What was dealt was dealt to somebody else.
+        self.dealt.shares.clear();
+        match self.roster.decide() {
+            Next::GoOn => None,
+            Next::End { agent, why, because } => {
+                Some(Ending::Failed(format!("agent {agent} was lost: {why}; {because}")))
+            }
+        }
+    }
+
+    /// Takes in who is wanted and was not there for the last step.
+    async fn muster(&mut self, next: NextTrial) -> Result<(), Stop> {
+        if !self.roster.may_join(next.trial) {
+            return Ok(());
+        }
+        let joined = tokio::select! {
+            biased;
+            () = self.interrupt.raised() => return Err(Stop::Interrupted),
+            joined = self.muster.rejoin(&mut self.fleet, &mut self.roster) => joined,
+        };
+        for agent in joined {
+            self.progress.say(&format!("agent {agent} joined"));
+            self.dealt.shares.clear();
+        }
+        Ok(())
     }
 
     /// The next trial; not a repeat that would leave too little for the steps to come.
@@ -262,24 +318,56 @@ impl<'a> Run<'a> {
     }
 
     async fn hold_and_judge(&mut self, next: NextTrial) -> Result<(), Stop> {
-        let shares = self.plan.split(next.level, &self.fleet.capacities())?;
+        self.muster(next).await?;
+        let shares = self.shares(next.level)?;
         self.deal_for(&shares).await?;
         let recovery = self.recover(next).await?;
         let measured = self.hold(next, &shares, &recovery, self.plan.phases, None).await?;
-        let Measured { step, reads, started_at, lost, interrupted, .. } = measured;
-        self.ramp.record(judge(&step, &self.plan.slo));
+        let Measured { step, reads, started_at, interrupted, .. } = measured;
+        let (verdict, capped) = self.learn(&step, judge(&step, &self.plan.slo));
+        self.ramp.record(verdict);
         let judged = self.ramp.trials().last().expect("a verdict was just recorded").clone();
         self.write_down(judged, step, reads, started_at, &recovery)?;
-        if let Some(lost) = lost {
-            return Err(lost.into());
+        for Capped { agent, share, ceiling } in capped {
+            self.progress.say(&format!(
+                "warning: agent {agent} could not carry {share}/s: from now on it is asked for at most {ceiling}/s"
+            ));
+            self.roster.cap(agent, share, ceiling);
         }
         if interrupted {
             return Err(Stop::Interrupted);
+        }
+        if let Some(lost) = self.fleet.first_gone() {
+            return Err(lost.into());
         }
         if self.ramp.next_trial().is_some() {
             self.cool_down(next).await?;
         }
         Ok(())
+    }
+
+    /// Takes what a trial showed of its boxes: those that are too small get less, and the others the rest. Where work is dealt
+    /// once, it stays as it was dealt.
+    fn learn(&mut self, step: &StepMeasurement, verdict: Verdict) -> (Verdict, Vec<Capped>) {
+        if self.dealt.budget.is_some() {
+            return (verdict, Vec::new());
+        }
+        let learned = learned(step, &verdict);
+        if learned.is_empty() {
+            return (verdict, Vec::new());
+        }
+        let capped = |(agent, ceiling): (usize, Rate)| {
+            self.fleet.cap(agent, ceiling);
+            Capped { agent: self.fleet.name(agent).to_owned(), share: step.agents[agent].share, ceiling }
+        };
+        let capped = learned.into_iter().map(capped).collect();
+        (with_headroom(verdict, step.target, &self.fleet.capacities()), capped)
+    }
+
+    /// Each agent's share of a level: by what the boxes showed, or where they cannot carry it so, as if they had not shown
+    /// it, since only a trial says that a level is out of reach.
+    fn shares(&self, level: Rate) -> Result<Vec<Rate>, SplitError> {
+        self.plan.split(level, &self.fleet.capacities()).or_else(|_| self.plan.split(level, &self.fleet.declared()))
     }
 
     /// Deals rooms and users again where an agent's part of the whole has changed.
@@ -311,15 +399,20 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Waits until the service's backlogs are back at what they were before the first trial.
+    /// Waits until nobody who was lost can send any more, and the service's backlogs are back at what they were before the first
+    /// trial.
     async fn recover(&mut self, next: NextTrial) -> Result<Recovery, Stop> {
         let steps = self.plan.steps_to_hold();
         self.progress.update(Now::idle(next, steps, Phase::Recovery, self.plan.target.recovery_limit));
+        let silent_in = Duration::from_nanos(self.silent_at_ns.saturating_sub(boottime_ns()));
         let recovery = tokio::select! {
             biased;
             () = self.interrupt.raised() => return Err(Stop::Interrupted),
             lost = self.fleet.lost() => return Err(lost.into()),
-            recovery = wait_for_recovery(&self.monitor, &self.rest) => recovery.map_err(Stop::Failed)?,
+            recovery = async {
+                sleep(silent_in).await;
+                wait_for_recovery(&self.monitor, &self.rest).await
+            } => recovery.map_err(Stop::Failed)?,
         };
         for (baseline, state) in self.rest.baselines.iter_mut().zip(&recovery.states) {
             let total = || state.as_ref()?.backlog().map(|backlog| backlog.total());
@@ -342,7 +435,7 @@ impl<'a> Run<'a> {
         let watch = BacklogWatch::start(self.monitor.clone(), durables, phases.hold);
         let order = TrialOrder { plan: self.plan, next, shares, phases, most_open, search: self.search.as_ref() };
         let mut minutes = MinuteLog::new(self.csv.as_mut(), self.saved.as_mut());
-        let Held { merge, started_at, hold_start_ns, lost, stopped, interrupted, released } =
+        let Held { merge, started_at, hold_start_ns, stopped, interrupted, released } =
             hold(&mut self.fleet, &order, &watch, &mut self.progress, &self.interrupt, &mut minutes).await?;
         if let Some(budget) = &mut self.dealt.budget {
             let planned: Vec<u64> = planned(shares, phases).collect();
@@ -361,7 +454,7 @@ impl<'a> Run<'a> {
         };
         let completed_per_second = merge.completed_per_second();
         let step = merge.finish(&reads);
-        Ok(Measured { step, reads, started_at, lost, stopped, interrupted, completed_per_second })
+        Ok(Measured { step, reads, started_at, stopped, interrupted, completed_per_second })
     }
 
     /// The number of each stream's newest message; `None` where it cannot be read, which only costs a note.
@@ -386,6 +479,7 @@ impl<'a> Run<'a> {
             measurement,
             started_at: humantime::format_rfc3339_millis(started_at).to_string(),
             recovery: recovery.took,
+            fleet: self.roster.take_changes(),
             deal: (self.dealt.summary.rooms > 0).then_some(self.dealt.summary),
         };
         let warmup = self.search.as_ref().map_or(self.plan.phases.warmup, |search| search.plan().lengths.settle);
@@ -426,6 +520,15 @@ impl<'a> Run<'a> {
     }
 }
 
+/// What a plan says of lost agents.
+fn loss_policy(plan: &RunPlan) -> LossPolicy {
+    LossPolicy {
+        min_agents: plan.min_agents,
+        on_loss: plan.on_agent_loss,
+        hands: if plan.workload.pool().is_some() { Hands::Once } else { Hands::Anew },
+    }
+}
+
 /// What is left of a run whose agents are gone.
 struct Closed {
     seen: Vec<Applied>,
@@ -434,12 +537,18 @@ struct Closed {
     search: Option<Search>,
 }
 
+/// An agent whose box is too small.
+struct Capped {
+    agent: String,
+    share: Rate,
+    ceiling: Rate,
+}
+
 /// A trial of which everything is known but the verdict.
 struct Measured {
     step: StepMeasurement,
     reads: ServiceReads,
     started_at: SystemTime,
-    lost: Option<FleetError>,
     /// What it had shown when it was stopped early on purpose.
     stopped: Option<Showing>,
     /// By SIGINT or SIGTERM, in a soak.

@@ -3,6 +3,8 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use plimsoll_agent::clock::boottime_ns;
@@ -20,10 +22,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use super::fleet::FleetError;
 use super::tls::{Heard, Wire, explain};
+use crate::core::ceilings::Ceilings;
 use crate::core::clock_offset::{ClockEstimator, ClockOffset, RoundTrip};
 
 /// How long a connection may take to come up.
@@ -40,6 +44,21 @@ pub struct AgentAddress {
     pub name: String,
     /// `host:port`.
     pub address: String,
+    /// The name or address under which it was given, without port: what its certificate has to be for.
+    pub given: String,
+}
+
+impl AgentAddress {
+    /// An agent that is called as its `host:port`.
+    pub fn at(address: &str) -> Self {
+        Self { name: address.to_owned(), address: address.to_owned(), given: host(address).to_owned() }
+    }
+}
+
+/// `host` of `host:port`, without the brackets of an address.
+fn host(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// What every agent of a run is told first.
@@ -55,6 +74,8 @@ pub struct Claim {
     pub secrets: Secrets,
     /// How agents are reached.
     pub wire: Wire,
+    /// The most that each is asked for, where that was found before; `None`: nothing was.
+    pub ceilings: Option<Arc<Ceilings>>,
 }
 
 /// Whether what an agent is told must not be read on the way.
@@ -113,6 +134,9 @@ pub struct Session {
     pub hello: AgentHello,
     outbound: mpsc::Sender<CoordinatorMessage>,
     clock: watch::Receiver<Option<ClockOffset>>,
+    lease_timeout: Duration,
+    /// Our CLOCK_BOOTTIME at the newest echo, in nanoseconds.
+    echoed_ns: Arc<AtomicU64>,
     listener: JoinHandle<()>,
 }
 
@@ -128,11 +152,7 @@ impl Session {
         events: mpsc::Sender<(usize, AgentEvent)>,
     ) -> Result<Self, FleetError> {
         let unreachable = |why: String| FleetError::Unreachable { agent: agent.address.clone(), why };
-        let address = resolve(agent, claim).await?;
-        let dialled = claim.wire.connect(&agent.address, address, CONNECT_LIMIT).await.map_err(unreachable)?;
-        let mut client = AgentClient::new(dialled.channel)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let Asked { mut client, heard } = connect(agent, &claim.wire, claim.secrets).await?;
         let (outbound, orders) = mpsc::channel(OUTBOUND);
         outbound.try_send(order(claim_message(claim))).expect("a new queue has room");
         let greeting = async {
@@ -143,10 +163,14 @@ impl Session {
         let (inbound, first) = timeout(HELLO_LIMIT, greeting)
             .await
             .map_err(|_| unreachable(format!("no Hello within {HELLO_LIMIT:?}")))?
-            .map_err(|status| denied(agent, &status, &dialled.heard))?;
-        let hello = hello(agent, first.and_then(|message| message.message))?;
+            .map_err(|status| denied(agent, &status, &heard))?;
+        let mut hello = hello(agent, first.and_then(|message| message.message))?;
+        let found = claim.ceilings.as_ref().and_then(|ceilings| ceilings.agents.get(&agent.name));
+        hello.ceiling = hello.ceiling.into_iter().chain(found.copied()).min();
         let (clock_found, clock) = watch::channel(None);
+        let echoed_ns = Arc::new(AtomicU64::new(boottime_ns()));
         let listener = Listener {
+            echoed_ns: echoed_ns.clone(),
             index,
             outbound: outbound.clone(),
             clock: clock_found,
@@ -154,7 +178,8 @@ impl Session {
             round_trips: ClockEstimator::default(),
         };
         let listener = tokio::spawn(listener.listen(inbound, claim.lease_timeout));
-        Ok(Self { name: agent.name.clone(), hello, outbound, clock, listener })
+        let (name, lease_timeout) = (agent.name.clone(), claim.lease_timeout);
+        Ok(Self { name, hello, outbound, clock, lease_timeout, echoed_ns, listener })
     }
 
     /// Queues an order. One that cannot be queued is not lost sight of: the listener finds out why and says so.
@@ -167,6 +192,13 @@ impl Session {
     /// The agent's clock against ours, once a round trip has shown it; waits for the first.
     pub async fn clock(&self) -> Option<ClockOffset> {
         self.clock.clone().wait_for(Option::is_some).await.ok().and_then(|clock| *clock)
+    }
+
+    /// The instant of our CLOCK_BOOTTIME, in nanoseconds, from which the agent is silent whatever became of it and of the
+    /// network, if it hears nothing more: its lease ends a timeout after the sending of a ping that was echoed no later.
+    pub fn silent_at_ns(&self) -> u64 {
+        let timeout_ns = u64::try_from(self.lease_timeout.as_nanos()).unwrap_or(u64::MAX);
+        self.echoed_ns.load(Ordering::Relaxed).saturating_add(timeout_ns)
     }
 
     /// Ends the session: waits until the agent has read what was queued and closed the stream, or for `limit`.
@@ -184,6 +216,29 @@ impl Drop for Session {
     }
 }
 
+/// An agent that can be asked, and what was heard of it so far.
+#[derive(Debug)]
+pub struct Asked {
+    /// For gRPC.
+    pub client: AgentClient<Channel>,
+    /// Why it broke, where it did.
+    pub heard: Heard,
+}
+
+/// Dials an agent.
+///
+/// # Errors
+/// It cannot be reached, or not so that secrets may go there.
+pub async fn connect(agent: &AgentAddress, wire: &Wire, secrets: Secrets) -> Result<Asked, FleetError> {
+    let unreachable = |why: String| FleetError::Unreachable { agent: agent.address.clone(), why };
+    let address = resolve(agent, wire, secrets).await?;
+    let dialled = wire.connect(&agent.given, address, CONNECT_LIMIT).await.map_err(unreachable)?;
+    let client = AgentClient::new(dialled.channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    Ok(Asked { client, heard: dialled.heard })
+}
+
 fn order(message: ToAgent) -> CoordinatorMessage {
     CoordinatorMessage { message: Some(message) }
 }
@@ -199,14 +254,14 @@ fn claim_message(claim: &Claim) -> ToAgent {
 }
 
 /// The address to dial. Secrets go to loopback addresses, and elsewhere over TLS only.
-async fn resolve(agent: &AgentAddress, claim: &Claim) -> Result<SocketAddr, FleetError> {
+async fn resolve(agent: &AgentAddress, wire: &Wire, secrets: Secrets) -> Result<SocketAddr, FleetError> {
     let unreachable = |why: String| FleetError::Unreachable { agent: agent.address.clone(), why };
     let found = tokio::net::lookup_host(&agent.address).await.map_err(|error| unreachable(error.to_string()))?;
     let addresses: Vec<SocketAddr> = found.collect();
     // A name may stand for both families while the agent listens on one; the older one is what agents default to.
     let address = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first()).copied();
     let address = address.ok_or_else(|| unreachable("its name has no address".to_owned()))?;
-    if claim.secrets == Secrets::Carried && !address.ip().is_loopback() && !claim.wire.is_private() {
+    if secrets == Secrets::Carried && !address.ip().is_loopback() && !wire.is_private() {
         return Err(FleetError::Secrets { agent: agent.address.clone() });
     }
     Ok(address)
@@ -232,7 +287,7 @@ fn hello(agent: &AgentAddress, first: Option<FromAgent>) -> Result<AgentHello, F
     Ok(AgentHello { instance, hostname, workers, ceiling, max_run, workloads })
 }
 
-fn denied(agent: &AgentAddress, status: &Status, heard: &Heard) -> FleetError {
+pub(super) fn denied(agent: &AgentAddress, status: &Status, heard: &Heard) -> FleetError {
     match status.code() {
         tonic::Code::FailedPrecondition | tonic::Code::InvalidArgument | tonic::Code::PermissionDenied => {
             FleetError::Denied { agent: agent.address.clone(), words: status.message().to_owned() }
@@ -247,7 +302,10 @@ fn denied(agent: &AgentAddress, status: &Status, heard: &Heard) -> FleetError {
 /// What the agent says, or how its connection broke where it could say nothing any more.
 fn words(status: &Status) -> String {
     if let Some(cause) = std::error::Error::source(status) {
-        return format!("its connection broke: {}", chain(cause));
+        let cause = chain(cause);
+        // TLS has much to say about a connection that was closed without a word.
+        let cause = if cause.contains("close_notify") { "it was closed" } else { &cause };
+        return format!("its connection broke: {cause}");
     }
     match status.message() {
         "" => format!("{:?}", status.code()),
@@ -276,6 +334,7 @@ struct Listener {
     clock: watch::Sender<Option<ClockOffset>>,
     events: mpsc::Sender<(usize, AgentEvent)>,
     round_trips: ClockEstimator,
+    echoed_ns: Arc<AtomicU64>,
 }
 
 impl Listener {
@@ -324,7 +383,9 @@ impl Listener {
     }
 
     fn echo(&mut self, ping: &v1::Ping) -> Result<(), String> {
-        let echo = v1::Echo { ping_sent_boottime_ns: ping.sent_boottime_ns, coordinator_ns: boottime_ns() };
+        let coordinator_ns = boottime_ns();
+        self.echoed_ns.store(coordinator_ns, Ordering::Relaxed);
+        let echo = v1::Echo { ping_sent_boottime_ns: ping.sent_boottime_ns, coordinator_ns };
         self.outbound.try_send(order(ToAgent::Echo(echo))).map_err(|_| "does not read what it is sent".to_owned())?;
         if let Some(receipt) = ping.last_echo {
             self.round_trips.add(RoundTrip {

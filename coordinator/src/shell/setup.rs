@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_common::calibration::{Calibration, CalibrationOrder};
@@ -15,9 +16,10 @@ use super::live::Live;
 use super::local_agents::LocalAgents;
 use super::metrics::MetricsPage;
 use super::monitor::{Monitor, Nats};
+use super::muster::{Muster, Whereabouts, gather};
 use super::preflight::{self, Seen};
 use super::seeded;
-use super::session::{AgentAddress, Claim, Secrets};
+use super::session::{Claim, Secrets};
 use super::target;
 use super::tls::Wire;
 use super::users;
@@ -45,6 +47,8 @@ pub struct Before {
 pub struct Ready {
     /// Prepared, and dealt for the first step.
     pub fleet: Fleet,
+    /// How others join them.
+    pub muster: Muster,
     /// The agents of this process, where the fleet is one.
     pub local: Option<LocalAgents>,
     /// Where backlogs are read.
@@ -109,7 +113,7 @@ pub async fn set_up(
         FleetChoice::Local(agents) => Some(LocalAgents::start(agents).await.map_err(Failure::Incomplete)?),
         FleetChoice::Remote(_) => None,
     };
-    let (fleet, dealt, checked) = assemble(plan, target, wire, identity, local.as_ref()).await?;
+    let Assembled { fleet, muster, dealt, checked } = assemble(plan, target, wire, identity, local.as_ref()).await?;
     seen.applied.extend(checked);
     for (agent, words) in fleet.boxes() {
         seen.applied.push(Applied { setting: format!("agent {agent}"), value: words, source: "agent".to_owned() });
@@ -119,7 +123,7 @@ pub async fn set_up(
         let row = csv.as_mut().map_or(Ok(()), |csv| csv.row(&trial.report));
         row.map_err(|error| Failure::Incomplete(format!("--csv: {error}")))?;
     }
-    Ok(Ready { fleet, local, monitor, csv, metrics, dealt, seen, saved })
+    Ok(Ready { fleet, muster, local, monitor, csv, metrics, dealt, seen, saved })
 }
 
 fn go_on(before: &Before, plan: &RunPlan) -> Result<RunWriter, Failure> {
@@ -198,6 +202,14 @@ async fn look_at_target(plan: &RunPlan, target: &Target, identity: &RunIdentity)
     Ok((monitor, seen))
 }
 
+/// A fleet that is ready, and what it said of itself.
+struct Assembled {
+    fleet: Fleet,
+    muster: Muster,
+    dealt: Dealt,
+    checked: Vec<Applied>,
+}
+
 /// The fleet, claimed, able to carry every step, prepared, and dealt for the first one.
 async fn assemble(
     plan: &RunPlan,
@@ -205,12 +217,12 @@ async fn assemble(
     wire: Wire,
     identity: &RunIdentity,
     local: Option<&LocalAgents>,
-) -> Result<(Fleet, Dealt, Vec<Applied>), Failure> {
-    let addresses: Vec<AgentAddress> = match (&plan.fleet, local) {
-        (FleetChoice::Remote(addresses), _) => {
-            addresses.iter().map(|address| AgentAddress { name: address.clone(), address: address.clone() }).collect()
+) -> Result<Assembled, Failure> {
+    let agents = match (&plan.fleet, local) {
+        (FleetChoice::Remote(sources), _) => Whereabouts::Elsewhere(sources.clone()),
+        (FleetChoice::Local(_), agents) => {
+            Whereabouts::Here(agents.map(|agents| agents.addresses.clone()).unwrap_or_default())
         }
-        (FleetChoice::Local(_), agents) => agents.map(|agents| agents.addresses.clone()).unwrap_or_default(),
     };
     let claim = Claim {
         coordinator: identity.coordinator.clone(),
@@ -218,8 +230,16 @@ async fn assemble(
         lease_timeout: plan.lease_timeout,
         secrets: if target.is_secret() { Secrets::Carried } else { Secrets::None },
         wire: if local.is_some() { Wire::Clear } else { wire },
+        ceilings: plan.ceilings.clone().map(Arc::new),
     };
-    let mut fleet = Fleet::connect(&addresses, &claim, plan.workload.name()).await.map_err(failure)?;
+    let mut fleet = gather(&agents, plan.gather, &claim, plan.workload.name()).await.map_err(failure)?;
+    if plan.min_agents > fleet.len() {
+        return Err(Failure::Usage(format!(
+            "--min-agents: got '{}', takes at most the number of agents, which is {}",
+            plan.min_agents,
+            fleet.len()
+        )));
+    }
     fleet.check_length(plan.longest()).map_err(failure)?;
     let checked = match &plan.find {
         Some(find) if !find.skip_self_check => self_check(&mut fleet, plan).await?,
@@ -241,7 +261,8 @@ async fn assemble(
         Some(_) => sums(&shares),
         None => shares.first().expect("a list of steps is never empty").clone(),
     };
-    fleet.prepare(&agent_plan(plan, target, identity)).await.map_err(failure)?;
+    let muster = Muster { agents, claim, plan: agent_plan(plan, target, identity), longest: plan.longest() };
+    fleet.prepare(&muster.plan).await.map_err(failure)?;
     let FleetDeal { summary, operations_left } =
         fleet.deal(0, &dealt_for, users::time_to_come(plan, &dealt_for)).await.map_err(failure)?;
     let budget = operations_left.map(Budget::new);
@@ -255,7 +276,7 @@ async fn assemble(
             if plan.goal == Goal::Soak { "--duration" } else { "--hold" },
         )));
     }
-    Ok((fleet, Dealt { deal: 0, shares: dealt_for, summary, budget }, checked))
+    Ok(Assembled { fleet, muster, dealt: Dealt { deal: 0, shares: dealt_for, summary, budget }, checked })
 }
 
 /// What each agent is to do of all steps, as a rate.

@@ -51,11 +51,11 @@ impl Wire {
         matches!(self, Self::Tls(_))
     }
 
-    /// Connects to the agent at `host:port`, whose name was resolved to this address.
+    /// Connects to the agent at this address, whose certificate has to be for `host`.
     ///
     /// # Errors
     /// No connection within the limit, or no handshake; in words.
-    pub async fn connect(&self, agent: &str, address: SocketAddr, limit: Duration) -> Result<Dialled, String> {
+    pub async fn connect(&self, host: &str, address: SocketAddr, limit: Duration) -> Result<Dialled, String> {
         let heard = Heard::default();
         let connecting = async {
             let socket = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
@@ -63,9 +63,9 @@ impl Wire {
             match self {
                 Self::Clear => over(address, Listening::to(socket, heard.clone())).await,
                 Self::Tls(connector) => {
-                    let name = server_name(agent)?;
+                    let name = server_name(host)?;
                     let stream =
-                        connector.connect(name, socket).await.map_err(|error| handshake_words(agent, &error))?;
+                        connector.connect(name, socket).await.map_err(|error| handshake_words(host, &error))?;
                     over(address, Listening::to(stream, heard.clone())).await
                 }
             }
@@ -134,11 +134,9 @@ where
     endpoint.connect_with_connector(connector).await.map_err(|error| super::session::chain(&error))
 }
 
-/// The name that the agent's certificate must have: as it was given, without port and brackets.
-fn server_name(agent: &str) -> Result<ServerName<'static>, String> {
-    let host = agent.rsplit_once(':').map_or(agent, |(host, _)| host);
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    ServerName::try_from(host.clone()).map_err(|_| format!("'{host}' is no name that a certificate can have"))
+/// The name that the agent's certificate must have.
+fn server_name(host: &str) -> Result<ServerName<'static>, String> {
+    ServerName::try_from(host.to_owned()).map_err(|_| format!("'{host}' is no name that a certificate can have"))
 }
 
 /// Looks for TLS's own error behind those of whatever carried it.
@@ -157,8 +155,7 @@ fn rustls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a 
     None
 }
 
-fn handshake_words(agent: &str, error: &std::io::Error) -> String {
-    let host = agent.rsplit_once(':').map_or(agent, |(host, _)| host);
+fn handshake_words(host: &str, error: &std::io::Error) -> String {
     match rustls_error(error) {
         Some(RustlsError::InvalidCertificate(why)) => match why {
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
@@ -200,12 +197,13 @@ fn alert_words(alert: AlertDescription) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shell::session::AgentAddress;
 
     #[test]
     fn certificates_are_compared_with_the_name_as_it_was_given() {
         for (agent, name) in [("box-1:7700", "box-1"), ("10.0.0.7:7700", "10.0.0.7"), ("[::1]:7700", "::1")] {
-            assert_eq!(server_name(agent).unwrap().to_str(), name);
+            assert_eq!(server_name(&AgentAddress::at(agent).given).unwrap().to_str(), name);
         }
-        assert!(server_name("box 1:7700").is_err());
+        assert!(server_name("box 1").is_err());
     }
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use plimsoll_agent::clock::boottime_ns;
 use plimsoll_common::plan::StepOrder;
+use plimsoll_common::snapshot::StepEnd;
 use plimsoll_common::units::Rate;
 use plimsoll_proto::v1::coordinator_message::Message as ToAgent;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
@@ -61,8 +62,6 @@ pub struct Held {
     pub started_at: SystemTime,
     /// The start of the hold on our clock.
     pub hold_start_ns: u64,
-    /// The first agent that was lost in it, and why; everybody was stopped then.
-    pub lost: Option<FleetError>,
     /// What it had shown when it needed not go on.
     pub stopped: Option<Showing>,
     /// By agent index: operations that it released, warmup included; `None`: it did not say.
@@ -92,32 +91,27 @@ pub async fn hold(
     let merge = TrialMerge::new(trial_plan(fleet, order, &clocks, due, start_ns));
     if let Err(error) = arm(fleet, order, &clocks, start_ns, lead).await {
         fleet.stop(order.next.trial);
+        if matches!(error, FleetError::Lost { .. } | FleetError::NoAnswer { .. }) {
+            fleet.settle(order.next.trial, STOP_LIMIT).await;
+        }
         return Err(error.into());
     }
-    let released = vec![None; fleet.len()];
+    let (released, gone) = (vec![None; fleet.len()], vec![false; fleet.len()]);
     let hold_start = HoldStart { at: started_at + order.phases.warmup, told: false };
-    let mut under_way = UnderWay { order, start_ns, hold_start, merge, released, lost: None, stopped: None };
+    let mut under_way = UnderWay { order, start_ns, hold_start, merge, released, gone, spoiled: false, stopped: None };
     let ended = under_way.follow(fleet, watch, progress, interrupt, minutes).await;
-    let UnderWay { mut merge, lost, stopped, hold_start, released, .. } = under_way;
+    let UnderWay { mut merge, spoiled, stopped, hold_start, released, .. } = under_way;
     let of_soak = order.plan.goal == Goal::Soak && !merge.reported().is_zero();
     let interrupted = of_soak && ended == Err(Stop::Interrupted);
     if !interrupted {
         ended?;
     }
-    if of_soak && (interrupted || lost.is_some()) {
+    if of_soak && (interrupted || spoiled) {
         merge.cut();
     }
     let last = merge.take_last_minutes();
     minutes.write(last, hold_start.at, &watch.newest(), progress).map_err(Stop::Failed)?;
-    Ok(Held {
-        merge,
-        started_at,
-        hold_start_ns: start_ns + nanos(order.phases.warmup),
-        lost,
-        stopped,
-        interrupted,
-        released,
-    })
+    Ok(Held { merge, started_at, hold_start_ns: start_ns + nanos(order.phases.warmup), stopped, interrupted, released })
 }
 
 fn nanos(length: Duration) -> u64 {
@@ -160,14 +154,15 @@ async fn arm(
 ) -> Result<(), FleetError> {
     let (plan, trial) = (order.plan, order.next.trial);
     for (index, (&share, clock)) in order.shares.iter().zip(clocks).enumerate() {
-        let unbooted = || FleetError::Lost {
-            agent: fleet.name(index).to_owned(),
-            why: "its clock lies before its own start".to_owned(),
+        let Some(start_boottime_ns) = clock.to_agent(start_ns) else {
+            let why = "its clock lies before its own start".to_owned();
+            fleet.give_up_on(index, why.clone());
+            return Err(FleetError::Lost { agent: fleet.name(index).to_owned(), why });
         };
         let start = StepOrder {
             trial,
             share,
-            start_boottime_ns: clock.to_agent(start_ns).ok_or_else(unbooted)?,
+            start_boottime_ns,
             warmup: order.phases.warmup,
             hold: order.phases.hold,
             arrivals: plan.arrivals(index, order.shares.len()),
@@ -189,7 +184,10 @@ struct UnderWay<'a> {
     merge: TrialMerge,
     /// By agent index, once its totals came.
     released: Vec<Option<u64>>,
-    lost: Option<FleetError>,
+    /// By agent position: it was lost.
+    gone: Vec<bool>,
+    /// Somebody was lost whose part was not whole.
+    spoiled: bool,
     stopped: Option<Showing>,
 }
 
@@ -222,13 +220,13 @@ impl UnderWay<'_> {
                     return Err(Stop::Interrupted);
                 }
                 (agent, event) = fleet.next_event() => {
-                    let whole_before = self.lost.is_none();
+                    let whole_before = !self.spoiled;
                     self.take(fleet, agent, event);
                     if let Err(words) = self.tell_minutes(minutes, watch, progress) {
                         self.stop_all(fleet).await;
                         return Err(Stop::Failed(words));
                     }
-                    let just_lost = whole_before && self.lost.is_some();
+                    let just_lost = whole_before && self.spoiled;
                     if just_lost || (self.stopped.is_none() && self.need_not_go_on(watch)) {
                         fleet.stop(self.order.next.trial);
                         deadline = deadline.min(Instant::now() + STOP_LIMIT);
@@ -275,11 +273,12 @@ impl UnderWay<'_> {
         stops
     }
 
-    fn take(&mut self, fleet: &Fleet, agent: usize, event: AgentEvent) {
+    fn take(&mut self, fleet: &mut Fleet, agent: usize, event: AgentEvent) {
         match event {
             AgentEvent::Snapshot(snapshot) => self.merge.add_snapshot(agent, &snapshot),
             AgentEvent::Totals(totals) => {
                 self.released[agent] = Some(totals.warmup.attempted + totals.counters.attempted);
+                self.spoiled |= totals.end == StepEnd::ShutDown;
                 self.merge.add_totals(agent, *totals);
             }
             AgentEvent::Refused(why) | AgentEvent::Lost(why) => self.lose(fleet, agent, why),
@@ -289,15 +288,22 @@ impl UnderWay<'_> {
         }
     }
 
-    fn lose(&mut self, fleet: &Fleet, agent: usize, why: String) {
+    /// An agent that is lost after its totals came has done its part: the trial is as whole as it would be without that.
+    fn lose(&mut self, fleet: &mut Fleet, agent: usize, why: String) {
+        if std::mem::replace(&mut self.gone[agent], true) {
+            return;
+        }
+        self.spoiled |= self.released[agent].is_none();
         self.merge.agent_lost(agent, self.elapsed(), why.clone());
         let after = self.elapsed().as_secs_f64();
-        let why = format!("{why}, {after:.1} s after the start of step {}", self.order.next.trial.step + 1);
-        self.lost.get_or_insert(FleetError::Lost { agent: fleet.name(agent).to_owned(), why });
+        fleet.give_up_on(
+            agent,
+            format!("{why}, {after:.1} s after the start of step {}", self.order.next.trial.step + 1),
+        );
     }
 
     /// Whoever has not sent its totals by now is lost.
-    fn give_up(&mut self, fleet: &Fleet) {
+    fn give_up(&mut self, fleet: &mut Fleet) {
         let missing: Vec<usize> = (0..fleet.len()).filter(|&agent| self.released[agent].is_none()).collect();
         missing.into_iter().for_each(|agent| self.lose(fleet, agent, "its totals did not come in time".to_owned()));
     }

@@ -3,6 +3,7 @@
 pub mod certificates;
 pub mod driver;
 pub mod exclusive;
+pub mod hosts;
 pub mod http;
 pub mod messages;
 pub mod nats;

@@ -1,7 +1,9 @@
 //! A real nats-server on free ports, ended with its owner.
 
+use super::hosts::Host;
 use super::signals;
 use anyhow::{Context as _, bail, ensure};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -31,6 +33,8 @@ pub struct NatsOptions {
     pub without_jetstream: bool,
     /// Lines added to the configuration as they are.
     pub extra: String,
+    /// Where it runs; this host if none.
+    pub host: Option<Host>,
 }
 
 /// Who may connect, and what for. No list means everything.
@@ -55,6 +59,14 @@ pub struct AgentsSeen {
     pub messages: u64,
 }
 
+/// A connection of an agent, as the server knows it.
+#[derive(Debug)]
+struct AgentConnection {
+    name: String,
+    messages: u64,
+    open: bool,
+}
+
 /// A running nats-server. Dropping it kills it, also when a test panics; if the whole test dies, the kernel does, once the
 /// thread that started it has ended.
 #[derive(Debug)]
@@ -74,8 +86,9 @@ impl NatsServer {
     pub fn start(options: NatsOptions) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("plimsoll-nats-").tempdir().context("making a directory")?;
         // The server chooses both ports and writes them into a file: nobody can take them in between.
-        let config = configuration(&options, dir.path(), "127.0.0.1:-1", "127.0.0.1:-1");
-        let child = spawn(&config, dir.path())?;
+        let listen = options.host.as_ref().map_or("127.0.0.1:-1".to_owned(), |host| format!("{}:-1", host.address()));
+        let config = configuration(&options, dir.path(), &listen, &listen);
+        let child = spawn(&config, dir.path(), options.host.as_ref())?;
         let mut server = Self { options, child, address: String::new(), monitoring: String::new(), dir };
         let ports = server.wait_for(Self::read_ports)?;
         (server.address, server.monitoring) = ports;
@@ -116,22 +129,50 @@ impl NatsServer {
     /// # Errors
     /// If its monitoring does not answer.
     pub fn agents_seen(&self) -> anyhow::Result<AgentsSeen> {
-        let page = self.monitored("/connz?state=all&limit=10000")?;
-        let connections = page.get("connections").and_then(serde_json::Value::as_array);
         let mut seen = AgentsSeen::default();
-        for connection in connections.context("/connz without connections")? {
-            let text = |key: &str| connection.get(key).and_then(serde_json::Value::as_str).unwrap_or_default();
-            let name = text("name");
-            if !name.starts_with("plimsoll/") || name.ends_with("/coordinator") {
-                continue;
-            }
-            seen.messages += connection.get("in_msgs").and_then(serde_json::Value::as_u64).unwrap_or(0);
-            match text("stop") {
-                "" => seen.open.push(name.to_owned()),
-                _ => seen.closed.push(name.to_owned()),
+        for connection in self.agents_connections()? {
+            seen.messages += connection.messages;
+            match connection.open {
+                true => seen.open.push(connection.name),
+                false => seen.closed.push(connection.name),
             }
         }
         Ok(seen)
+    }
+
+    /// Messages that came from each of Plimsoll's agents, by the name of its connections.
+    ///
+    /// # Errors
+    /// If its monitoring does not answer.
+    pub fn messages_by_agent(&self) -> anyhow::Result<BTreeMap<String, u64>> {
+        let mut messages = BTreeMap::new();
+        for connection in self.agents_connections()? {
+            *messages.entry(connection.name).or_default() += connection.messages;
+        }
+        Ok(messages)
+    }
+
+    fn agents_connections(&self) -> anyhow::Result<Vec<AgentConnection>> {
+        let page = self.monitored("/connz?state=all&limit=10000")?;
+        let connections = page.get("connections").and_then(serde_json::Value::as_array);
+        let text = |connection: &serde_json::Value, key: &str| {
+            connection.get(key).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
+        };
+        let read = |connection: &serde_json::Value| AgentConnection {
+            name: text(connection, "name"),
+            messages: connection.get("in_msgs").and_then(serde_json::Value::as_u64).unwrap_or(0),
+            open: text(connection, "stop").is_empty(),
+        };
+        let all = connections.context("/connz without connections")?.iter().map(read);
+        Ok(all.filter(|it| it.name.starts_with("plimsoll/") && !it.name.ends_with("/coordinator")).collect())
+    }
+
+    /// Does something where the server is.
+    fn beside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+        match &self.options.host {
+            Some(host) => host.inside(work),
+            None => Ok(work()),
+        }
     }
 
     /// Waits until no agent is connected, and returns what they did until then.
@@ -151,9 +192,11 @@ impl NatsServer {
     }
 
     fn monitored(&self, page: &str) -> anyhow::Result<serde_json::Value> {
-        let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(START_LIMIT)).build().into();
         let url = format!("{}{page}", self.monitoring_url());
-        let body = agent.get(&url).call().and_then(|mut answer| answer.body_mut().read_to_vec());
+        let body = self.beside(|| {
+            let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(START_LIMIT)).build().into();
+            agent.get(&url).call().and_then(|mut answer| answer.body_mut().read_to_vec())
+        })?;
         let body = body.with_context(|| format!("asking {url}"))?;
         serde_json::from_slice(&body).with_context(|| format!("reading {url}"))
     }
@@ -181,7 +224,7 @@ impl NatsServer {
     pub fn start_again(&mut self) -> anyhow::Result<()> {
         ensure!(self.child.try_wait()?.is_some(), "nats-server still runs");
         let config = configuration(&self.options, self.dir.path(), &self.address, &self.monitoring);
-        self.child = spawn(&config, self.dir.path())?;
+        self.child = spawn(&config, self.dir.path(), self.options.host.as_ref())?;
         self.wait_for(Self::greets)
     }
 
@@ -219,7 +262,7 @@ impl NatsServer {
 
     /// A server greets with INFO when it is ready; its streams are by then.
     fn greets(&self) -> Option<()> {
-        let socket = TcpStream::connect(&self.address).ok()?;
+        let socket = self.beside(|| TcpStream::connect(&self.address)).ok()?.ok()?;
         socket.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
         let mut line = String::new();
         BufReader::new(socket).read_line(&mut line).ok()?;
@@ -276,7 +319,7 @@ pub fn find_nats_server() -> anyhow::Result<PathBuf> {
         .context("no nats-server: `make tools` puts one into .tools/bin, or name yours in PLIMSOLL_NATS_SERVER")
 }
 
-fn spawn(config: &str, dir: &Path) -> anyhow::Result<Child> {
+fn spawn(config: &str, dir: &Path, host: Option<&Host>) -> anyhow::Result<Child> {
     let binary = find_nats_server()?;
     let file = dir.join("nats.conf");
     fs::write(&file, config).context("writing nats-server's configuration")?;
@@ -291,6 +334,7 @@ fn spawn(config: &str, dir: &Path) -> anyhow::Result<Child> {
             _ => Err(std::io::Error::last_os_error()),
         });
     }
+    host.iter().for_each(|host| host.put(&mut command));
     command.spawn().with_context(|| format!("starting {}", binary.display()))
 }
 

@@ -1,5 +1,6 @@
 //! Plimsoll's own programs as processes: started, listened to, signalled, and ended with their owner.
 
+use super::hosts::Host;
 use super::signals;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use std::ffi::OsStr;
@@ -8,6 +9,7 @@ use std::net::SocketAddr;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -323,14 +325,18 @@ impl Output {
 /// How an agent is to be. By default as the program's own defaults say, with one worker.
 #[derive(Debug, Clone)]
 pub struct AgentOptions {
+    /// By default a free port of loopback.
+    pub listen: String,
     pub workers: usize,
     /// More arguments, as they are.
     pub arguments: Vec<String>,
+    /// Where it runs; this host if none.
+    pub host: Option<Host>,
 }
 
 impl Default for AgentOptions {
     fn default() -> Self {
-        Self { workers: 1, arguments: Vec::new() }
+        Self { listen: "127.0.0.1:0".into(), workers: 1, arguments: Vec::new(), host: None }
     }
 }
 
@@ -348,7 +354,8 @@ impl Agent {
     /// If it does not come up, with what it said.
     pub fn start(options: &AgentOptions) -> anyhow::Result<Self> {
         let mut command = Program::Agent.command()?;
-        command.args(["--listen", "127.0.0.1:0", "--workers", &options.workers.to_string()]).args(&options.arguments);
+        command.args(["--listen", &options.listen, "--workers", &options.workers.to_string()]).args(&options.arguments);
+        options.host.iter().for_each(|host| host.put(&mut command));
         let mut process = Process::spawn(command)?;
         let address = process.wait_for_line("plimsoll-agent listens on ")?;
         let address = address.trim().parse().with_context(|| format!("the agent listens on {address:?}"))?;
@@ -369,8 +376,17 @@ impl Agent {
 /// # Errors
 /// If it is not ready in time, with what it said.
 pub fn start_standin(nats_url: &str, arguments: &[&str]) -> anyhow::Result<Process> {
+    start_standin_on(None, nats_url, arguments)
+}
+
+/// The same on another host.
+///
+/// # Errors
+/// If it is not ready in time, with what it said.
+pub fn start_standin_on(host: Option<&Host>, nats_url: &str, arguments: &[&str]) -> anyhow::Result<Process> {
     let mut command = Program::Standin.command()?;
     command.args(["--nats-url", nats_url]).args(arguments);
+    host.iter().for_each(|host| host.put(&mut command));
     let mut process = Process::spawn(command)?;
     process.wait_for_line("READY ")?;
     Ok(process)
@@ -390,20 +406,30 @@ impl CpuQuota {
     /// # Errors
     /// If the kernel's control groups cannot be used, with what would help.
     pub fn new(milli_cores: u32) -> anyhow::Result<Self> {
+        Self::in_periods(milli_cores, 100)
+    }
+
+    /// The same in periods of so many milliseconds, at most 1000: who has used up a period's part waits for the next one.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn in_periods(milli_cores: u32, period_ms: u32) -> anyhow::Result<Self> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
         let (version, root) = cpu_controller()?;
-        let dir = root.join(format!("plimsoll-test-{}-{milli_cores}", std::process::id()));
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let dir = root.join(format!("plimsoll-test-{}-{number}", std::process::id()));
         let help = format!(
             "making a CPU quota in {} (run as root, or delegate a cgroup with the cpu controller to this user)",
             dir.display()
         );
         std::fs::create_dir_all(&dir).context(help.clone())?;
         let quota = Self { dir, parent: root };
-        let us = milli_cores * 100;
+        let (us, period_us) = (milli_cores * period_ms, period_ms * 1000);
         match version {
             1 => quota
-                .write("cpu.cfs_period_us", "100000")
+                .write("cpu.cfs_period_us", &period_us.to_string())
                 .and_then(|()| quota.write("cpu.cfs_quota_us", &us.to_string())),
-            _ => quota.write("cpu.max", &format!("{us} 100000")),
+            _ => quota.write("cpu.max", &format!("{us} {period_us}")),
         }
         .context(help)?;
         Ok(quota)

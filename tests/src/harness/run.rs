@@ -1,5 +1,6 @@
 //! A run of the whole system: `plimsoll max-rps` with a test's arguments, and what it said as values.
 
+use super::hosts::Host;
 use super::processes::{Agent, Ended, Process, Program};
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
@@ -21,6 +22,7 @@ pub struct Run {
     hold: Duration,
     cooldown: Duration,
     trials: u32,
+    host: Option<Host>,
 }
 
 /// A verdict as the CSV says it.
@@ -144,6 +146,7 @@ impl Run {
             hold: Duration::from_secs(6),
             cooldown: Duration::from_millis(200),
             trials: 3,
+            host: None,
         };
         run.flag("--nats-url", nats_url)
             .flag("--request-timeout", "2s")
@@ -207,6 +210,13 @@ impl Run {
         self.flag("--agents", addresses.join(","))
     }
 
+    /// From another host.
+    #[must_use]
+    pub fn on(mut self, host: &Host) -> Self {
+        self.host = Some(host.clone());
+        self
+    }
+
     /// Over so many agents in the program itself.
     #[must_use]
     pub fn local(self, count: usize) -> Self {
@@ -229,6 +239,7 @@ impl Run {
         if !self.arguments.iter().any(|argument| argument == "--results") {
             command.args([OsStr::new("--results"), dir.path().join("results").as_os_str()]);
         }
+        self.host.iter().for_each(|host| host.put(&mut command));
         // Of each trial: its phases, the drain, and a recovery that takes about as long.
         let trial = self.warmup + self.hold * 2 + self.cooldown + Duration::from_secs(10);
         let limit = trial * self.steps * self.trials + GRACE;

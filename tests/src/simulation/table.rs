@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 /// The search was tuned on lower seeds.
-pub const FRESH: u64 = 20_000;
+pub const FRESH: u64 = 300_000;
 
 /// A claim further than this from the truth is wrong.
 const OFF: f64 = 0.01;

@@ -192,6 +192,10 @@ impl AgentMerge {
         self.ending.is_some()
     }
 
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self.ending, Some(Ending::Lost { .. }))
+    }
+
     pub(super) fn overdue(&self, series: usize, limit: usize) -> u64 {
         self.overdue.get(series).and_then(|limits| limits.get(limit)).copied().unwrap_or(0)
     }

@@ -52,7 +52,7 @@ const TELLING_BLOCKS: usize = 20;
 /// Blocks that both levels have before the precision may be given up.
 const HOPELESS_BLOCKS: usize = 40;
 /// The guess must lie so many half steps from the middle of a pair to move it.
-const FAR_OFF: f64 = 0.6;
+const FAR_OFF: f64 = 0.8;
 /// A level that has so many blocks, and little more than a third of what is allowed (−1 is its logarithm) over its limits, is worth a soak.
 const PROMISING_BLOCKS: usize = 20;
 const PROMISING: f64 = -1.0;

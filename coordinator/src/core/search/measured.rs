@@ -8,6 +8,7 @@ use super::outcome::{Block, Count, FractionLimit, Limits, Read, Showing, Signal,
 use crate::core::backlog::{BacklogRead, DurableName};
 use crate::core::measurement::{Fault, FleetBlock, StepMeasurement};
 use crate::core::slo::{Gate, SeriesSlo, Slo};
+use crate::core::verdict::apart;
 use plimsoll_common::snapshot::StepEnd;
 
 /// The growth limit of a durable is one of so many seconds.
@@ -107,5 +108,6 @@ pub fn fault(step: &StepMeasurement, was_stopped: bool) -> Option<String> {
         let why = || format!("{} has no samples although operations completed", silent.series);
         (step.counters.completed > 0 && step.counters.errors() == 0).then(why)
     };
-    named.or_else(empty).or_else(silent)
+    let apart = || apart(step).map(|doubt| crate::report::words::doubt(&doubt));
+    named.or_else(empty).or_else(silent).or_else(apart)
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use plimsoll_common::snapshot::Stall;
+use plimsoll_common::units::Rate;
 use serde::{Deserialize, Serialize};
 
 use crate::core::backlog::DurableName;
@@ -130,6 +131,26 @@ pub enum Doubt {
         growth: i64,
         /// The most that passes.
         limit: u64,
+    },
+    /// The agents' holds did not begin together: what they did at the edges is not what the whole fleet asks.
+    StartsApart {
+        /// Whose hold began last.
+        last: String,
+        /// After the first one's, by the estimated clocks.
+        #[serde(rename = "skew_ns", with = "crate::core::encoding::nanos")]
+        skew: Duration,
+        /// The most that passes.
+        #[serde(rename = "limit_ns", with = "crate::core::encoding::nanos")]
+        limit: Duration,
+    },
+    /// The load boxes that are there cannot carry the level, by what they showed.
+    NoHeadroom {
+        /// The level.
+        level: Rate,
+        /// What they carry together.
+        carries: Rate,
+        /// How many more like the largest would do.
+        more_boxes: u64,
     },
     /// A percentile (the first that does so) does not hold if the operations that never left, few enough for the
     /// tolerance, are counted as slower than the limit.

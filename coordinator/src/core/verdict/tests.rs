@@ -60,8 +60,36 @@ fn doubt(doubt: &Doubt) -> String {
         Doubt::NeverLeft { series, quantile, shortfall, .. } => {
             format!("{series} {quantile} never left {}", short(shortfall))
         }
+        Doubt::StartsApart { last, skew, limit } => format!("{last} {skew:?} apart > {limit:?}"),
+        Doubt::NoHeadroom { level, more_boxes, .. } => format!("{level} takes {more_boxes} more boxes"),
         Doubt::RateShort { due, attempted, shortfall, .. } => format!("rate {attempted}/{due} {}", short(shortfall)),
     }
+}
+
+#[test]
+fn holds_that_begin_apart_prove_nothing_and_excuse_nothing() {
+    let late = |ms: i64| {
+        move |step: &mut StepMeasurement| {
+            let last = step.agents[1].start.as_mut().unwrap();
+            last.lag_ns += ms * 1_000_000;
+        }
+    };
+    assert_eq!(check(late(250)), "PASS");
+    assert_eq!(check(late(251)), "INCONCLUSIVE box-b 251ms apart > 250ms");
+    assert_eq!(check(late(-251)), "INCONCLUSIVE box-a 251ms apart > 250ms");
+    let long = |hold: u64, ms: i64| {
+        check(move |step| {
+            step.hold = Duration::from_secs(hold);
+            late(ms)(step);
+        })
+    };
+    assert_eq!((long(30, 300), long(3600, 500)), ("PASS".to_owned(), "PASS".to_owned()));
+    assert_eq!(long(3600, 501), "INCONCLUSIVE box-b 501ms apart > 500ms");
+    let tripped = check(|step| {
+        step.slow(0, 1, 400, 0);
+        late(400)(step);
+    });
+    assert!(tripped.starts_with("TRIP "), "{tripped}");
 }
 
 fn empty_series(step: &mut StepMeasurement, index: usize) {

@@ -43,10 +43,10 @@ impl Run<'_> {
                 self.search.as_mut().expect("a search is under way").use_up(needed, left);
                 continue;
             }
-            match self.try_level(next).await {
-                Ok(()) => {}
-                Err(Stop::Interrupted) => return Ending::Aborted,
-                Err(Stop::Failed(why)) => return Ending::Failed(why),
+            if let Err(stop) = self.try_level(next).await
+                && let Some(ending) = self.end_unless_others_go_on(stop)
+            {
+                return ending;
             }
         }
     }
@@ -70,6 +70,7 @@ impl Run<'_> {
     async fn try_level(&mut self, next: trail::NextTrial) -> Result<(), Stop> {
         let began = Instant::now();
         let trial = NextTrial { trial: TrialId { step: next.number, trial: 0 }, level: next.level };
+        self.muster(trial).await?;
         let shares = split(next.level, &self.fleet.capacities())?;
         self.deal_for(&shares).await?;
         let recovery = self.recover(trial).await?;
@@ -83,14 +84,14 @@ impl Run<'_> {
             self.let_it_drain(&next, &outcome).await?;
         }
         outcome.took = began.elapsed();
-        let Measured { step, reads, started_at, lost, .. } = measured;
+        let Measured { step, reads, started_at, .. } = measured;
         self.write_down(judged, step, reads, started_at, &recovery)?;
         self.keep(&TrailRecord::Outcome(Box::new(outcome.clone())));
         let search = self.search.as_mut().expect("a search is under way");
         search.record(&outcome);
         let line = search.trail().last().map(|entry| trail_line(entry, &search.plan().limits));
         self.progress.say(&line.unwrap_or_default());
-        lost.map_or(Ok(()), |lost| Err(lost.into()))
+        self.fleet.first_gone().map_or(Ok(()), |lost| Err(lost.into()))
     }
 
     fn keep(&mut self, record: &TrailRecord) {

@@ -1,0 +1,158 @@
+//! How a fleet scales, on one machine: boxes that a CPU quota makes small, and many agents under one coordinator.
+//!
+//! `cargo bench -p plimsoll-tests --bench fleet -- scale|many|all [agents [seconds]]`
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use plimsoll_agent::{Agent as Daemon, AgentConfig};
+use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
+use plimsoll_tests::harness::processes::{Agent, CpuQuota};
+use plimsoll_tests::harness::run::{Outcome, Run, Trial, Verdict};
+use plimsoll_tests::standin::null::{NullAnswers, NullGatekeeper};
+use tempfile::NamedTempFile;
+
+const SITE: &str = "site-local";
+/// As large as a message of the chat, and answered at once: what is measured is the load boxes.
+const SCENARIO: &str = r#"
+[[operation]]
+name = "echo"
+kind = "request"
+subject = "svc.echo"
+payload = '{"id":"{{id}}","content":"{{text:200}}","requestId":"{{uuid}}"}'
+success = "non-empty"
+"#;
+/// 1 ms of a core in 20 ms: small, and never still for long.
+const QUOTA: (u32, u32) = (50, 20);
+
+fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
+    let what = arguments.next().unwrap_or_else(|| "all".into());
+    let agents = arguments.next().map_or(Ok(200), |agents| agents.parse())?;
+    let seconds = arguments.next().map_or(Ok(60), |seconds| seconds.parse())?;
+    if what == "all" || what == "scale" {
+        scale()?;
+    }
+    if what == "all" || what == "many" {
+        many(agents, Duration::from_secs(seconds))?;
+    }
+    Ok(())
+}
+
+/// A server, somebody who answers, and the description of what is asked.
+struct Target {
+    server: NatsServer,
+    _gatekeeper: NullGatekeeper,
+    scenario: NamedTempFile,
+}
+
+impl Target {
+    fn start() -> anyhow::Result<Self> {
+        let server = NatsServer::start(NatsOptions { without_jetstream: true, ..NatsOptions::default() })?;
+        let gatekeeper = NullGatekeeper::start(&server.url(), SITE, NullAnswers::Echo)?;
+        let mut scenario = tempfile::Builder::new().suffix(".toml").tempfile()?;
+        scenario.write_all(SCENARIO.as_bytes())?;
+        Ok(Self { server, _gatekeeper: gatekeeper, scenario })
+    }
+
+    fn run(&self, rates: &[f64]) -> Run {
+        Run::custom(&self.server.url(), self.scenario.path()).steps(rates).trials(1)
+    }
+}
+
+/// What one small box carries, and what four do.
+fn scale() -> anyhow::Result<()> {
+    let target = Target::start()?;
+    let agents = Agent::start_many(4)?;
+    let (milli_cores, period_ms) = QUOTA;
+    let quotas: Vec<CpuQuota> =
+        agents.iter().map(|_| CpuQuota::in_periods(milli_cores, period_ms)).collect::<anyhow::Result<_>>()?;
+    quotas.iter().zip(&agents).try_for_each(|(quota, agent)| quota.take(&agent.process))?;
+    println!("# scale: each agent has {milli_cores} thousandths of a core");
+    println!("agents   asked/s   achieved/s   underrun   verdict");
+    let hold = |count: usize, rates: &[f64]| -> anyhow::Result<Outcome> {
+        let run = target.run(rates).agents(&agents[..count]).hold(Duration::from_secs(5));
+        let outcome = run.finish()?;
+        outcome.trials.iter().for_each(|trial| row(count, trial));
+        Ok(outcome)
+    };
+    let rates: Vec<f64> = (0..30).map(|step| (200.0 * 1.15_f64.powi(step)).round()).collect();
+    let alone = hold(1, &rates)?.max_rps().context("one agent carries nothing")?;
+    let together = hold(4, &[alone * 3.6, alone * 4.0])?;
+    let beyond = hold(1, &[alone * 3.6])?;
+    let most = together.max_rps().unwrap_or(0.0);
+    let word = |outcome: &Outcome| outcome.trials.last().map(|trial| trial.verdict);
+    println!(
+        "one carries R = {alone}/s, four carry {most}/s = {:.2} R; one at 3.6 R: {:?}",
+        most / alone,
+        word(&beyond)
+    );
+    Ok(())
+}
+
+fn row(agents: usize, trial: &Trial) {
+    let Trial { target_rate, achieved_rate, underrun, verdict, .. } = trial;
+    let word = match verdict {
+        Verdict::Pass => "PASS",
+        Verdict::Trip => "TRIP",
+        Verdict::Inconclusive => "INCONCLUSIVE",
+    };
+    println!("{agents:6} {target_rate:9.0} {achieved_rate:12.0} {underrun:10}   {word}");
+}
+
+/// What so many agents cost the one coordinator that they all send their snapshots to.
+fn many(agents: usize, hold: Duration) -> anyhow::Result<()> {
+    let target = Target::start()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let addresses: Vec<SocketAddr> = runtime.block_on(async {
+        let mut addresses = Vec::new();
+        for _ in 0..agents {
+            let config = AgentConfig { workers: Some(1), ..AgentConfig::default() };
+            let agent = Daemon::bind("127.0.0.1:0".parse()?, config).await?;
+            addresses.push(agent.local_addr());
+            tokio::spawn(agent.serve(std::future::pending(), std::future::pending()));
+        }
+        anyhow::Ok(addresses)
+    })?;
+    let names: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+    let rate = agents as f64 * 5.0;
+    let run = target.run(&[rate]).hold(hold).flag("--agents", names.join(","));
+    let mut running = run.start()?;
+    running.wait_for_hold()?;
+    println!("# many: {agents} agents of one process at {rate}/s, a snapshot of each twice a second");
+    println!("second   coordinator: cores   MiB   agents: cores   MiB");
+    let (own, coordinator) = (std::process::id(), running.process.pid());
+    let mut before = [cpu_s(coordinator)?, cpu_s(own)?];
+    let every = (hold / 6).max(Duration::from_secs(1));
+    let mut second = 0.0;
+    while second + every.as_secs_f64() <= hold.as_secs_f64() {
+        std::thread::sleep(every);
+        second += every.as_secs_f64();
+        let now = [cpu_s(coordinator)?, cpu_s(own)?];
+        let cores = |index: usize| (now[index] - before[index]) / every.as_secs_f64();
+        let (coordinators, agents) = (rss_mib(coordinator)?, rss_mib(own)?);
+        println!("{second:6.0} {:20.3} {coordinators:5.0} {:15.3} {agents:5.0}", cores(0), cores(1));
+        before = now;
+    }
+    let outcome = running.finish()?;
+    outcome.trials.iter().for_each(|trial| row(agents, trial));
+    Ok(())
+}
+
+/// Time on processors so far.
+fn cpu_s(pid: u32) -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // What follows the name, which may have spaces: user and system time are the 12th and 13th of it.
+    let rest = stat.rsplit_once(") ").context("/proc/…/stat without a name")?.1;
+    let ticks: f64 = rest.split(' ').skip(11).take(2).map(|ticks| ticks.parse().unwrap_or(0.0)).sum();
+    // SAFETY: takes no pointer.
+    Ok(ticks / unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64)
+}
+
+fn rss_mib(pid: u32) -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").trim().parse::<f64>()? / 1024.0)
+}
