@@ -118,6 +118,23 @@ async fn every_action_reaches_its_service_and_changes_what_it_should() -> anyhow
 }
 
 #[tokio::test]
+async fn presence_is_observed_and_never_judged() -> anyhow::Result<()> {
+    let target = target(NatsOptions::default(), |config| config.presence_drop_every = every(4)).await?;
+    let run = target.run().flag("--day", "10s").switch("--presence").hold(Duration::from_secs(3)).trials(1);
+    let run = run.flag("--max-direct-users", 20).flag("--multiplex-pool-size", 2);
+    let outcome = finish(run.steps(&[40.0]).local(1)).await?;
+    let trial = outcome.trial_at(40.0)?;
+    // What is lost of it fails nothing.
+    assert_ne!(trial.verdict, Verdict::Trip, "{outcome}");
+    assert_eq!((trial.completed, trial.foreign), (trial.attempted, 0), "{outcome}");
+    let (shown, lost) = (trial.number("presence_us_count"), trial.number("presence_lost_count"));
+    assert!(shown > Some(20.0) && lost > Some(0.0), "{outcome}");
+    assert!(target.standin.counters().presence_signs.get() as f64 > shown.unwrap_or_default(), "{outcome}");
+    assert!(outcome.ended.stdout.contains("microseconds until a change of presence shows"), "{outcome}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn refusals_of_any_service_and_copies_that_never_come_are_failures() -> anyhow::Result<()> {
     let target = target(NatsOptions::default(), |config| {
         config.endpoint_mut(Endpoint::MarkRead).reject = every(5).map(|n| (n, Refusal::Internal));

@@ -327,6 +327,11 @@ impl Ledger {
         slot.sequence == sequence && slot.intended_ns >= self.window.hold_start_ns
     }
 
+    /// Whether this instant lies in the hold.
+    pub fn is_hold(&self, now_ns: u64) -> bool {
+        (self.window.hold_start_ns..self.window.hold_end_ns).contains(&now_ns)
+    }
+
     /// A message that belongs to nobody here.
     pub fn foreign(&mut self) {
         self.recorder.strays.foreign += 1;

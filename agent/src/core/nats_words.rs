@@ -118,6 +118,14 @@ pub fn subscribe(out: &mut BytesMut, subject: &str, sid: u64) {
     put(out, format_args!("SUB {subject} {sid}\r\n"));
 }
 
+/// Appends a message without a header.
+pub fn publish_bare(out: &mut BytesMut, subject: &str, payload: &[u8]) {
+    put(out, format_args!("PUB {subject} {}\r\n", payload.len()));
+    out.reserve(payload.len() + 2);
+    out.put_slice(payload);
+    out.put_slice(b"\r\n");
+}
+
 /// Appends a message with one header.
 pub fn publish(out: &mut BytesMut, subject: &str, reply: Option<&str>, header: (&str, &str), payload: &[u8]) {
     let (name, value) = header;
@@ -220,10 +228,11 @@ mod tests {
         subscribe(&mut out, "a.*", 3);
         publish(&mut out, "a.b", Some("r.1"), ("X-Request-ID", "id"), b"hi");
         publish(&mut out, "a.b", None, ("X-Request-ID", "id"), b"");
+        publish_bare(&mut out, "a.b", b"hi");
         assert_eq!(
             String::from_utf8_lossy(&out),
             "SUB a.* 3\r\nHPUB a.b r.1 30 32\r\nNATS/1.0\r\nX-Request-ID: id\r\n\r\nhi\r\n\
-             HPUB a.b 30 30\r\nNATS/1.0\r\nX-Request-ID: id\r\n\r\n\r\n"
+             HPUB a.b 30 30\r\nNATS/1.0\r\nX-Request-ID: id\r\n\r\n\r\nPUB a.b 2\r\nhi\r\n"
         );
     }
 }

@@ -65,6 +65,20 @@ pub struct Act {
     pub bits: u64,
 }
 
+/// Somebody becomes active or idle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flip {
+    /// When, in nanoseconds after the warmup began.
+    pub at_ns: u64,
+    /// Which.
+    pub active: bool,
+}
+
+enum Step {
+    Act(Act),
+    Flip(Flip),
+}
+
 /// One person through one trial.
 #[derive(Debug, Clone)]
 struct Person {
@@ -105,6 +119,23 @@ impl Person {
     /// The next act of the trial.
     fn next(&mut self, day: &Day) -> Option<Act> {
         loop {
+            if let Step::Act(act) = self.step(day)? {
+                return Some(act);
+            }
+        }
+    }
+
+    /// When it becomes active or idle next, and which. The same chance is drawn as for its acts, so that both agree.
+    fn next_flip(&mut self, day: &Day) -> Option<Flip> {
+        loop {
+            if let Step::Flip(flip) = self.step(day)? {
+                return Some(flip);
+            }
+        }
+    }
+
+    fn step(&mut self, day: &Day) -> Option<Step> {
+        loop {
             let gap = if self.active {
                 let uniform = 1.0 - self.chance.random::<f64>();
                 -uniform.ln() / day.peak_rate
@@ -119,7 +150,7 @@ impl Person {
                 self.active = !self.active;
                 // The change took a tick; the new state lasts at least to the next.
                 self.until += (1.0 + self.ticks_left()) * day.tick();
-                continue;
+                return Some(Step::Flip(Flip { at_ns: (self.at * 1e9) as u64, active: self.active }));
             }
             self.at += gap;
             if self.at >= day.ends() {
@@ -129,7 +160,8 @@ impl Person {
             if self.chance.random::<f64>() < day.envelope(self.at) {
                 let tenth = self.chance.random_range(0..tenths_per_day());
                 let at_ns = (self.at * 1e9) as u64;
-                return Some(Act { at_ns, action: Action::of_tenth(tenth), bits: self.chance.random() });
+                let act = Act { at_ns, action: Action::of_tenth(tenth), bits: self.chance.random() };
+                return Some(Step::Act(act));
             }
         }
     }
@@ -181,6 +213,38 @@ impl Iterator for Crowd {
             None => drop(std::collections::binary_heap::PeekMut::pop(top)),
         }
         Some((user, act))
+    }
+}
+
+/// Many people through one trial: when each becomes active or idle, in order, beginning with what each is at first.
+#[derive(Debug)]
+pub struct Flips {
+    day: Day,
+    people: Vec<(u32, Person)>,
+    next: BinaryHeap<Reverse<(u64, u32, bool)>>,
+}
+
+impl Flips {
+    /// These users in a trial.
+    pub fn new(seed: u64, trial: TrialId, users: impl IntoIterator<Item = u32>, day: Day) -> Self {
+        let people: Vec<(u32, Person)> =
+            users.into_iter().map(|user| (user, Person::new(seed, trial, user, &day))).collect();
+        let next = (0..).zip(&people).map(|(index, (_, person))| Reverse((0, index, person.active))).collect();
+        Self { day, people, next }
+    }
+
+    /// Who is due by then, and what they are from now on.
+    pub fn due(&mut self, since_ns: u64) -> Option<(u32, Flip)> {
+        let Reverse((at_ns, index, active)) = *self.next.peek()?;
+        if at_ns > since_ns {
+            return None;
+        }
+        self.next.pop();
+        let (user, person) = &mut self.people[index as usize];
+        if let Some(flip) = person.next_flip(&self.day) {
+            self.next.push(Reverse((flip.at_ns, index, flip.active)));
+        }
+        Some((*user, Flip { at_ns, active }))
     }
 }
 

@@ -188,6 +188,16 @@ impl Lines {
         true
     }
 
+    /// Hands over a message that nobody waits for; none to a line that is down.
+    pub fn say(&self, line: u32, subject: &str, payload: &[u8]) {
+        let Some(open) = self.lines.get(&line).filter(|open| open.shared.state.get() == State::Online) else { return };
+        let mut out = open.shared.out.borrow_mut();
+        if out.len() <= MOST_UNWRITTEN {
+            nats_words::publish_bare(&mut out, subject, payload);
+            open.shared.wakes.notify_one();
+        }
+    }
+
     /// Lines that are connected.
     pub fn connected(&self) -> u64 {
         let is_up = |line: &&Line| matches!(line.shared.state.get(), State::Online | State::Subscribing);

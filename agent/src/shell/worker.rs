@@ -319,6 +319,7 @@ impl<W: Workload> State<W> {
     /// Takes a message that arrived on a user's line.
     fn hear(&mut self, line: u32, tag: u64, heard: &Heard<'_>, now_ns: u64) {
         let (Some(workload), Some(trial)) = (&mut self.workload, &mut self.trial) else { return };
+        self.aside.now_ns = now_ns;
         let incoming = workload.heard(line, tag, heard, &trial.ledger, &mut self.aside);
         trial.take(incoming, &mut self.aside, now_ns);
     }
@@ -342,6 +343,21 @@ impl<W: Workload> State<W> {
             trial.next_due_ns = trial.schedule.next(workload);
         }
         true
+    }
+
+    /// What users say beside their operations.
+    fn say_beside(&mut self, now_ns: u64) {
+        let (Some(workload), Some(trial), Some(lines)) = (&mut self.workload, &mut self.trial, &self.lines) else {
+            return;
+        };
+        let Times::Workload(start_ns) = trial.schedule else { return };
+        let mut said = Vec::new();
+        self.aside.now_ns = now_ns;
+        workload.beside(now_ns.saturating_sub(start_ns), &mut self.aside, &mut said);
+        for (line, subject, payload) in said {
+            lines.say(line, &subject, &payload);
+        }
+        trial.take(Incoming::Seen, &mut self.aside, now_ns);
     }
 
     /// The message behind this burst is back.
@@ -387,6 +403,7 @@ impl Trial {
         let counts = match incoming {
             Incoming::Answer { sequence, series, outcome } => self.ledger.answer(sequence, series, outcome, now_ns),
             Incoming::Copy { sequence } => self.ledger.is_of_hold(sequence),
+            Incoming::Seen => self.ledger.is_hold(now_ns),
             Incoming::NotForUs => false,
             Incoming::Foreign => {
                 self.ledger.foreign();
@@ -752,6 +769,7 @@ impl<W: Workload> Worker<W> {
                     if pace.fence.is_none() {
                         running.ledger.age(now_ns);
                     }
+                    state.say_beside(now_ns);
                 }
             }
         }

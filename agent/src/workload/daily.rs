@@ -5,6 +5,7 @@
 
 mod bodies;
 mod fan_out;
+mod presence;
 mod users;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use rand_chacha::ChaCha8Rng;
 
 use self::bodies::Bodies;
 use self::fan_out::{Copied, FanOuts};
+use self::presence::Presence;
 use self::users::{Tag, Users};
 use super::{Aside, Incoming, Outgoing, Probe, Setup, Subscription, Workload};
 use crate::core::ledger::{Choice, Kind, Ledger, Outcome};
@@ -67,6 +69,8 @@ pub struct Daily {
     /// What the schedule has given last: who, and what.
     acting: Option<(u32, Act)>,
     fan_outs: FanOuts,
+    /// Where users say that they are there.
+    presence: Option<Presence>,
 }
 
 /// What an operation of this kind owes; kinds are actions.
@@ -236,6 +240,7 @@ impl Workload for Daily {
             crowd: None,
             acting: None,
             fan_outs: FanOuts::default(),
+            presence: None,
         })
     }
 
@@ -275,6 +280,7 @@ impl Workload for Daily {
             Tag::User(user) => subjects::user_event(&account(user)),
             Tag::Responses(user) => subjects::response_wildcard(&account(user)),
             Tag::Inbox(line) => format!("{}.{line:x}.*", self.inbox),
+            Tag::Presence(user) => subjects::presence_state(&account(user)),
         }
     }
 
@@ -292,8 +298,18 @@ impl Workload for Daily {
         let level = plimsoll_common::units::Rate::per_second((online.len() as u64).max(1));
         let rate = level.map_or(0.0, |level| self.plan.rate(level, order.hold).as_f64());
         self.fan_outs = FanOuts::for_open((rate * (self.request_timeout.as_secs_f64() + 2.5) * 1.5) as usize);
+        let timeout_ns = self.request_timeout.as_nanos() as u64;
+        self.presence = self.plan.presence.then(|| Presence::new(self.seed, order.trial, &online, day, timeout_ns));
         self.crowd = Some(Crowd::new(self.seed, order.trial, online, day));
         Some(rate)
+    }
+
+    fn beside(&mut self, since_ns: u64, aside: &mut Aside, say: &mut Vec<(u32, String, Bytes)>) {
+        let Some(presence) = &mut self.presence else { return };
+        let (users, site) = (&self.users, &self.plan.site_id);
+        presence.due(since_ns, aside, |user, what, body| {
+            say.push((users.line(users.index(user)), subjects::presence(&account(user), site, what), body));
+        });
     }
 
     fn next_due(&mut self) -> Option<u64> {
@@ -367,6 +383,12 @@ impl Workload for Daily {
             Tag::User(user) => self.broadcast(Some(user), 1, heard, ledger, aside),
             Tag::Responses(_) => self.response(heard, ledger, aside),
             Tag::Inbox(_) => self.reply(heard, ledger, aside),
+            Tag::Presence(user) => {
+                let shown =
+                    self.presence.as_mut().and_then(|presence| presence.shown(user, heard.payload, aside.now_ns));
+                aside.observed.extend(shown);
+                Incoming::Seen
+            }
         }
     }
 

@@ -103,6 +103,8 @@ pub enum Incoming {
         /// Which.
         sequence: u64,
     },
+    /// What answers no operation: what was observed counts if it came in the hold.
+    Seen,
     /// Another owner's, or of a kind that answers nothing: expected, and nothing to count.
     NotForUs,
     /// Nobody's.
@@ -112,6 +114,8 @@ pub enum Incoming {
 /// What an incoming message says beside whose answer it is. Kept by the worker and emptied before every message.
 #[derive(Debug, Default)]
 pub struct Aside {
+    /// When the message arrived, on the worker's clock.
+    pub now_ns: u64,
     /// What was observed, by the index in the workload's observations. Counts only if the answer does.
     pub observed: Vec<(u8, u64)>,
     /// Further answers that the same message is: sequence, series and outcome.
@@ -292,6 +296,10 @@ pub trait Workload: Sized + 'static {
     fn begin(&mut self, _order: &StepOrder) -> Option<f64> {
         None
     }
+
+    /// What users say beside their operations, up to so many nanoseconds after the warmup began: line, subject and body. Asked
+    /// at every tick; what it observes counts in the hold.
+    fn beside(&mut self, _since_ns: u64, _aside: &mut Aside, _say: &mut Vec<(u32, String, Bytes)>) {}
 
     /// The intended time of its next operation, in nanoseconds after the warmup began; the operation is the one that is drawn
     /// next, if it is released.

@@ -24,6 +24,7 @@ pub(super) const ENTRY: Entry = Entry {
         MAX_CONNECTIONS,
         ACTIVATION_RATE,
         DAY,
+        PRESENCE,
         SITE_ID,
     ],
     defaults: &[
@@ -39,6 +40,16 @@ pub(super) const ENTRY: Entry = Entry {
         ObservationSpec { name: "recipients_reached", words: "copies received", kind: ObservationKind::Event },
         ObservationSpec { name: "history_rows", words: "messages per page of history", kind: ObservationKind::Size },
         ObservationSpec { name: "rooms_listed", words: "bytes per list of rooms", kind: ObservationKind::Size },
+        ObservationSpec {
+            name: "presence_us",
+            words: "microseconds until a change of presence shows",
+            kind: ObservationKind::Size,
+        },
+        ObservationSpec {
+            name: "presence_lost",
+            words: "changes of presence that did not show",
+            kind: ObservationKind::Event,
+        },
     ],
     read,
 };
@@ -51,6 +62,11 @@ pub const RECIPIENTS_REACHED: u8 = 1;
 pub const HISTORY_ROWS: u8 = 2;
 /// See [`RECIPIENTS_EXPECTED`].
 pub const ROOMS_LISTED: u8 = 3;
+
+/// See [`RECIPIENTS_EXPECTED`].
+pub const PRESENCE_US: u8 = 4;
+/// See [`RECIPIENTS_EXPECTED`].
+pub const PRESENCE_LOST: u8 = 5;
 
 const fn setting(
     name: &'static str,
@@ -106,6 +122,17 @@ const DAY: WorkloadSetting = setting(
      the day's peak; without it, the day is the hold",
 );
 
+const PRESENCE: WorkloadSetting = WorkloadSetting {
+    kind: SettingKind::Switch,
+    ..setting(
+        "presence",
+        "PLIMSOLL_PRESENCE",
+        "",
+        SettingDefault::Nothing,
+        "Users also say that they are there, every 30 s and when they become active or idle; observed, never judged",
+    )
+};
+
 /// People who use the chat as their daily messenger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DailyWorkload {
@@ -125,6 +152,8 @@ pub struct DailyWorkload {
     pub activation_rate: Rate,
     /// How long the working day takes; `None`: as long as the hold.
     pub day: Option<Duration>,
+    /// Whether they say that they are there.
+    pub presence: bool,
 }
 
 fn read(given: &Given<'_>) -> Result<Workload, BadSetting> {
@@ -148,6 +177,11 @@ fn read(given: &Given<'_>) -> Result<Workload, BadSetting> {
         max_connections: count("max-connections", 1, MOST_USERS)?,
         activation_rate: given.parsed("activation-rate", "users per second, such as 500")?,
         day: given.optional("day").map(|text| day(&text)).transpose()?,
+        presence: match given.optional("presence").as_deref() {
+            Some("true" | "1") => true,
+            None | Some("false" | "0") => false,
+            Some(other) => return Err(BadSetting::takes("presence", other, "true or false")),
+        },
     }))
 }
 
@@ -203,6 +237,9 @@ impl WorkloadPlan for DailyWorkload {
             ("max-connections", self.max_connections.to_string()),
             ("activation-rate", self.activation_rate.to_string()),
         ];
+        if self.presence {
+            settings.push(("presence", "true".to_owned()));
+        }
         settings.extend(self.day.map(|day| ("day", format!("{}ms", day.as_millis()))));
         settings
     }
@@ -342,6 +379,7 @@ mod tests {
             max_connections: 1,
             activation_rate: Rate::per_second(1).unwrap(),
             day: None,
+            presence: false,
         };
         let rate = daily.rate(Rate::per_second(1_000).unwrap(), Duration::from_secs(180));
         // 93.9 a day, the mean of the envelope being 0.730 of its peak.

@@ -64,6 +64,8 @@ pub enum SettingKind {
     List,
     /// The path of a file whose text is the value: agents are told the text.
     File,
+    /// On or off.
+    Switch,
 }
 
 /// One workload of the vocabulary.
@@ -471,6 +473,7 @@ mod tests {
                     ("max-connections", "9"),
                     ("activation-rate", "2.5"),
                     ("day", "28800000ms"),
+                    ("presence", "true"),
                 ],
             ),
             ("custom", vec![("scenario", "[[operation]]\nname = \"a\"\nkind = \"request\"\nsubject = \"a.b\"")]),

@@ -150,7 +150,11 @@ fn of_some_workloads(name: &'static str) -> Setting {
             SettingDefault::Text(text) => Text(text),
             SettingDefault::Nothing => Nothing,
         },
-        kind: if first.kind == SettingKind::List { Kind::List } else { Kind::One },
+        kind: match first.kind {
+            SettingKind::List => Kind::List,
+            SettingKind::Switch => Kind::Switch,
+            SettingKind::One | SettingKind::File => Kind::One,
+        },
         heading: LOAD,
         help: leak(helps.collect::<Vec<_>>().join("; ")),
         workloads: takers.iter().map(|(workload, _)| *workload).collect::<Vec<_>>().leak(),

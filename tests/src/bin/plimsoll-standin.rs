@@ -286,6 +286,7 @@ fn config(args: Args) -> StandinConfig {
         members: reads.members_preset,
         daily: args.daily_preset.map(|preset| DailyConfig { preset, users: args.users }),
         fan_out_capacity: stages.fan_out_capacity,
+        presence_drop_every: None,
         endpoints: Default::default(),
     };
     for (endpoint, capacity) in reads.endpoint_capacity {

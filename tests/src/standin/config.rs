@@ -49,6 +49,8 @@ pub struct StandinConfig {
     pub daily: Option<DailyConfig>,
     /// Copies per second that the broadcast worker makes, in place of its capacity in messages.
     pub fan_out_capacity: Option<f64>,
+    /// Keeps every n-th change of presence to itself.
+    pub presence_drop_every: Option<NonZeroU64>,
     /// How the request services behave, by [`Endpoint`].
     pub endpoints: [EndpointConfig; Endpoint::ALL.len()],
 }
@@ -175,6 +177,7 @@ impl StandinConfig {
             members: MembersPreset::Small,
             daily: None,
             fan_out_capacity: None,
+            presence_drop_every: None,
             endpoints: Default::default(),
         }
     }

@@ -15,6 +15,7 @@ mod gatekeeper;
 mod ids;
 mod jetstream;
 pub mod null;
+mod presence;
 mod reads;
 pub mod responder;
 mod rooms;
@@ -239,9 +240,22 @@ async fn serve(
             ReaderParts { client, archive: Arc::clone(&archive), counters: Arc::clone(&counters), clock, commands };
         endpoints.push(Reader::new(endpoint, faults, config.seed, parts).await?.run());
     }
+    let presence = presence::serve(
+        jetstream::connect(&config, "presence").await?,
+        config.site.clone(),
+        config.presence_drop_every,
+        Arc::clone(&counters),
+        clock,
+    );
     // If nobody waits for it, the commands have ended too, and so do the workers.
     let _ = ready.send(());
-    futures::try_join!(futures::future::try_join_all(workers), futures::future::try_join_all(endpoints))?;
+    let work =
+        async { futures::try_join!(futures::future::try_join_all(workers), futures::future::try_join_all(endpoints)) };
+    // Presence ends with the rest.
+    tokio::select! {
+        done = work => drop(done?),
+        failed = presence => failed?,
+    }
     for client in clients {
         client.flush().await.context("flushing the last acknowledgements")?;
     }

@@ -101,6 +101,22 @@ fn a_quarter_of_the_people_is_active_and_acts_come_in_bursts() {
 }
 
 #[test]
+fn people_act_only_between_becoming_active_and_becoming_idle() {
+    let day = Day::new(None, Duration::from_secs(2), Duration::from_secs(60));
+    for user in 0..50 {
+        let mut flips = Flips::new(5, TRIAL, [user], day);
+        let mut state = flips.due(0).map(|(_, flip)| flip.active).unwrap();
+        for (_, act) in Crowd::new(5, TRIAL, [user], day) {
+            while let Some((_, flip)) = flips.due(act.at_ns) {
+                assert_ne!(flip.active, state);
+                state = flip.active;
+            }
+            assert!(state);
+        }
+    }
+}
+
+#[test]
 fn streams_of_users_have_nothing_to_do_with_each_other() {
     // Acts per second of neighbouring users, less what the envelope makes of them all, over 1,000 pairs.
     let day = day(180);

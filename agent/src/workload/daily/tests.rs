@@ -19,6 +19,7 @@ fn plan() -> DailyWorkload {
         max_connections: 1_000,
         activation_rate: Rate::per_second(500).unwrap(),
         day: None,
+        presence: false,
     }
 }
 

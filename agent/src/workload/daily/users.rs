@@ -26,6 +26,8 @@ pub(super) enum Tag {
     Responses(u32),
     /// Replies to requests that were made on this line.
     Inbox(u32),
+    /// What a user's presence is.
+    Presence(u32),
 }
 
 impl Tag {
@@ -35,6 +37,7 @@ impl Tag {
             Self::User(number) => (1, number),
             Self::Responses(number) => (2, number),
             Self::Inbox(number) => (3, number),
+            Self::Presence(number) => (4, number),
         };
         kind << 32 | u64::from(number)
     }
@@ -45,7 +48,8 @@ impl Tag {
             0 => Self::Room(number),
             1 => Self::User(number),
             2 => Self::Responses(number),
-            _ => Self::Inbox(number),
+            3 => Self::Inbox(number),
+            _ => Self::Presence(number),
         }
     }
 }
@@ -103,7 +107,8 @@ impl Users {
             };
             let mut rooms = fixtures.rooms_of(id);
             rooms.sort_by_key(|&room| mixed(setup.plan.seed ^ u64::from(id) << 32 ^ u64::from(room)));
-            all.add(User { id, line, rooms: rooms.into(), online: false, scrolled: None }, fixtures);
+            let user = User { id, line, rooms: rooms.into(), online: false, scrolled: None };
+            all.add(user, plan.presence, fixtures);
         }
         let longest = all.users.iter().map(|user| user.rooms.len()).max().unwrap_or(0);
         let mut sum = 0.0;
@@ -116,7 +121,7 @@ impl Users {
         all
     }
 
-    fn add(&mut self, user: User, fixtures: &DailyFixtures) {
+    fn add(&mut self, user: User, presence: bool, fixtures: &DailyFixtures) {
         let (at, line) = (self.users.len() as u32, user.line);
         let next = self.lines.len();
         let place = *self.line_index.entry(line).or_insert(next);
@@ -127,6 +132,7 @@ impl Users {
         let open = &mut self.lines[place].1;
         open.users.push(at);
         open.tags.extend([Tag::Responses(user.id).pack(), Tag::User(user.id).pack()]);
+        open.tags.extend(presence.then(|| Tag::Presence(user.id).pack()));
         for &room in user.rooms.iter().filter(|&&room| fixtures.band(room) != Band::Dm) {
             let users =
                 if line < SHARED { 0 } else { *self.on_line.entry((line, room)).and_modify(|n| *n += 1).or_insert(1) };
