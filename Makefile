@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: help tools build demo test table prove bench fmt lint clean
+.PHONY: help tools databases build demo test table prove bench fmt lint clean
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -11,20 +11,23 @@ help:  ## Show the targets
 tools:  ## Put nats-server into .tools/bin if it is not there
 	@deploy/setup/install-tools.sh
 
+databases:  ## Put what the storage tests run against into .tools/databases if it is not there
+	@deploy/setup/install-databases.sh
+
 build:  ## Build the binaries
 	$(CARGO) build --release --workspace --bins
 
 demo: tools build  ## Find the capacity of a stand-in backend with two agents
 	@deploy/demo.sh
 
-test: tools build  ## Run all tests
+test: tools databases build  ## Run all tests
 	$(CARGO) test --release --workspace --exclude plimsoll-tests
 	$(CARGO) test --release -p plimsoll-tests -- --test-threads=1
 
 table: tools  ## Print how often the search is right, beside simpler methods, on simulated queues
 	$(CARGO) run --release -p plimsoll-tests --bin search-table
 
-prove: tools build  ## Run the long versions of the proofs; PROOFS=answer:: takes those of one module
+prove: tools databases build  ## Run the long versions of the proofs; PROOFS=answer:: takes those of one module
 	PLIMSOLL_PROVE=1 $(CARGO) test --release -p plimsoll-tests --test suite -- --test-threads=1 $(PROOFS)
 
 bench: tools  ## Run every benchmark

@@ -2,13 +2,14 @@
 //!
 //! The command line, variables and a plan file become a [`settings::RunPlan`]; [`shell`] carries it out with a fleet of
 //! agents, asking [`core`] for every decision; [`report`] turns what came of it into text and CSV; [`results`] saves it as
-//! it comes and reads it again; [`certs`] makes the fleet's certificates; [`exit`] says what the process ends with.
+//! it comes and reads it again; [`seed`] fills the databases behind the target; [`certs`] makes the fleet's certificates; [`exit`] says what the process ends with.
 
 pub mod certs;
 pub mod core;
 pub mod exit;
 pub mod report;
 pub mod results;
+pub mod seed;
 pub mod settings;
 pub mod shell;
 
@@ -23,6 +24,7 @@ use settings::agents::Reach;
 use settings::calibrate::CalibrateCommand;
 use settings::commands::LoadCommand;
 use settings::saved::{Format, Resume, SavedCommand};
+use settings::seeding::{SeedPlan, TeardownPlan};
 use shell::run::Before;
 use shell::signals::Interrupt;
 
@@ -79,6 +81,38 @@ async fn run_on(plan: &RunPlan, before: Option<Before>) -> Result<ExitCode, Fail
 pub fn dry_run(plan: &RunPlan) -> Result<ExitCode, Failure> {
     let text = settings::dry_run::describe(plan).map_err(|error| Failure::Usage(format!("--steps: {error}")))?;
     to_stdout(&text);
+    Ok(ExitCode::Answer)
+}
+
+/// Writes what a run needs into the databases.
+///
+/// # Errors
+/// It could not begin, or not go on.
+pub async fn seed(plan: &SeedPlan) -> Result<ExitCode, Failure> {
+    if plan.dry_run {
+        to_stdout(&seed::write::describe(plan).map_err(Failure::Usage)?);
+        return Ok(ExitCode::Answer);
+    }
+    let seeded = seed::write::seed(plan).await?;
+    to_stdout(&seeded.words);
+    Ok(ExitCode::Answer)
+}
+
+/// Removes it.
+///
+/// # Errors
+/// It could not begin, or not go on.
+pub async fn teardown(plan: &TeardownPlan) -> Result<ExitCode, Failure> {
+    to_stdout(&seed::teardown::teardown(plan).await?);
+    Ok(ExitCode::Answer)
+}
+
+/// Checks that a run with this plan would find what it needs.
+///
+/// # Errors
+/// It would not: one line for each thing, with what mends it.
+pub async fn verify(plan: &RunPlan) -> Result<ExitCode, Failure> {
+    to_stdout(&shell::setup::verify(plan).await?);
     Ok(ExitCode::Answer)
 }
 

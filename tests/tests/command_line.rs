@@ -15,7 +15,7 @@ fn examples(help: &str, program: &str) -> Vec<Vec<String>> {
 #[test]
 fn the_help_shows_every_flag_with_its_variable() -> anyhow::Result<()> {
     let mut words = String::new();
-    for command in ["max-rps", "run", "daily"] {
+    for command in ["max-rps", "run", "daily", "seed", "verify", "teardown"] {
         let help = Program::Cli.run([command, "--help"])?;
         assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
         words.extend(help.stdout.split_whitespace().flat_map(|word| [word, " "]));
@@ -69,6 +69,21 @@ fn the_examples_of_the_help_run() -> anyhow::Result<()> {
         assert!(ended.stdout.contains(shown), "{example:?}: {ended:?}");
     }
     assert!(!dir.path().join("steps.csv").exists(), "a dry run writes no file");
+    let databases = "mongo-uri = \"mongodb://127.0.0.1:1\"\ncassandra-hosts = \"127.0.0.1:1\"\n";
+    std::fs::write(dir.path().join("databases.toml"), databases)?;
+    let help = Program::Cli.run(["seed", "--help"])?.stdout;
+    let found = examples(&help, "plimsoll");
+    assert!(found.len() >= 3, "{help}");
+    for example in found {
+        let mut command = Program::Cli.command()?;
+        command.args(&example).arg("--dry-run").current_dir(dir.path());
+        let ended = Process::spawn(command)?.wait(Duration::from_secs(20))?;
+        assert!(ended.code == Some(0) && ended.stderr.is_empty(), "{example:?}: {ended:?}");
+        assert!(
+            ended.stdout.starts_with("Dry run: nothing is contacted, nothing is written."),
+            "{example:?}: {ended:?}"
+        );
+    }
     let help = Program::Cli.run(["certs", "--help"])?.stdout;
     let found = examples(&help, "plimsoll");
     assert!(found.len() >= 3, "{help}");

@@ -21,6 +21,7 @@ mod saved_runs;
 mod search;
 mod security;
 mod security_limits;
+mod seeding;
 mod soak;
 mod standin;
 mod standin_program;

@@ -9,7 +9,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::tls::provider;
+use super::tls::{install_provider, provider};
 use crate::core::limits::ServerAddress;
 
 /// A server that does not answer within this time is unreachable.
@@ -169,6 +169,7 @@ pub fn bare_addresses(url: &str) -> Result<Vec<ServerAddr>, String> {
 /// # Errors
 /// When the credentials make no sense; without repeating them.
 pub fn authenticated(target: &Target) -> Result<ConnectOptions, String> {
+    install_provider();
     let mut options = ConnectOptions::new();
     options = match url_login(&target.url)? {
         Some((user, Some(password))) => options.user_and_password(user, password),

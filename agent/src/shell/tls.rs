@@ -152,6 +152,12 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
+/// Makes it that of libraries too that ask the process for one; where a build holds several, they would find none.
+pub fn install_provider() {
+    // Whoever was first has installed the same.
+    let _ = ring::default_provider().install_default();
+}
+
 /// Seconds since 1970.
 pub fn unix_now_s() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

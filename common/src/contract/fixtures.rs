@@ -37,7 +37,8 @@ pub enum Family {
 }
 
 impl Family {
-    fn prefix(self) -> &'static str {
+    /// What stands before the number in a room's id.
+    pub fn prefix(self) -> &'static str {
         match self {
             Self::Messages => "room",
             Self::History => "hroom",

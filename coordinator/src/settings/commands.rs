@@ -1,6 +1,8 @@
-//! The commands that make load: what each is for, and which settings it takes.
+//! The commands whose settings come from the table: what each is for, and which settings it takes.
 
-use super::table::{SETTINGS, Setting};
+use LoadCommand::{Daily, MaxRps, Run, Seed, Teardown, Verify};
+
+use super::table::{SETTINGS, STORAGE, Setting};
 
 /// A command whose settings come from the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +13,12 @@ pub enum LoadCommand {
     Run,
     /// `daily`.
     Daily,
+    /// `verify`.
+    Verify,
+    /// `seed`.
+    Seed,
+    /// `teardown`.
+    Teardown,
 }
 
 /// The workload whose levels are users.
@@ -18,31 +26,41 @@ pub const DAILY: &str = "daily";
 
 /// Settings that not every command takes, with those that do.
 const ONLY: &[(&str, &[LoadCommand])] = &[
-    ("steps", &[LoadCommand::MaxRps, LoadCommand::Daily]),
-    ("hold", &[LoadCommand::MaxRps, LoadCommand::Daily]),
-    ("find", &[LoadCommand::MaxRps]),
-    ("from", &[LoadCommand::MaxRps]),
-    ("precision", &[LoadCommand::MaxRps]),
-    ("confidence", &[LoadCommand::MaxRps]),
-    ("max-time", &[LoadCommand::MaxRps]),
-    ("drain-limit", &[LoadCommand::MaxRps]),
-    ("frontier", &[LoadCommand::MaxRps]),
-    ("explain", &[LoadCommand::MaxRps]),
-    ("skip-self-check", &[LoadCommand::MaxRps]),
-    ("cooldown", &[LoadCommand::MaxRps, LoadCommand::Daily]),
-    ("no-stop-on-trip", &[LoadCommand::MaxRps, LoadCommand::Daily]),
-    ("trials", &[LoadCommand::MaxRps, LoadCommand::Daily]),
-    ("workload", &[LoadCommand::MaxRps, LoadCommand::Run]),
-    ("arrivals", &[LoadCommand::MaxRps, LoadCommand::Run]),
-    ("on-agent-loss", &[LoadCommand::MaxRps, LoadCommand::Daily]),
-    ("min-agents", &[LoadCommand::MaxRps, LoadCommand::Daily]),
-    ("rate", &[LoadCommand::Run]),
-    ("duration", &[LoadCommand::Run]),
+    ("steps", &[MaxRps, Verify, Daily]),
+    ("hold", &[MaxRps, Verify, Daily]),
+    ("find", &[MaxRps, Verify]),
+    ("from", &[MaxRps, Verify]),
+    ("precision", &[MaxRps, Verify]),
+    ("confidence", &[MaxRps, Verify]),
+    ("max-time", &[MaxRps, Verify]),
+    ("drain-limit", &[MaxRps, Verify]),
+    ("frontier", &[MaxRps, Verify]),
+    ("explain", &[MaxRps, Verify]),
+    ("skip-self-check", &[MaxRps, Verify]),
+    ("cooldown", &[MaxRps, Verify, Daily]),
+    ("no-stop-on-trip", &[MaxRps, Verify, Daily]),
+    ("trials", &[MaxRps, Verify, Daily]),
+    ("on-agent-loss", &[MaxRps, Verify, Daily]),
+    ("min-agents", &[MaxRps, Verify, Daily]),
+    ("rate", &[Run]),
+    ("duration", &[Run]),
+    ("read-ratio", &[Seed]),
+    ("shard", &[Seed]),
+    ("writes-in-flight", &[Seed]),
+    ("create-schema", &[Seed]),
+    ("drop", &[Teardown]),
+    ("yes", &[Teardown]),
+    ("arrivals", &[MaxRps, Run, Verify]),
 ];
+
+/// All that seeding takes beside what only it takes.
+const OF_SEED: &[&str] = &["workload", "preset", "site-id", "parents-per-room", "seed", "plan", "dry-run"];
+/// All that removing takes beside what only it takes.
+const OF_TEARDOWN: &[&str] = &["workload", "site-id", "plan", "dry-run"];
 
 impl LoadCommand {
     /// All of them, in the order of the help.
-    pub const ALL: [Self; 3] = [Self::MaxRps, Self::Run, Self::Daily];
+    pub const ALL: [Self; 6] = [Self::MaxRps, Self::Run, Self::Daily, Self::Seed, Self::Verify, Self::Teardown];
 
     /// As it is typed.
     pub fn name(self) -> &'static str {
@@ -50,6 +68,9 @@ impl LoadCommand {
             Self::MaxRps => "max-rps",
             Self::Run => "run",
             Self::Daily => "daily",
+            Self::Verify => "verify",
+            Self::Seed => "seed",
+            Self::Teardown => "teardown",
         }
     }
 
@@ -68,14 +89,19 @@ impl LoadCommand {
             Self::Daily => {
                 "Ramps the users of a chat through their working day and prints the most that hold every objective"
             }
+            Self::Verify => {
+                "Checks that the target holds what a run with these settings needs, in its databases and in NATS; no load"
+            }
+            Self::Seed => "Writes users, rooms, keys, memberships and messages of a preset into the chat's databases",
+            Self::Teardown => "Removes from the chat's databases what was seeded for a site",
         }
     }
 
     /// The workload of a command that drives only one.
     pub fn workload(self) -> Option<&'static str> {
         match self {
-            Self::MaxRps | Self::Run => None,
             Self::Daily => Some(DAILY),
+            Self::MaxRps | Self::Run | Self::Seed | Self::Verify | Self::Teardown => None,
         }
     }
 
@@ -86,10 +112,22 @@ impl LoadCommand {
 
     /// Whether it takes this setting.
     pub fn takes(self, setting: &Setting) -> bool {
-        let listed = ONLY.iter().find(|(name, _)| *name == setting.name);
         // What only some workloads take goes with a command that drives one of them.
-        let of_workload = setting.workloads.is_empty() || setting.workloads.iter().any(|name| self.drives(name));
-        of_workload && listed.is_none_or(|(_, commands)| commands.contains(&self))
+        if !setting.workloads.is_empty() && !setting.workloads.iter().any(|name| self.drives(name)) {
+            return false;
+        }
+        if self.workload().is_some() && setting.name == "workload" {
+            return false;
+        }
+        if let Some((_, commands)) = ONLY.iter().find(|(name, _)| *name == setting.name) {
+            return commands.contains(&self);
+        }
+        let own = match self {
+            Self::MaxRps | Self::Run | Self::Verify | Self::Daily => return true,
+            Self::Seed => OF_SEED,
+            Self::Teardown => OF_TEARDOWN,
+        };
+        setting.heading == STORAGE || own.contains(&setting.name)
     }
 
     /// The settings that it takes, in the table's order.
@@ -116,6 +154,19 @@ impl LoadCommand {
                 "plimsoll daily --preset daily-light --users 50k --steps 10k,20k,50k --agents box-1:7700,box-2:7700",
                 "plimsoll daily --preset daily-power --slo mark_read:p95=80ms --slo E2_last:p99=2s --csv steps.csv",
             ],
+            Self::Verify => &[
+                "plimsoll verify --preset medium --mongo-uri mongodb://chat-db:27017 --nats-url nats://chat:4222",
+                "plimsoll verify --plan nightly.toml",
+            ],
+            Self::Seed => &[
+                "plimsoll seed --preset medium --mongo-uri mongodb://chat-db:27017",
+                "plimsoll seed --workload history --preset history-medium --plan databases.toml",
+                "plimsoll seed --workload history --preset history-large --shard 1/4 --plan databases.toml",
+            ],
+            Self::Teardown => &[
+                "plimsoll teardown --mongo-uri mongodb://chat-db:27017",
+                "plimsoll teardown --workload history --plan databases.toml --yes",
+            ],
         }
     }
 
@@ -129,6 +180,15 @@ impl LoadCommand {
             Self::Run => {
                 "Exit codes: 0 PASS, 1 TRIP, 2 usage or configuration, 3 the run could not be completed,\n\
                  4 measured but INCONCLUSIVE, 130 interrupted: what was measured so far is shown."
+            }
+            Self::Verify => {
+                "Exit codes: 0 everything is as it should be, 2 it is not or could not be looked at: each line says what mends it."
+            }
+            Self::Seed => {
+                "Exit codes: 0 everything is written, 2 nothing was written, 3 interrupted: the same command goes on."
+            }
+            Self::Teardown => {
+                "Exit codes: 0 removed, or there was nothing, 2 nothing was removed, 3 interrupted: the same command goes on."
             }
         }
     }

@@ -128,7 +128,7 @@ impl Layers {
             let was = saved.get(setting.name).map(|value| Given { value: value.clone(), source: Source::Saved });
             let hides = was.as_ref().is_some_and(|was| was.value.contains(HIDDEN));
             let is = if hides { strongest_above_file(setting, flags, environment) } else { flag(setting, flags) };
-            if setting.name.ends_with("-url")
+            if (setting.name.ends_with("-url") || setting.name.ends_with("-uri"))
                 && let Some(was) = &was
             {
                 same_target(setting, &was.value, is.as_ref())?;

@@ -16,6 +16,8 @@ mod plan_file;
 mod resolve;
 pub mod saved;
 mod secure;
+pub mod seeding;
+pub mod storage;
 pub mod table;
 mod users;
 mod values;
@@ -24,8 +26,10 @@ pub use error::SettingsError;
 pub use layers::Environment;
 pub use plan::{FindPlan, FleetChoice, GatherPlan, Goal, Login, Phases, Preflight, RunPlan, Spread, TargetChoice};
 
+use commands::LoadCommand;
 use layers::Layers;
 use saved::SavedCommand;
+use seeding::{SeedPlan, TeardownPlan};
 use values::Values;
 
 /// What one invocation asks for.
@@ -43,6 +47,12 @@ pub enum Invocation {
     Agents(agents::Reach),
     /// Measure what their boxes carry.
     Calibrate(calibrate::CalibrateCommand),
+    /// Check what a run would find.
+    Verify(Box<RunPlan>),
+    /// Write what a run needs into the databases.
+    Seed(Box<SeedPlan>),
+    /// Remove it.
+    Teardown(Box<TeardownPlan>),
 }
 
 /// Why an invocation asks for nothing that can be done.
@@ -79,9 +89,17 @@ pub fn read(
     }
     let (command, flags) = command_line::parse(arguments)?;
     let layers = Layers::gather(command, flags, environment)?;
-    let plan = Box::new(resolve::resolve(command, &layers)?);
     let dry = Values::new(&layers).switch("dry-run")?;
-    Ok(if dry { Invocation::DryRun(plan) } else { Invocation::Load(plan) })
+    let plan = || resolve::resolve(command, &layers).map(Box::new);
+    Ok(match command {
+        LoadCommand::Seed => Invocation::Seed(Box::new(seeding::seed(&layers)?)),
+        LoadCommand::Teardown => Invocation::Teardown(Box::new(seeding::teardown(&layers)?)),
+        LoadCommand::MaxRps | LoadCommand::Run | LoadCommand::Verify | LoadCommand::Daily if dry => {
+            Invocation::DryRun(plan()?)
+        }
+        LoadCommand::Verify => Invocation::Verify(plan()?),
+        LoadCommand::MaxRps | LoadCommand::Run | LoadCommand::Daily => Invocation::Load(plan()?),
+    })
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use plimsoll_common::plan::{Arrivals, Workload};
 use plimsoll_common::units::{Rate, Steps};
 
 use super::agents::AgentSource;
+use super::storage::StoragePlan;
 use crate::core::backlog::DurableName;
 use crate::core::ceilings::Ceilings;
 use crate::core::ramp::OnTrip;
@@ -51,6 +52,8 @@ pub struct RunPlan {
     pub trials: NonZeroU32,
     /// The service.
     pub target: TargetChoice,
+    /// The databases behind the service, whose seeding is checked before the first step; `None`: it is not.
+    pub storage: Option<StoragePlan>,
     /// Who makes the load.
     pub fleet: FleetChoice,
     /// The certificates with which agents at addresses are reached; `None`: in clear.

@@ -17,7 +17,8 @@ use super::error::SettingsError;
 use super::layers::{Layers, Source, text_of_file};
 use super::plan::{FindPlan, FleetChoice, GatherPlan, Goal, Phases, Preflight, RunPlan, Spread, TargetChoice};
 use super::secure;
-use super::table::DefaultValue;
+use super::storage::storage;
+use super::table::{DefaultValue, STORAGE};
 use super::values::{Values, duration, list, number};
 use crate::core::backlog::DurableName;
 use crate::core::budget::{Demand, Flags};
@@ -48,15 +49,18 @@ pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, Setting
     let workload = workload(command, layers, &values)?;
     let slo = slo(&values, &workload)?;
     let mut levels = match command {
-        LoadCommand::MaxRps => ramp(&values)?,
         LoadCommand::Run => soak(&values)?,
         LoadCommand::Daily => users(&values, &workload)?,
+        // A check is one of what the ramp with these settings needs.
+        _ => ramp(&values)?,
     };
     if let (Some(find), Some(_)) = (&mut levels.find, workload.pool()) {
         find.from = find.from.or_else(|| Rate::per_second(FIRST_OF_POOL));
     }
     let fleet = fleet(&values)?;
-    fits_the_pool(&workload, &levels, &slo)?;
+    if command != LoadCommand::Verify {
+        fits_the_pool(&workload, &levels, &slo)?;
+    }
     Ok(RunPlan {
         goal: levels.goal,
         steps: levels.find.map_or(levels.steps, |find| Steps::from(find.first_level())),
@@ -71,6 +75,7 @@ pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, Setting
         on_trip: levels.on_trip,
         trials: levels.trials,
         target: target(&values, &workload)?,
+        storage: storage(&values)?,
         tls: secure::fleet(&values, &fleet)?,
         // Whoever asked for hours of one level does not want them again unasked.
         min_agents: if levels.goal == Goal::Soak { 1 } else { min_agents(&values)? },
@@ -516,6 +521,11 @@ fn metrics_listen(values: &Values) -> Result<Option<SocketAddr>, SettingsError> 
     Ok(Some(address))
 }
 
+/// Where no database is named, what else is said of databases says nothing.
+fn says_something(setting: &super::table::Setting, layers: &Layers) -> bool {
+    setting.heading != STORAGE || layers.get("mongo-uri").is_some()
+}
+
 /// Every setting that has a value. A fleet that was made out from this machine is named: another one would make another.
 fn settings(
     command: LoadCommand,
@@ -523,7 +533,7 @@ fn settings(
     fleet: &FleetChoice,
     workload: &Workload,
 ) -> BTreeMap<String, String> {
-    let of_run = command.settings().filter(|setting| setting.in_plan_file());
+    let of_run = command.settings().filter(|setting| setting.in_plan_file() && says_something(setting, layers));
     let row =
         |setting: &super::table::Setting| Some((setting.name.to_owned(), redact_url(&layers.get(setting.name)?.value)));
     let mut settings: BTreeMap<String, String> = of_run.filter_map(row).collect();
@@ -550,7 +560,8 @@ fn applied(command: LoadCommand, layers: &Layers, fleet: &FleetChoice) -> Vec<Ap
     let finds = layers.get("find").is_some_and(|given| matches!(given.value.as_str(), "true" | "1"));
     let idle: &[&str] = if finds { &NOT_OF_FIND } else { &OF_FIND };
     let applies = |setting: &&super::table::Setting| {
-        setting.in_plan_file() && setting.name != other_fleet && !idle.contains(&setting.name)
+        let is_idle = setting.name == other_fleet || idle.contains(&setting.name);
+        setting.in_plan_file() && !is_idle && says_something(setting, layers)
     };
     let in_report = command.settings().filter(applies).filter(|setting| finds || setting.name != "find");
     let row = |setting: &super::table::Setting| {

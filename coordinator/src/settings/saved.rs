@@ -29,7 +29,7 @@ pub enum SavedCommand {
 
 const RESUME_EXAMPLES: &str = "\
 Everything is as the run was planned. What a URL carried before its '@' is not saved: give it again by the flag or its
-variable (PLIMSOLL_NATS_URL, NATS_URL, PLIMSOLL_JSZ_URL).
+variable (PLIMSOLL_NATS_URL, NATS_URL, PLIMSOLL_JSZ_URL, PLIMSOLL_MONGO_URI, MONGO_URI).
 
 Exit codes: as of the run.
 
@@ -111,6 +111,9 @@ pub struct Resume {
     /// The monitoring URL, the same as before
     #[arg(long, value_name = "URL")]
     pub jsz_url: Option<String>,
+    /// The chat's MongoDB, the same as before
+    #[arg(long, value_name = "URI")]
+    pub mongo_uri: Option<String>,
     /// The agents that make the load from now on
     #[arg(long, value_name = "HOST:PORT,…")]
     pub agents: Option<String>,
@@ -126,6 +129,7 @@ impl Resume {
             ("nats-url", &self.nats_url),
             ("nats-creds", &self.nats_creds),
             ("jsz-url", &self.jsz_url),
+            ("mongo-uri", &self.mongo_uri),
             ("agents", &self.agents),
         ];
         given.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()

@@ -35,7 +35,10 @@ pub fn login(values: &Values) -> Result<Option<Login>, SettingsError> {
 }
 
 /// Where a secret is kept. One that was given itself is not repeated: it would end up in reports.
-fn kept(value: &Named) -> Result<String, SettingsError> {
+///
+/// # Errors
+/// It is no file, and no variable is named.
+pub fn kept(value: &Named) -> Result<String, SettingsError> {
     let text = value.text();
     if text.starts_with("env:") || std::path::Path::new(text).is_file() {
         return Ok(text.to_owned());

@@ -95,6 +95,9 @@ use DefaultValue::{Derived, Nothing, Required, Text};
 const LOAD: &str = "Load";
 const SLO: &str = "Objectives";
 const TARGET: &str = "Target";
+/// The heading of the databases' settings.
+pub const STORAGE: &str = "Databases";
+const SEED: &str = "Seeding";
 const FLEET: &str = "Fleet";
 const RUN: &str = "Run";
 
@@ -256,6 +259,48 @@ const GENERAL: &[Setting] = &[
         "How long backlogs may take to come back to their baseline before a trial"),
     setting!(TARGET, "skip-preflight", "PLIMSOLL_SKIP_PREFLIGHT", None, "", Nothing, Switch,
         "Do not check streams, durables, storage and fixtures before the first step"),
+
+    setting!(STORAGE, "mongo-uri", "PLIMSOLL_MONGO_URI", Some("MONGO_URI"), "URI", Nothing, One,
+        "The chat's MongoDB, such as mongodb://chat-db:27017: what was seeded there is checked before the first step"),
+    setting!(STORAGE, "mongo-db", "PLIMSOLL_MONGO_DB", Some("MONGO_DB"), "NAME", Text("chat"), One,
+        "The database in it"),
+    setting!(STORAGE, "mongo-username", "PLIMSOLL_MONGO_USERNAME", Some("MONGO_USERNAME"), "NAME", Nothing, One,
+        "Who we are there, where the URI does not say it"),
+    setting!(STORAGE, "mongo-password", "PLIMSOLL_MONGO_PASSWORD", None, "FILE|env:NAME",
+        Derived("env:MONGO_PASSWORD, with --mongo-username"), One,
+        "A file with the password, or env: and the variable that holds it"),
+    setting!(STORAGE, "mongo-tls-ca", "PLIMSOLL_MONGO_TLS_CA", None, "FILE", Nothing, One,
+        "Reach MongoDB over TLS, and take it for ours if its certificate is of this CA (PEM)"),
+    setting!(STORAGE, "mongo-tls-identity", "PLIMSOLL_MONGO_TLS_IDENTITY", None, "FILE", Nothing, One,
+        "A certificate and its private key (PEM, in one file) to show to it, over TLS"),
+    setting!(STORAGE, "cassandra-hosts", "PLIMSOLL_CASSANDRA_HOSTS", Some("CASSANDRA_HOSTS"), "HOST[:PORT],…", Nothing, List,
+        "Nodes of the chat's Cassandra or ScyllaDB, whose messages are checked too; port 9042 unless one is named"),
+    setting!(STORAGE, "cassandra-keyspace", "PLIMSOLL_CASSANDRA_KEYSPACE", Some("CASSANDRA_KEYSPACE"), "NAME", Text("chat"), One,
+        "The keyspace in it"),
+    setting!(STORAGE, "cassandra-username", "PLIMSOLL_CASSANDRA_USERNAME", Some("CASSANDRA_USERNAME"), "NAME", Nothing, One,
+        "Who we are there"),
+    setting!(STORAGE, "cassandra-password", "PLIMSOLL_CASSANDRA_PASSWORD", None, "FILE|env:NAME",
+        Derived("env:CASSANDRA_PASSWORD, with --cassandra-username"), One,
+        "A file with the password, or env: and the variable that holds it"),
+    setting!(STORAGE, "cassandra-tls-ca", "PLIMSOLL_CASSANDRA_TLS_CA", None, "FILE", Nothing, One,
+        "Reach Cassandra over TLS, and take it for ours if its certificate is of this CA (PEM)"),
+    setting!(STORAGE, "cassandra-tls-identity", "PLIMSOLL_CASSANDRA_TLS_IDENTITY", None, "FILE", Nothing, One,
+        "A certificate and its private key (PEM, in one file) to show to it, over TLS"),
+    setting!(STORAGE, "message-bucket-hours", "PLIMSOLL_MESSAGE_BUCKET_HOURS", Some("MESSAGE_BUCKET_HOURS"), "HOURS", Text("72"), One,
+        "The length of a bucket of messages, as the services are set up"),
+
+    setting!(SEED, "read-ratio", "PLIMSOLL_READ_RATIO", None, "FRACTION", Text("0.7"), One,
+        "For read-receipt: the part of every room's members who have read everything, 0.001 to 1"),
+    setting!(SEED, "shard", "PLIMSOLL_SHARD", None, "I/N", Text("1/1"), One,
+        "Write the I-th of N parts; the others are for other processes, side by side"),
+    setting!(SEED, "writes-in-flight", "PLIMSOLL_WRITES_IN_FLIGHT", None, "COUNT", Text("256"), One,
+        "Writes to Cassandra that are under way at once, 1 to 4096"),
+    setting!(SEED, "create-schema", "PLIMSOLL_CREATE_SCHEMA", None, "", Nothing, Switch,
+        "Make the services' unique indexes, keyspace and tables where they are missing"),
+    setting!(SEED, "drop", "PLIMSOLL_DROP", None, "", Nothing, Switch,
+        "Empty the chat's collections and tables, whoever wrote what is in them"),
+    setting!(SEED, "yes", "PLIMSOLL_YES", None, "", Nothing, InvocationSwitch,
+        "Do not ask before removing"),
 
     setting!(FLEET, "agents", "PLIMSOLL_AGENTS", None, "HOST:PORT,…", Derived("none: a fleet in this process"), List,
         "The agents that make the load; dns:NAME:PORT: at all addresses of a name, looked up again before every step; \

@@ -19,7 +19,7 @@ pub mod progress;
 pub mod run;
 pub mod seeded;
 pub mod session;
-mod setup;
+pub mod setup;
 pub mod signals;
 pub mod target;
 pub mod tls;

@@ -9,6 +9,7 @@ use plimsoll_common::calibration::{Calibration, CalibrationOrder};
 use plimsoll_common::histogram::LatencyHistogram;
 use plimsoll_common::plan::{AgentPlan, Target};
 use plimsoll_common::units::Rate;
+use tokio::time::timeout;
 
 use super::fleet::{Fleet, FleetDeal, FleetError};
 use super::identity::RunIdentity;
@@ -30,7 +31,13 @@ use crate::report::csv::{CsvReport, Rows};
 use crate::report::{Applied, DealSummary, words};
 use crate::results::read::SavedRun;
 use crate::results::write::RunWriter;
-use crate::settings::{FleetChoice, Goal, Phases, Preflight, RunPlan};
+use crate::seed;
+use crate::seed::spec::Spec;
+use crate::seed::verify::Depth;
+use crate::settings::{FleetChoice, Goal, Phases, Preflight, RunPlan, TargetChoice};
+
+/// How long the databases may take before a run.
+const STORAGE_LIMIT: Duration = Duration::from_secs(10);
 
 /// A run that another process began.
 #[derive(Debug)]
@@ -182,7 +189,68 @@ fn start_csv(file: File, plan: &RunPlan) -> Result<CsvReport<File>, Failure> {
     started.map_err(|error| Failure::Incomplete(format!("--csv: {error}")))
 }
 
+/// Looks at everything that a run with this plan looks at before its first load, and at all that was seeded. What was found,
+/// for people.
+///
+/// # Errors
+/// What a run would be refused for, a line each.
+pub async fn verify(plan: &RunPlan) -> Result<String, Failure> {
+    let identity = RunIdentity::draw().map_err(Failure::Incomplete)?;
+    let target = target::open(&plan.target).map_err(Failure::Usage)?;
+    let plan = RunPlan { target: TargetChoice { preflight: Preflight::Check, ..plan.target.clone() }, ..plan.clone() };
+    let storage = storage_seen(&plan, Depth::Full).await;
+    let looked = look_at_nats(&plan, &target, &identity).await;
+    let (found, mut wrong) = match storage {
+        Ok(found) => (found, Vec::new()),
+        Err(wrong) => (Vec::new(), wrong),
+    };
+    let (_, seen) = match looked {
+        Ok(looked) => looked,
+        Err(words) => {
+            wrong.push(words);
+            return Err(Failure::Usage(wrong.join("\nerror: ")));
+        }
+    };
+    if !wrong.is_empty() {
+        return Err(Failure::Usage(wrong.join("\nerror: ")));
+    }
+    let lines = seen.applied.iter().chain(&found).map(|line| format!("{:<28} {}\n", line.setting, line.value));
+    Ok(lines.chain(["everything is as a run with these settings needs it\n".to_owned()]).collect())
+}
+
+/// What the databases hold, compared with what the plan needs.
+async fn storage_seen(plan: &RunPlan, depth: Depth) -> Result<Vec<Applied>, Vec<String>> {
+    let line = |setting: &str, value: String| Applied { setting: setting.into(), value, source: "target".into() };
+    let Some(storage) = &plan.storage else {
+        return Ok(vec![line("storage", "not checked: no --mongo-uri".to_owned())]);
+    };
+    let Some(spec) = Spec::of(&plan.workload, plan.seed, storage.bucket_hours) else {
+        let words = format!("not checked: nothing is seeded for the workload {}", plan.workload.name());
+        return Ok(vec![line("storage", words)]);
+    };
+    let verified = seed::verify::verify(&spec, storage, depth).await?;
+    Ok(verified.found.into_iter().map(|(what, words)| line(&format!("storage {what}"), words)).collect())
+}
+
 async fn look_at_target(plan: &RunPlan, target: &Target, identity: &RunIdentity) -> Result<(Monitor, Seen), String> {
+    let mut stored = Vec::new();
+    if plan.target.preflight == Preflight::Check {
+        // First, since it says most exactly what is missing.
+        let storage = timeout(STORAGE_LIMIT, storage_seen(plan, Depth::Quick)).await;
+        let storage = storage.unwrap_or_else(|_| {
+            let limit = STORAGE_LIMIT.as_secs();
+            Err(vec![format!(
+                "the databases took more than {limit}s: `plimsoll verify` takes its time, --skip-preflight goes on without"
+            )])
+        });
+        stored = storage.map_err(|wrong| format!("preflight: {}", wrong.join("\nerror: preflight: ")))?;
+    }
+    let (monitor, mut seen) = look_at_nats(plan, target, identity).await?;
+    seen.applied.extend(stored);
+    Ok((monitor, seen))
+}
+
+async fn look_at_nats(plan: &RunPlan, target: &Target, identity: &RunIdentity) -> Result<(Monitor, Seen), String> {
     let nats = Nats::connect(target, &identity.run_id).await?;
     let monitor = match &plan.target.jsz_url {
         Some(url) => Monitor::Jsz(url.as_str().into()),

@@ -37,7 +37,11 @@ pub fn open(choice: &TargetChoice) -> Result<Target, String> {
     Ok(Target { url: choice.nats_url.clone(), credentials })
 }
 
-fn file(flag: &str, path: &Path, what: &str) -> Result<String, String> {
+/// The text of a file of credentials or certificates.
+///
+/// # Errors
+/// It cannot be read; its flag and path, never what it holds.
+pub fn file(flag: &str, path: &Path, what: &str) -> Result<String, String> {
     let error =
         |why: &dyn std::fmt::Display| format!("{flag}: got '{}', takes the path of {what}: {why}", path.display());
     let bytes = std::fs::metadata(path).map_err(|cause| error(&cause))?.len();
@@ -48,7 +52,10 @@ fn file(flag: &str, path: &Path, what: &str) -> Result<String, String> {
 }
 
 /// The first line of a file, or of the variable after `env:`.
-fn secret(flag: &str, from: &str, what: &str) -> Result<String, String> {
+///
+/// # Errors
+/// It cannot be read or is empty; its flag, never what it holds.
+pub fn secret(flag: &str, from: &str, what: &str) -> Result<String, String> {
     let text = match from.strip_prefix("env:") {
         Some(name) => std::env::var(name)
             .map_err(|_| format!("{flag}: got '{from}', takes env: and the name of a variable that is set"))?,

@@ -7,8 +7,8 @@ use plimsoll_common::contract::history::HistoryPreset;
 use plimsoll_common::contract::members::MembersPreset;
 use plimsoll_common::contract::presets::MessagesPreset;
 use plimsoll_tests::standin::config::{
-    BroadcastFaults, GateFaults, Incident, Refusal, Trigger, parse_endpoint_capacity, parse_endpoint_latency,
-    parse_endpoint_reject, parse_fraction, parse_reject,
+    BroadcastFaults, Databases, GateFaults, Incident, Refusal, Trigger, parse_endpoint_capacity,
+    parse_endpoint_latency, parse_endpoint_reject, parse_fraction, parse_reject,
 };
 use plimsoll_tests::standin::null::{NullAnswers, NullGatekeeper};
 use plimsoll_tests::standin::{
@@ -64,6 +64,8 @@ struct Args {
     #[command(flatten)]
     reads: Reads,
     #[command(flatten)]
+    databases: DatabaseArgs,
+    #[command(flatten)]
     faults: Faults,
     #[command(flatten)]
     null: Null,
@@ -118,6 +120,43 @@ struct Reads {
     /// Answer an endpoint's every N-th request with an error, such as history:10:internal; may be repeated
     #[arg(long, value_name = "ENDPOINT:N:REASON", value_parser = parse_endpoint_reject)]
     endpoint_reject: Vec<(Endpoint, (NonZeroU64, Refusal))>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Databases (given, histories, threads and readers come from what was seeded there)")]
+struct DatabaseArgs {
+    /// The MongoDB that was seeded
+    #[arg(long, value_name = "URI", requires = "cassandra_hosts", hide_env_values = true, env = "MONGO_URI")]
+    mongo_uri: Option<String>,
+    /// The database in it
+    #[arg(long, value_name = "NAME", default_value = "chat")]
+    mongo_db: String,
+    /// Nodes of the Cassandra or ScyllaDB that was seeded
+    #[arg(long, value_name = "HOST:PORT,…", requires = "mongo_uri", value_delimiter = ',', env = "CASSANDRA_HOSTS")]
+    cassandra_hosts: Vec<String>,
+    /// The keyspace in it
+    #[arg(long, value_name = "NAME", default_value = "chat")]
+    cassandra_keyspace: String,
+    /// Who we are there; the password is read from CASSANDRA_PASSWORD
+    #[arg(long, value_name = "NAME")]
+    cassandra_username: Option<String>,
+    /// The length of a bucket of messages
+    #[arg(long, value_name = "HOURS", default_value_t = 72, value_parser = clap::value_parser!(u32).range(1..=8784))]
+    message_bucket_hours: u32,
+}
+
+impl DatabaseArgs {
+    fn into_config(self) -> Option<Databases> {
+        Some(Databases {
+            mongo_uri: self.mongo_uri?,
+            mongo_db: self.mongo_db,
+            cassandra_hosts: self.cassandra_hosts,
+            cassandra_keyspace: self.cassandra_keyspace,
+            cassandra_username: self.cassandra_username,
+            cassandra_password: std::env::var("CASSANDRA_PASSWORD").unwrap_or_default(),
+            bucket_hours: self.message_bucket_hours,
+        })
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -288,6 +327,7 @@ fn config(args: Args) -> StandinConfig {
         fan_out_capacity: stages.fan_out_capacity,
         presence_drop_every: None,
         endpoints: Default::default(),
+        databases: args.databases.into_config(),
     };
     for (endpoint, capacity) in reads.endpoint_capacity {
         config.endpoint_mut(endpoint).speed.capacity = Some(capacity);

@@ -1,11 +1,13 @@
 //! What the suite runs against: real servers and processes, ended with the test that started them.
 
 pub mod certificates;
+pub mod databases;
 pub mod driver;
 pub mod exclusive;
 pub mod hosts;
 pub mod http;
 pub mod messages;
+pub mod mongo_proxy;
 pub mod nats;
 pub mod processes;
 pub mod prove;

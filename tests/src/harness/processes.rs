@@ -21,7 +21,23 @@ const RUN_LIMIT: Duration = Duration::from_secs(60);
 /// Between two looks at a process.
 const LOOK: Duration = Duration::from_millis(5);
 /// Variables that settings are read from: a test's programs know only what the test says.
-const SETTINGS: [&str; 7] = ["NATS_URL", "NATS_CREDS_FILE", "NATS_NKEY", "NATS_CA", "NATS_CERT", "NATS_KEY", "SITE_ID"];
+const SETTINGS: [&str; 15] = [
+    "NATS_URL",
+    "NATS_CREDS_FILE",
+    "NATS_NKEY",
+    "NATS_CA",
+    "NATS_CERT",
+    "NATS_KEY",
+    "SITE_ID",
+    "MONGO_URI",
+    "MONGO_DB",
+    "MONGO_USERNAME",
+    "MONGO_PASSWORD",
+    "CASSANDRA_HOSTS",
+    "CASSANDRA_KEYSPACE",
+    "CASSANDRA_USERNAME",
+    "CASSANDRA_PASSWORD",
+];
 
 /// A program under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

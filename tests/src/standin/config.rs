@@ -53,6 +53,27 @@ pub struct StandinConfig {
     pub presence_drop_every: Option<NonZeroU64>,
     /// How the request services behave, by [`Endpoint`].
     pub endpoints: [EndpointConfig; Endpoint::ALL.len()],
+    /// Where histories, threads and readers are read; what preset and seed make, if none.
+    pub databases: Option<Databases>,
+}
+
+/// The databases behind the chat.
+#[derive(Clone)]
+pub struct Databases {
+    pub mongo_uri: String,
+    pub mongo_db: String,
+    pub cassandra_hosts: Vec<String>,
+    pub cassandra_keyspace: String,
+    pub cassandra_username: Option<String>,
+    pub cassandra_password: String,
+    /// The length of a bucket of messages.
+    pub bucket_hours: u32,
+}
+
+impl std::fmt::Debug for Databases {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Databases({}, {:?})", self.mongo_db, self.cassandra_hosts)
+    }
 }
 
 /// Which daily preset, and for how many users.
@@ -179,6 +200,7 @@ impl StandinConfig {
             fan_out_capacity: None,
             presence_drop_every: None,
             endpoints: Default::default(),
+            databases: None,
         }
     }
 

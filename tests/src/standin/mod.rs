@@ -21,6 +21,7 @@ pub mod responder;
 mod rooms;
 pub mod service;
 mod stage;
+mod stored;
 
 pub use config::{DailyConfig, Endpoint, EndpointConfig, Latency, Stage, StageConfig, StandinConfig, Storage};
 pub use counters::Counters;
@@ -231,7 +232,7 @@ async fn serve(
         };
         workers.push(Worker::new(parts, role).await?.run());
     }
-    let archive = Arc::new(Archive::new(&config, Arc::clone(&directory), daily, &clock));
+    let archive = Arc::new(Archive::open(&config, Arc::clone(&directory), daily, &clock).await?);
     let mut endpoints = Vec::new();
     for (endpoint, commands) in Endpoint::ALL.into_iter().zip(endpoint_receivers) {
         let client = jetstream::connect(&config, endpoint.operation()).await?;

@@ -9,6 +9,7 @@ use super::directory::Directory;
 use super::rooms::{AddJob, CreateJob, Memberships};
 use super::service::Service;
 use super::stage::is_nth;
+use super::stored::Stored;
 use async_nats::{Client, Message, Subject, Subscriber};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -29,8 +30,8 @@ use tokio::sync::{mpsc, oneshot};
 /// The longest sleep of an endpoint that has nothing to do.
 const IDLE: Duration = Duration::from_secs(1);
 /// Rows of a page where a request asks for none, and at most.
-const DEFAULT_LIMIT: u64 = 20;
-const MOST_LIMIT: u64 = 100;
+pub(super) const DEFAULT_LIMIT: u64 = 20;
+pub(super) const MOST_LIMIT: u64 = 100;
 
 /// What an endpoint can be told.
 pub(super) enum EndpointCommand {
@@ -49,14 +50,17 @@ pub(super) struct Archive {
     daily: Option<Arc<DailyBook>>,
     /// When the history was written, as far as anybody can tell.
     anchor_ms: u64,
+    /// Where messages are read in place of that.
+    stored: Option<Stored>,
 }
 
 /// Code, reason and text of an error envelope.
 pub(super) type Envelope = (&'static str, Option<&'static str>, &'static str);
 
-const NOT_SUBSCRIBED: Envelope = ("forbidden", Some("not_subscribed"), "not subscribed to room");
+pub(super) const NOT_SUBSCRIBED: Envelope = ("forbidden", Some("not_subscribed"), "not subscribed to room");
 pub(super) const NOT_MEMBER: Envelope = Refusal::NotRoomMember.envelope();
-const NOT_FOUND: Envelope = ("not_found", None, "message not found");
+pub(super) const NOT_FOUND: Envelope = ("not_found", None, "message not found");
+pub(super) const BAD_CURSOR: Envelope = ("bad_request", None, "invalid pagination cursor");
 pub(super) const BAD_PAYLOAD: Envelope = ("bad_request", None, "invalid request payload");
 
 impl Archive {
@@ -71,7 +75,24 @@ impl Archive {
         let anchor_ms = clock.unix_nanos() / 1_000_000;
         let memberships = Memberships::new(config.members.fixtures(config.seed, &config.site));
         let (site, preset) = (config.site.clone(), config.history);
-        Self { site, directory, preset, fixtures, by_id, memberships, daily, anchor_ms }
+        Self { site, directory, preset, fixtures, by_id, memberships, daily, anchor_ms, stored: None }
+    }
+
+    /// With the databases, where there are some.
+    ///
+    /// # Errors
+    /// They cannot be opened.
+    pub(super) async fn open(
+        config: &StandinConfig,
+        directory: Arc<Directory>,
+        daily: Option<Arc<DailyBook>>,
+        clock: &Clock,
+    ) -> anyhow::Result<Self> {
+        let stored = match &config.databases {
+            Some(databases) => Some(Stored::open(databases).await?),
+            None => None,
+        };
+        Ok(Self { stored, ..Self::new(config, directory, daily, clock) })
     }
 
     /// What an accepted request to add members asks of the room worker.
@@ -179,7 +200,7 @@ impl Archive {
         let replies = if history.has_thread(parent) { u64::from(history.replies()) } else { 0 };
         let skip = match cursor {
             None => 0,
-            Some(cursor) => offset(cursor).ok_or(("bad_request", None, "invalid pagination cursor"))?,
+            Some(cursor) => offset(cursor).ok_or(BAD_CURSOR)?,
         };
         let room_id = room.id();
         let reply = |reply: u32| {
@@ -328,7 +349,16 @@ impl Reader {
                     Err(envelope) => Err(envelope),
                 }
             }
-            None => self.parts.archive.answer(self.endpoint, &request.subject, &request.payload),
+            None => {
+                let archive = &self.parts.archive;
+                let stored = archive.stored.as_ref().filter(|_| Stored::answers(self.endpoint));
+                match stored {
+                    Some(stored) => {
+                        stored.answer(self.endpoint, &archive.site, &request.subject, &request.payload).await
+                    }
+                    None => archive.answer(self.endpoint, &request.subject, &request.payload),
+                }
+            }
         };
         let body: Bytes = match answer {
             _ if is_nth(config.garbage_every, self.answers) => Bytes::from_static(b"{\"messages\":"),

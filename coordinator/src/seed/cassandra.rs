@@ -1,0 +1,431 @@
+//! Cassandra and ScyllaDB: opening them, writing rows, and their errors in words that say what to do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_agent::shell::tls::provider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use scylla::client::session::Session;
+use scylla::client::session_builder::SessionBuilder;
+use scylla::deserialize::row::DeserializeRow;
+use scylla::errors::{DbError, ExecutionError, NewSessionError, PrepareError, RequestAttemptError};
+use scylla::response::query_result::QueryResult;
+use scylla::serialize::row::SerializeRow;
+use scylla::statement::batch::{Batch, BatchType};
+use scylla::statement::prepared::PreparedStatement;
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+
+use super::mongo::one_line;
+use super::rows::{INSERT_BY_ID, INSERT_BY_ROOM, INSERT_BY_THREAD, INSERT_REPLY_BY_ID, MessageRow, ReplyRow};
+use super::schema::{TABLES, statements};
+use crate::settings::storage::CassandraPlan;
+use crate::shell::target::{file, secret};
+
+/// How long a node may take to be found, and to answer.
+const FIND_LIMIT: Duration = Duration::from_secs(5);
+
+/// The chat's Cassandra or ScyllaDB.
+#[derive(Debug)]
+pub struct Cassandra {
+    session: Session,
+    keyspace: String,
+    /// Its addresses, for people.
+    place: String,
+}
+
+/// Whether what is missing is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// It is an error.
+    Refuse,
+    /// It is made.
+    Make,
+}
+
+impl Cassandra {
+    /// Opens it, and checks that its keyspace has the tables of messages.
+    ///
+    /// # Errors
+    /// It is not there, does not let us in, or lacks something; one line, with what to do.
+    pub async fn open(plan: &CassandraPlan, missing: Missing) -> Result<Self, String> {
+        let place = plan.hosts.join(",");
+        let mut builder = SessionBuilder::new()
+            .known_nodes(&plan.hosts)
+            .connection_timeout(FIND_LIMIT)
+            .hostname_resolution_timeout(Some(FIND_LIMIT))
+            // The chat's types have names in capitals, which the driver cannot read; routing needs none of them.
+            .fetch_full_schema_metadata(false);
+        if let Some(login) = &plan.login {
+            builder =
+                builder.user(&login.user, secret("--cassandra-password", &login.password, "a file with a password")?);
+        }
+        if let Some(tls) = tls(plan)? {
+            builder = builder.tls_context(Some(Arc::new(tls)));
+        }
+        let found = tokio::time::timeout(3 * FIND_LIMIT, builder.build()).await;
+        let session = found
+            .map_err(|_| unreachable_words(&place, "no answer in time"))?
+            .map_err(|error| opening_words(&place, &error))?;
+        let cassandra = Self { session, keyspace: plan.keyspace.clone(), place };
+        if missing == Missing::Make {
+            cassandra.make().await?;
+        }
+        cassandra.check_tables().await?;
+        Ok(cassandra)
+    }
+
+    /// Its addresses.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    async fn make(&self) -> Result<(), String> {
+        let keyspace = format!(
+            "CREATE KEYSPACE IF NOT EXISTS {} WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': 1}}",
+            self.keyspace
+        );
+        self.statement(&keyspace, "making the keyspace").await?;
+        for statement in statements(&self.keyspace) {
+            self.statement(&statement, "making types and tables").await?;
+        }
+        Ok(())
+    }
+
+    async fn statement(&self, text: &str, doing: &str) -> Result<(), String> {
+        self.session.query_unpaged(text, ()).await.map(drop).map_err(|error| self.words(doing, &error))
+    }
+
+    /// Compares the keyspace's tables with those that messages are seeded into.
+    async fn check_tables(&self) -> Result<(), String> {
+        let doing = "reading its schema";
+        let text =
+            "SELECT table_name, column_name, kind, position, type FROM system_schema.columns WHERE keyspace_name = ?";
+        let answer =
+            self.session.query_unpaged(text, (&self.keyspace,)).await.map_err(|error| self.words(doing, &error))?;
+        let columns: Vec<(String, String, String, i32, String)> = self.read(doing, answer)?;
+        let keyspace = &self.keyspace;
+        let mend = "run the chat's Cassandra scripts, or `plimsoll seed` with --create-schema";
+        if columns.is_empty() {
+            return Err(format!("Cassandra at {} has no keyspace {keyspace} with tables: {mend}", self.place));
+        }
+        for table in TABLES {
+            let of_table = || columns.iter().filter(|(name, ..)| name == table.name);
+            if of_table().next().is_none() {
+                return Err(format!("Cassandra at {} has no table {keyspace}.{}: {mend}", self.place, table.name));
+            }
+            for (at, (name, wanted)) in table.columns.iter().enumerate() {
+                let key = match at {
+                    at if at < table.partition => ("partition_key", at as i32),
+                    at if at < table.partition + table.clustering => ("clustering", (at - table.partition) as i32),
+                    _ => ("regular", -1),
+                };
+                let found = of_table().find(|(_, column, ..)| column == name);
+                let is = match found {
+                    None => "is missing".to_owned(),
+                    Some((_, _, kind, position, is)) if (kind.as_str(), *position) != key || is != wanted => {
+                        format!("is {is} ({kind} {position}) and has to be {wanted} ({} {})", key.0, key.1)
+                    }
+                    Some(_) => continue,
+                };
+                return Err(format!(
+                    "Cassandra at {}: the column {name} of {keyspace}.{} {is}: the tables are of another release of the chat; \
+                     migrate them, or take another --cassandra-keyspace",
+                    self.place, table.name
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Prepares a statement that may be sent twice; `KEYSPACE` in it stands for the keyspace.
+    ///
+    /// # Errors
+    /// It cannot be; one line.
+    pub async fn prepare(&self, text: &str) -> Result<PreparedStatement, String> {
+        let prepared = self.session.prepare(text.replace("KEYSPACE", &self.keyspace)).await;
+        let mut prepared = prepared.map_err(|error| match &error {
+            PrepareError::AllAttemptsFailed { first_attempt } => {
+                self.attempt_words("preparing a statement", first_attempt)
+            }
+            other => self.said("preparing a statement", &other.to_string()),
+        })?;
+        prepared.set_is_idempotent(true);
+        Ok(prepared)
+    }
+
+    /// Executes a prepared statement that answers nothing.
+    ///
+    /// # Errors
+    /// One line, with what to do.
+    pub async fn execute(
+        &self,
+        doing: &str,
+        statement: &PreparedStatement,
+        values: impl SerializeRow,
+    ) -> Result<(), String> {
+        self.session.execute_unpaged(statement, values).await.map(drop).map_err(|error| self.words(doing, &error))
+    }
+
+    /// Executes a prepared statement and reads the rows that it answers.
+    ///
+    /// # Errors
+    /// One line, with what to do.
+    pub async fn rows<R>(
+        &self,
+        doing: &str,
+        statement: &PreparedStatement,
+        values: impl SerializeRow,
+    ) -> Result<Vec<R>, String>
+    where
+        R: for<'f, 'm> DeserializeRow<'f, 'm>,
+    {
+        let answer = self.session.execute_unpaged(statement, values).await;
+        self.read(doing, answer.map_err(|error| self.words(doing, &error))?)
+    }
+
+    fn read<R>(&self, doing: &str, answer: QueryResult) -> Result<Vec<R>, String>
+    where
+        R: for<'f, 'm> DeserializeRow<'f, 'm>,
+    {
+        let unreadable = |error: &dyn std::fmt::Display| self.said(doing, &error.to_string());
+        let rows = answer.into_rows_result().map_err(|error| unreadable(&error))?;
+        let rows = rows.rows::<R>().map_err(|error| unreadable(&error))?;
+        rows.collect::<Result<Vec<R>, _>>().map_err(|error| unreadable(&error))
+    }
+
+    /// Empties a table.
+    ///
+    /// # Errors
+    /// One line, with what to do.
+    pub async fn truncate(&self, table: &str) -> Result<(), String> {
+        self.statement(&format!("TRUNCATE {}.{table}", self.keyspace), &format!("emptying {table}")).await
+    }
+
+    fn words(&self, doing: &str, error: &ExecutionError) -> String {
+        match error {
+            ExecutionError::LastAttemptError(attempt) => self.attempt_words(doing, attempt),
+            ExecutionError::PrepareError(PrepareError::AllAttemptsFailed { first_attempt }) => {
+                self.attempt_words(doing, first_attempt)
+            }
+            ExecutionError::ConnectionPoolError(_) | ExecutionError::EmptyPlan | ExecutionError::RequestTimeout(_) => {
+                self.lost(doing, &error.to_string())
+            }
+            other => self.said(doing, &other.to_string()),
+        }
+    }
+
+    fn attempt_words(&self, doing: &str, error: &RequestAttemptError) -> String {
+        let (place, keyspace) = (&self.place, &self.keyspace);
+        match error {
+            RequestAttemptError::BrokenConnectionError(_) => self.lost(doing, &error.to_string()),
+            RequestAttemptError::DbError(DbError::Unauthorized, text) => format!(
+                "Cassandra at {place} does not allow {doing} ({}): grant SELECT and MODIFY on keyspace {keyspace} to the role, or \
+                 log in as another with --cassandra-username",
+                one_line(text)
+            ),
+            RequestAttemptError::DbError(
+                DbError::WriteTimeout { .. }
+                | DbError::WriteFailure { .. }
+                | DbError::Unavailable { .. }
+                | DbError::Overloaded,
+                text,
+            ) => format!(
+                "Cassandra at {place} could not do its part in {doing} ({}): look at its disk and its log, lower \
+                 --writes-in-flight if it is overloaded, and the same command goes on",
+                one_line(text)
+            ),
+            RequestAttemptError::DbError(_, text) => self.said(doing, text),
+            other => self.said(doing, &other.to_string()),
+        }
+    }
+
+    fn lost(&self, doing: &str, why: &str) -> String {
+        format!(
+            "the connection to Cassandra at {} was lost while {doing} ({}): once it is back, the same command goes on",
+            self.place,
+            one_line(why)
+        )
+    }
+
+    fn said(&self, doing: &str, why: &str) -> String {
+        format!("Cassandra at {}: {doing}: {}", self.place, one_line(why))
+    }
+}
+
+fn unreachable_words(place: &str, why: &str) -> String {
+    format!(
+        "Cassandra at {place} cannot be reached ({}): start it, or correct --cassandra-hosts and its TLS settings",
+        one_line(why)
+    )
+}
+
+fn opening_words(place: &str, error: &NewSessionError) -> String {
+    let text = error.to_string();
+    if text.contains("AuthenticationError") || text.to_lowercase().contains("authenticat") {
+        return format!(
+            "Cassandra at {place} does not let us in ({}): check --cassandra-username and --cassandra-password",
+            one_line(&text)
+        );
+    }
+    unreachable_words(place, &text)
+}
+
+/// Whom we take for the cluster, and what we show to it; `None`: nothing was said of TLS.
+fn tls(plan: &CassandraPlan) -> Result<Option<ClientConfig>, String> {
+    if plan.tls_ca.is_none() && plan.tls_identity.is_none() {
+        return Ok(None);
+    }
+    let mut roots = RootCertStore::empty();
+    match &plan.tls_ca {
+        Some(path) => {
+            for certificate in
+                certificates("--cassandra-tls-ca", &file("--cassandra-tls-ca", path, "a CA certificate in PEM")?)?
+            {
+                roots.add(certificate).map_err(|error| format!("--cassandra-tls-ca: no CA certificate: {error}"))?;
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots);
+    let Some(path) = &plan.tls_identity else { return Ok(Some(config.with_no_client_auth())) };
+    let flag = "--cassandra-tls-identity";
+    let pem = file(flag, path, "a certificate and its key in PEM")?;
+    let key =
+        PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| format!("{flag}: holds no private key in PEM"))?;
+    let config = config.with_client_auth_cert(certificates(flag, &pem)?, key);
+    config.map(Some).map_err(|error| format!("{flag}: certificate and key do not go together: {error}"))
+}
+
+fn certificates(flag: &str, pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(|| format!("{flag}: holds no certificate in PEM"))
+}
+
+/// Writes rows, so many at once.
+#[derive(Debug)]
+pub struct RowWriter {
+    cassandra: Cassandra,
+    by_room: PreparedStatement,
+    by_id: PreparedStatement,
+    reply_by_id: PreparedStatement,
+    by_thread: PreparedStatement,
+    permits: Semaphore,
+}
+
+/// How often a write is tried that a node was too busy for, or whose connection was lost.
+const TRIES: u32 = 6;
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+/// Writes that may be under way.
+const FEW: &str = "the semaphore is never closed";
+
+impl RowWriter {
+    /// # Errors
+    /// A statement cannot be prepared.
+    pub async fn new(cassandra: Cassandra, in_flight: usize) -> Result<Self, String> {
+        Ok(Self {
+            by_room: cassandra.prepare(INSERT_BY_ROOM).await?,
+            by_id: cassandra.prepare(INSERT_BY_ID).await?,
+            reply_by_id: cassandra.prepare(INSERT_REPLY_BY_ID).await?,
+            by_thread: cassandra.prepare(INSERT_BY_THREAD).await?,
+            permits: Semaphore::new(in_flight),
+            cassandra,
+        })
+    }
+
+    /// Rows of one partition of `messages_by_room`, in one unlogged batch.
+    ///
+    /// # Errors
+    /// One line, with what to do.
+    pub async fn by_room(&self, rows: &[MessageRow]) -> Result<(), String> {
+        let values = || rows.iter().map(MessageRow::by_room).collect::<Vec<_>>();
+        self.batch("writing to messages_by_room", &self.by_room, rows.len(), values).await
+    }
+
+    /// Rows of one partition of `thread_messages_by_thread`, in one unlogged batch.
+    ///
+    /// # Errors
+    /// One line, with what to do.
+    pub async fn by_thread(&self, rows: &[ReplyRow]) -> Result<(), String> {
+        let values = || rows.iter().map(ReplyRow::by_thread).collect::<Vec<_>>();
+        self.batch("writing to thread_messages_by_thread", &self.by_thread, rows.len(), values).await
+    }
+
+    /// A row of `messages_by_id`.
+    ///
+    /// # Errors
+    /// One line, with what to do.
+    pub async fn by_id(&self, row: &MessageRow) -> Result<(), String> {
+        let _permit = self.permits.acquire().await.expect(FEW);
+        self.retried("writing to messages_by_id", || self.cassandra.session.execute_unpaged(&self.by_id, row.by_id()))
+            .await
+    }
+
+    /// A row of `messages_by_id`, of a reply.
+    ///
+    /// # Errors
+    /// One line, with what to do.
+    pub async fn reply_by_id(&self, row: &ReplyRow) -> Result<(), String> {
+        let _permit = self.permits.acquire().await.expect(FEW);
+        let write = || self.cassandra.session.execute_unpaged(&self.reply_by_id, row.by_id());
+        self.retried("writing to messages_by_id", write).await
+    }
+
+    async fn batch<V: SerializeRow>(
+        &self,
+        doing: &str,
+        statement: &PreparedStatement,
+        rows: usize,
+        values: impl Fn() -> Vec<V>,
+    ) -> Result<(), String> {
+        let mut batch = Batch::new(BatchType::Unlogged);
+        (0..rows).for_each(|_| batch.append_statement(statement.clone()));
+        batch.set_is_idempotent(true);
+        let _permit = self.permits.acquire().await.expect(FEW);
+        self.retried(doing, || self.cassandra.session.batch(&batch, values())).await
+    }
+
+    /// Tries again what a node was too busy for: everything that is written here may be written twice.
+    async fn retried<F: Future<Output = Result<QueryResult, ExecutionError>>>(
+        &self,
+        doing: &str,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<(), String> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..TRIES {
+            match attempt().await {
+                Err(error) if is_passing(&error) => sleep(pause).await,
+                other => return other.map(drop).map_err(|error| self.cassandra.words(doing, &error)),
+            }
+            pause *= 2;
+        }
+        attempt().await.map(drop).map_err(|error| self.cassandra.words(doing, &error))
+    }
+}
+
+/// Whether the same may succeed in a moment.
+fn is_passing(error: &ExecutionError) -> bool {
+    match error {
+        ExecutionError::ConnectionPoolError(_) | ExecutionError::EmptyPlan | ExecutionError::RequestTimeout(_) => true,
+        ExecutionError::LastAttemptError(attempt) => matches!(
+            attempt,
+            RequestAttemptError::BrokenConnectionError(_)
+                | RequestAttemptError::DbError(
+                    DbError::WriteTimeout { .. }
+                        | DbError::Unavailable { .. }
+                        | DbError::Overloaded
+                        | DbError::IsBootstrapping,
+                    _
+                )
+        ),
+        _ => false,
+    }
+}

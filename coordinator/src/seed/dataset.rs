@@ -1,0 +1,337 @@
+//! What the databases are to hold: users, rooms, and the messages of each room, of which any room can be made alone. A
+//! function of spec and anchor, the instant that all times are relative to.
+
+use plimsoll_common::contract::fixtures::{Fixtures, Room, thread_parent_author, thread_parent_id};
+use plimsoll_common::contract::history::{HistoryPreset, RoomHistory, message_id, reply_id, thread_room_id};
+
+use super::spec::{Content, Spec};
+
+const MINUTE_MS: i64 = 60_000;
+const DAY_MS: i64 = 24 * 60 * MINUTE_MS;
+/// How far `lastMsgAt` of a room to be marked as read lies ahead of the anchor: as long as a run may take and more.
+const UNREAD_AHEAD_MS: i64 = DAY_MS;
+/// The longest that somebody has not looked into such a room.
+const UNREAD_MINUTES: u64 = 10_080;
+
+/// Everything that is seeded.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    /// What was asked for.
+    pub spec: Spec,
+    /// Who is in which room.
+    pub fixtures: Fixtures,
+    /// What the rooms hold.
+    pub content: Content,
+    /// Milliseconds since 1970.
+    pub anchor_ms: i64,
+}
+
+/// A top-level message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// As the room's history names it.
+    pub id: String,
+    /// Milliseconds since 1970.
+    pub created_ms: i64,
+    /// A user.
+    pub author: u32,
+    /// Its content.
+    pub text: String,
+    /// Its replies, where it has some.
+    pub thread: Option<Thread>,
+}
+
+/// The replies to a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Thread {
+    /// Of the thread.
+    pub room_id: String,
+    /// Oldest first, at least one.
+    pub replies: Vec<Reply>,
+}
+
+/// A reply to a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// As the room's history names it.
+    pub id: String,
+    /// Milliseconds since 1970.
+    pub created_ms: i64,
+    /// A user.
+    pub author: u32,
+    /// Its content.
+    pub text: String,
+}
+
+impl Thread {
+    /// The newest reply.
+    pub fn newest(&self) -> &Reply {
+        self.replies.last().expect("a thread has a reply")
+    }
+
+    /// Who follows it: its message's author and all who replied, each once, in the order in which they came.
+    pub fn followers(&self, author: u32) -> Vec<u32> {
+        let mut followers = vec![author];
+        for reply in &self.replies {
+            if !followers.contains(&reply.author) {
+                followers.push(reply.author);
+            }
+        }
+        followers
+    }
+}
+
+/// How many documents and rows there are of a kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Documents of `users`.
+    pub users: u64,
+    /// Documents of `rooms`.
+    pub rooms: u64,
+    /// Documents of `subscriptions`.
+    pub subscriptions: u64,
+    /// Documents of `thread_rooms`.
+    pub thread_rooms: u64,
+    /// Documents of `thread_subscriptions`.
+    pub thread_subscriptions: u64,
+    /// Rows of `messages_by_room`, each of which is one of `messages_by_id` too.
+    pub messages: u64,
+    /// Rows of `thread_messages_by_thread`, each of which is one of `messages_by_id` too.
+    pub replies: u64,
+}
+
+impl Totals {
+    /// Documents and rows together.
+    pub fn all(&self) -> u64 {
+        let Self { users, rooms, subscriptions, thread_rooms, thread_subscriptions, messages, replies } = self;
+        users + rooms + subscriptions + thread_rooms + thread_subscriptions + 2 * (messages + replies)
+    }
+}
+
+impl Dataset {
+    /// What this spec asks for.
+    ///
+    /// # Errors
+    /// The spec is none of this release.
+    pub fn build(spec: Spec, anchor_ms: i64) -> Result<Self, String> {
+        let (fixtures, content) = (spec.fixtures()?, spec.content()?);
+        Ok(Self { spec, fixtures, content, anchor_ms })
+    }
+
+    /// When rooms were made and their members joined: before the oldest message, or services would not show it.
+    pub fn made_ms(&self) -> i64 {
+        let days = match self.content {
+            Content::History { preset, .. } => preset.shape().days as i64,
+            _ => 0,
+        };
+        self.anchor_ms - (days + 1) * DAY_MS
+    }
+
+    /// The top-level messages of a room, oldest first.
+    pub fn messages<'a>(&'a self, room: &'a Room) -> Box<dyn Iterator<Item = Message> + Send + 'a> {
+        match self.content {
+            Content::Nothing | Content::Unread => Box::new(std::iter::empty()),
+            Content::Parents { per_room } => Box::new((0..per_room).map(move |parent| self.parent(room, parent))),
+            Content::History { preset, .. } => {
+                let history = RoomHistory::new(preset, self.fixtures.seed, room.index);
+                let room_id = room.id();
+                Box::new((0..history.messages()).map(move |index| self.past(&history, room, &room_id, index)))
+            }
+        }
+    }
+
+    fn parent(&self, room: &Room, parent: u32) -> Message {
+        let id = thread_parent_id(self.fixtures.seed, room.index, parent);
+        Message {
+            id: String::from_utf8_lossy(&id).into_owned(),
+            created_ms: self.parent_ms(parent),
+            author: thread_parent_author(room, parent),
+            text: "a message to reply to".to_owned(),
+            thread: None,
+        }
+    }
+
+    /// A second apart, the last one a second before the anchor.
+    fn parent_ms(&self, parent: u32) -> i64 {
+        self.anchor_ms - i64::from(self.spec.parents_per_room - parent) * 1000
+    }
+
+    fn past(&self, history: &RoomHistory, room: &Room, room_id: &str, index: u32) -> Message {
+        let user = |position: u32| room.members[position as usize];
+        let at = |age_ms: u64| self.anchor_ms - age_ms as i64;
+        let reply = |reply: u32| Reply {
+            id: reply_id(room_id, index, reply),
+            created_ms: at(history.reply_age_ms(index, reply)),
+            author: user(history.reply_author(index, reply)),
+            text: history.content(index, Some(reply)),
+        };
+        let thread =
+            || Thread { room_id: thread_room_id(room_id, index), replies: (0..history.replies()).map(reply).collect() };
+        Message {
+            id: message_id(room_id, index),
+            created_ms: at(history.age_ms(index)),
+            author: user(history.author(index)),
+            text: history.content(index, None),
+            thread: history.has_thread(index).then(thread),
+        }
+    }
+
+    /// When each top-level message of a room was written, oldest first: as [`Self::messages`], without making them.
+    pub fn times<'a>(&'a self, room: &Room) -> Box<dyn Iterator<Item = i64> + Send + 'a> {
+        match self.content {
+            Content::Nothing | Content::Unread => Box::new(std::iter::empty()),
+            Content::Parents { per_room } => Box::new((0..per_room).map(|parent| self.parent_ms(parent))),
+            Content::History { preset, .. } => {
+                let history = RoomHistory::new(preset, self.fixtures.seed, room.index);
+                Box::new((0..history.messages()).map(move |index| self.anchor_ms - history.age_ms(index) as i64))
+            }
+        }
+    }
+
+    /// The room's newest top-level message.
+    pub fn newest(&self, room: &Room) -> Option<Message> {
+        match self.content {
+            Content::Nothing | Content::Unread => None,
+            Content::Parents { per_room } => per_room.checked_sub(1).map(|last| self.parent(room, last)),
+            Content::History { preset, .. } => {
+                let history = RoomHistory::new(preset, self.fixtures.seed, room.index);
+                let last = history.messages().checked_sub(1)?;
+                Some(self.past(&history, room, &room.id(), last))
+            }
+        }
+    }
+
+    /// When the last message of a room came, as its document says.
+    pub fn last_message_ms(&self, room: &Room) -> Option<i64> {
+        match self.content {
+            Content::Unread => Some(self.anchor_ms + UNREAD_AHEAD_MS),
+            _ => self.newest(room).map(|message| message.created_ms),
+        }
+    }
+
+    /// When the member at this position last looked into the room.
+    pub fn last_seen_ms(&self, room: &Room, position: usize) -> Option<i64> {
+        match self.content {
+            Content::Unread => {
+                // Spread over a week by a multiplication that leaves no pattern; the same on any machine.
+                let mixed = (u64::from(room.members[position]) << 32 | u64::from(room.index))
+                    .wrapping_add(self.fixtures.seed)
+                    .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                let minutes = 1 + (mixed >> 33) % UNREAD_MINUTES;
+                Some(self.anchor_ms + UNREAD_AHEAD_MS - minutes as i64 * MINUTE_MS)
+            }
+            Content::History { read_per_mille, .. } => {
+                let readers = (room.members.len() * read_per_mille as usize).div_ceil(1000);
+                let newest = (position < readers).then(|| self.last_message_ms(room)).flatten()?;
+                Some(newest + 1)
+            }
+            Content::Nothing | Content::Parents { .. } => None,
+        }
+    }
+
+    /// Since when everybody has read everything; `None` as soon as one member never looked.
+    pub fn floor_ms(&self, room: &Room) -> Option<i64> {
+        let seen: Option<Vec<i64>> = (0..room.members.len()).map(|at| self.last_seen_ms(room, at)).collect();
+        seen?.into_iter().min()
+    }
+
+    /// Documents and rows that these rooms make, users not counted.
+    pub fn totals_of(&self, rooms: &[Room]) -> Totals {
+        let mut totals = Totals { rooms: rooms.len() as u64, ..Totals::default() };
+        for room in rooms {
+            totals.subscriptions += room.members.len() as u64;
+            match self.content {
+                Content::Nothing | Content::Unread => {}
+                Content::Parents { per_room } => totals.messages += u64::from(per_room),
+                Content::History { preset, .. } => self.add_history(preset, room, &mut totals),
+            }
+        }
+        totals
+    }
+
+    fn add_history(&self, preset: HistoryPreset, room: &Room, totals: &mut Totals) {
+        let history = RoomHistory::new(preset, self.fixtures.seed, room.index);
+        totals.messages += u64::from(history.messages());
+        let mut followers: Vec<u32> = Vec::new();
+        for index in history.threads() {
+            followers.clear();
+            followers.push(history.author(index));
+            followers.extend((0..history.replies()).map(|reply| history.reply_author(index, reply)));
+            followers.sort_unstable();
+            followers.dedup();
+            totals.thread_rooms += 1;
+            totals.thread_subscriptions += followers.len() as u64;
+            totals.replies += u64::from(history.replies());
+        }
+    }
+
+    /// Everything that there is.
+    pub fn totals(&self) -> Totals {
+        Totals { users: u64::from(self.fixtures.users), ..self.totals_of(&self.fixtures.rooms) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seed::fixture::dataset;
+
+    #[test]
+    fn totals_are_what_the_messages_make() {
+        for (workload, preset) in [("history", "history-small"), ("history", "history-medium"), ("thread", "small")] {
+            let dataset = dataset(workload, preset);
+            let rooms = &dataset.fixtures.rooms[..3];
+            let mut counted = Totals { rooms: 3, ..Totals::default() };
+            for room in rooms {
+                counted.subscriptions += room.members.len() as u64;
+                for message in dataset.messages(room) {
+                    counted.messages += 1;
+                    if let Some(thread) = &message.thread {
+                        counted.thread_rooms += 1;
+                        counted.thread_subscriptions += thread.followers(message.author).len() as u64;
+                        counted.replies += thread.replies.len() as u64;
+                    }
+                }
+            }
+            assert_eq!(dataset.totals_of(rooms), counted, "{workload}");
+        }
+    }
+
+    #[test]
+    fn large_is_as_large_as_the_contract_says() {
+        let dataset = dataset("history", "history-large");
+        let totals = dataset.totals_of(&dataset.fixtures.rooms[..10]);
+        assert_eq!((totals.messages, dataset.fixtures.rooms.len()), (500_000, 1_000));
+        assert!((145_000..155_000).contains(&totals.replies), "{totals:?}");
+    }
+
+    #[test]
+    fn rooms_are_older_than_their_messages_and_those_rise() {
+        for (workload, preset) in [("history", "history-medium"), ("thread", "small")] {
+            let dataset = dataset(workload, preset);
+            let room = &dataset.fixtures.rooms[1];
+            let times: Vec<i64> = dataset.messages(room).map(|message| message.created_ms).collect();
+            assert!(dataset.times(room).eq(times.iter().copied()));
+            assert!(times.is_sorted_by(|a, b| a < b) && times[0] > dataset.made_ms());
+            assert!(*times.last().unwrap() < dataset.anchor_ms);
+            assert_eq!(dataset.last_message_ms(room), times.last().copied());
+        }
+    }
+
+    #[test]
+    fn seven_of_ten_have_read_everything_and_nobody_all_of_what_is_to_be_read() {
+        let receipts = dataset("read-receipt", "history-small");
+        let room = &receipts.fixtures.rooms[0];
+        let newest = receipts.last_message_ms(room).unwrap();
+        let seen: Vec<Option<i64>> = (0..10).map(|at| receipts.last_seen_ms(room, at)).collect();
+        assert_eq!(seen, [vec![Some(newest + 1); 7], vec![None; 3]].concat());
+        assert_eq!(receipts.floor_ms(room), None);
+        let unread = dataset("room-read", "small");
+        for room in &unread.fixtures.rooms {
+            let last = unread.last_message_ms(room).unwrap();
+            let seen: Vec<i64> = (0..room.members.len()).map(|at| unread.last_seen_ms(room, at).unwrap()).collect();
+            assert!(seen.iter().all(|&seen| (MINUTE_MS..=10_080 * MINUTE_MS).contains(&(last - seen))), "{seen:?}");
+            assert_eq!(unread.floor_ms(room), seen.iter().min().copied());
+        }
+    }
+}

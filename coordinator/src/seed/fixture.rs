@@ -1,0 +1,21 @@
+//! Datasets of tests.
+
+use super::dataset::Dataset;
+use super::spec::{READ_PER_MILLE, Spec};
+
+/// 2026-01-02T03:04:05.678Z.
+pub const ANCHOR_MS: i64 = 1_767_323_045_678;
+
+/// What this workload's preset asks for.
+pub fn dataset(workload: &'static str, preset: &str) -> Dataset {
+    let spec = Spec {
+        workload,
+        preset: preset.to_owned(),
+        seed: 42,
+        site: "site-local".to_owned(),
+        parents_per_room: if workload == "thread" { 8 } else { 0 },
+        read_per_mille: if workload == "read-receipt" { READ_PER_MILLE } else { 0 },
+        bucket_hours: 72,
+    };
+    Dataset::build(spec, ANCHOR_MS).unwrap()
+}

@@ -1,0 +1,190 @@
+//! The record that MongoDB keeps of what was seeded: one document per site and family of rooms, and one per shard that says
+//! how far it has come. Without it nobody could tell an interrupted seeding from a whole one.
+
+use mongodb::bson::{DateTime, Document, doc};
+use plimsoll_common::workload;
+
+use super::dataset::Dataset;
+use super::plan::Shard;
+use super::spec::Spec;
+
+/// Where it is kept, beside the chat's own collections.
+pub const COLLECTION: &str = "plimsoll_seeds";
+
+/// Of the record. A newer one is refused.
+const FORMAT: i32 = 1;
+
+/// What was seeded, and when its times count from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// What.
+    pub spec: Spec,
+    /// Milliseconds since 1970.
+    pub anchor_ms: i64,
+    /// In how many shards it was written.
+    pub shards: u32,
+}
+
+/// How far a shard has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShardProgress {
+    /// Which.
+    pub shard: Shard,
+    /// Of its chunks, the first so many are written.
+    pub chunks: u64,
+    /// Whether that is all.
+    pub finished: bool,
+}
+
+impl Manifest {
+    /// `site-local/room`: what is in the database under one name is seeded once.
+    pub fn id(&self) -> String {
+        id(&self.spec)
+    }
+
+    /// As it is kept.
+    pub fn document(&self) -> Document {
+        let Spec { workload, preset, seed, site, parents_per_room, read_per_mille, bucket_hours } = &self.spec;
+        doc! {
+            "_id": self.id(),
+            "kind": "seed",
+            "format": FORMAT,
+            "site": site,
+            "workload": *workload,
+            "preset": preset,
+            // BSON has no unsigned number.
+            "seed": seed.to_string(),
+            "parentsPerRoom": i64::from(*parents_per_room),
+            "readPerMille": i64::from(*read_per_mille),
+            "bucketHours": i64::from(*bucket_hours),
+            "anchor": DateTime::from_millis(self.anchor_ms),
+            "shards": i64::from(self.shards),
+        }
+    }
+
+    /// Reads what [`Self::document`] wrote.
+    ///
+    /// # Errors
+    /// It is of a newer release or damaged; for people.
+    pub fn read(document: &Document) -> Result<Self, String> {
+        let id = document.get_str("_id").unwrap_or("?");
+        let damaged = |what: &str| {
+            format!(
+                "the record {id} in {COLLECTION} has no readable {what}: `plimsoll teardown` with --drop removes it"
+            )
+        };
+        let format = document.get_i32("format").map_err(|_| damaged("format"))?;
+        if format > FORMAT {
+            return Err(format!(
+                "{id} was seeded by a newer release (format {format}, this one reads {FORMAT}): update it"
+            ));
+        }
+        let text = |key: &str| document.get_str(key).map_err(|_| damaged(key));
+        let number = |key: &str| {
+            let number = document.get_i64(key).ok().and_then(|number| u32::try_from(number).ok());
+            number.ok_or_else(|| damaged(key))
+        };
+        let workload = workload::entry(text("workload")?).ok_or_else(|| damaged("workload"))?.name;
+        let spec = Spec {
+            workload,
+            preset: text("preset")?.to_owned(),
+            seed: text("seed")?.parse().map_err(|_| damaged("seed"))?,
+            site: text("site")?.to_owned(),
+            parents_per_room: number("parentsPerRoom")?,
+            read_per_mille: number("readPerMille")?,
+            bucket_hours: number("bucketHours")?,
+        };
+        let anchor = document.get_datetime("anchor").map_err(|_| damaged("anchor"))?;
+        let shards = number("shards")?;
+        if !(1..=Shard::MOST).contains(&shards) || spec.bucket_hours == 0 {
+            return Err(damaged("shards"));
+        }
+        Ok(Self { spec, anchor_ms: anchor.timestamp_millis(), shards })
+    }
+
+    /// The data that it is the record of.
+    ///
+    /// # Errors
+    /// It names what this release does not know.
+    pub fn dataset(&self) -> Result<Dataset, String> {
+        Dataset::build(self.spec.clone(), self.anchor_ms)
+    }
+}
+
+/// Under which name a spec is kept.
+pub fn id(spec: &Spec) -> String {
+    format!("{}/{}", spec.site, spec.family().prefix())
+}
+
+impl ShardProgress {
+    /// Under which name it is kept.
+    pub fn id(manifest: &str, shard: Shard) -> String {
+        format!("{manifest}#{shard}")
+    }
+
+    /// As it is kept.
+    pub fn document(&self, manifest: &str) -> Document {
+        doc! {
+            "_id": Self::id(manifest, self.shard),
+            "kind": "shard",
+            "of": manifest,
+            "shard": i64::from(self.shard.index),
+            "shards": i64::from(self.shard.of),
+            "chunks": i64::try_from(self.chunks).unwrap_or(i64::MAX),
+            "finished": self.finished,
+        }
+    }
+
+    /// Reads what [`Self::document`] wrote; `None` for anything else.
+    pub fn read(document: &Document) -> Option<Self> {
+        let number = |key: &str| document.get_i64(key).ok();
+        let small = |key: &str| u32::try_from(number(key)?).ok();
+        Some(Self {
+            shard: Shard { index: small("shard")?, of: small("shards")? },
+            chunks: u64::try_from(number("chunks")?).ok()?,
+            finished: document.get_bool("finished").ok()?,
+        })
+    }
+}
+
+/// The shards that have not finished, of all that there are to be.
+pub fn unfinished(manifest: &Manifest, progress: &[ShardProgress]) -> Vec<Shard> {
+    let shards = (1..=manifest.shards).map(|index| Shard { index, of: manifest.shards });
+    let finished = |shard: &Shard| progress.iter().any(|progress| progress.shard == *shard && progress.finished);
+    shards.filter(|shard| !finished(shard)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seed::fixture::{ANCHOR_MS, dataset};
+
+    fn manifest() -> Manifest {
+        let spec = Spec { seed: u64::MAX, ..dataset("thread", "small").spec };
+        Manifest { spec, anchor_ms: ANCHOR_MS, shards: 2 }
+    }
+
+    #[test]
+    fn what_is_kept_is_read_again() {
+        let manifest = manifest();
+        assert_eq!(manifest.id(), "site-local/room");
+        assert_eq!(Manifest::read(&manifest.document()), Ok(manifest.clone()));
+        let progress = ShardProgress { shard: Shard { index: 2, of: 2 }, chunks: 7, finished: true };
+        assert_eq!(ShardProgress::read(&progress.document(&manifest.id())), Some(progress));
+        assert_eq!(unfinished(&manifest, &[progress]), [Shard { index: 1, of: 2 }]);
+    }
+
+    #[test]
+    fn a_damaged_or_newer_record_is_refused_with_what_to_do() {
+        let mut document = manifest().document();
+        document.insert("format", 2);
+        let error = Manifest::read(&document).unwrap_err();
+        assert_eq!(error, "site-local/room was seeded by a newer release (format 2, this one reads 1): update it");
+        for key in ["format", "workload", "seed", "anchor", "shards", "bucketHours"] {
+            let mut document = manifest().document();
+            document.insert(key, mongodb::bson::Bson::Null);
+            let error = Manifest::read(&document).unwrap_err();
+            assert!(error.contains(&format!("no readable {key}")) && error.contains("teardown"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! MongoDB: opening it, writing documents so that twice is once, and its errors in words that say what to do.
+
+use std::time::Duration;
+
+use futures::TryStreamExt as _;
+use mongodb::bson::{Bson, Document, doc};
+use mongodb::error::{Error, ErrorKind, WriteFailure};
+use mongodb::options::{ClientOptions, Credential, Tls, TlsOptions};
+use mongodb::{Client, Collection, Database, IndexModel};
+use plimsoll_common::plan::redact_url;
+use tokio::time::sleep;
+
+use super::schema::UniqueIndex;
+use crate::settings::storage::MongoPlan;
+use crate::shell::target::{file, secret};
+
+/// How long a server may take to be found, unless the URI says otherwise.
+const FIND_LIMIT: Duration = Duration::from_secs(5);
+/// How often a write is tried whose connection was lost.
+const TRIES: u32 = 4;
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+const DUPLICATE: i32 = 11_000;
+const NO_NAMESPACE: i32 = 26;
+/// What servers answer to a user who may not.
+const UNAUTHORIZED: i32 = 13;
+/// Out of disk space, as servers of different ages say it.
+const DISK_FULL: [i32; 2] = [14_031, 12_501];
+
+/// The chat's MongoDB.
+#[derive(Debug, Clone)]
+pub struct Mongo {
+    database: Database,
+    /// Its address without secrets, for people.
+    place: String,
+}
+
+impl Mongo {
+    /// Opens it, and asks whether it is there.
+    ///
+    /// # Errors
+    /// It is not, or does not let us in; one line, with what to do.
+    pub async fn open(plan: &MongoPlan) -> Result<Self, String> {
+        let place = redact_url(&plan.uri);
+        let mut options = ClientOptions::parse(&plan.uri).await.map_err(|error| {
+            format!("--mongo-uri: got '{place}', which is no address of a MongoDB: {}", one_line(&error.to_string()))
+        })?;
+        options.app_name = Some("plimsoll".to_owned());
+        options.server_selection_timeout = options.server_selection_timeout.or(Some(FIND_LIMIT));
+        options.connect_timeout = options.connect_timeout.or(Some(FIND_LIMIT));
+        if let Some(login) = &plan.login {
+            let password = secret("--mongo-password", &login.password, "a file with a password")?;
+            let mut credential = options.credential.take().unwrap_or_default();
+            credential.username = Some(login.user.clone());
+            credential.password = Some(password);
+            options.credential = Some(credential as Credential);
+        }
+        if plan.tls_ca.is_some() || plan.tls_identity.is_some() {
+            for (flag, path) in [("--mongo-tls-ca", &plan.tls_ca), ("--mongo-tls-identity", &plan.tls_identity)] {
+                let looked = path.as_ref().map(|path| file(flag, path, "certificates in PEM"));
+                looked.transpose()?;
+            }
+            let mut tls = match options.tls.take() {
+                Some(Tls::Enabled(tls)) => tls,
+                _ => TlsOptions::default(),
+            };
+            tls.ca_file_path = plan.tls_ca.clone().or(tls.ca_file_path);
+            tls.cert_key_file_path = plan.tls_identity.clone().or(tls.cert_key_file_path);
+            options.tls = Some(Tls::Enabled(tls));
+        }
+        let client = Client::with_options(options)
+            .map_err(|error| format!("MongoDB at {place}: {}", one_line(&error.to_string())))?;
+        let mongo = Self { database: client.database(&plan.database), place };
+        let ping = mongo.database.run_command(doc! { "ping": 1 }).await;
+        ping.map_err(|error| mongo.words("it is asked whether it is there", &error))?;
+        Ok(mongo)
+    }
+
+    /// Its address without secrets.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    fn collection(&self, name: &str) -> Collection<Document> {
+        self.database.collection(name)
+    }
+
+    /// Writes documents: what is not there is inserted, what is there under the same `_id` is replaced.
+    ///
+    /// # Errors
+    /// Something was not written; one line, with what to do.
+    pub async fn write(&self, collection: &str, documents: &[Document]) -> Result<(), String> {
+        let doing = format!("writing {} documents to {collection}", documents.len());
+        let there = self.retried(&doing, || self.insert(collection, documents)).await?;
+        if there.is_empty() {
+            return Ok(());
+        }
+        let there: Vec<&Document> = there.into_iter().filter_map(|at| documents.get(at)).collect();
+        self.retried(&doing, || self.replace(collection, &there)).await?
+    }
+
+    /// The positions of documents that are there already.
+    async fn insert(&self, collection: &str, documents: &[Document]) -> Result<Vec<usize>, Error> {
+        if documents.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Err(error) = self.collection(collection).insert_many(documents).ordered(false).await else {
+            return Ok(Vec::new());
+        };
+        if let ErrorKind::InsertMany(outcome) = error.kind.as_ref()
+            && let Some(errors) = &outcome.write_errors
+            && outcome.write_concern_error.is_none()
+            && errors.iter().all(|error| error.code == DUPLICATE)
+        {
+            return Ok(errors.iter().map(|error| error.index).collect());
+        }
+        Err(error)
+    }
+
+    /// The outer result is the command's, the inner one that of its writes.
+    async fn replace(&self, collection: &str, documents: &[&Document]) -> Result<Result<(), String>, Error> {
+        let updates = documents.iter().map(|document| {
+            let id = document.get("_id").cloned().unwrap_or(Bson::Null);
+            Bson::Document(doc! { "q": { "_id": id }, "u": (*document).clone(), "upsert": true })
+        });
+        let updates: Vec<Bson> = updates.collect();
+        let command = doc! { "update": collection, "updates": updates, "ordered": false };
+        let answer = self.database.run_command(command).await?;
+        let failed = answer.get_array("writeErrors").ok().and_then(|errors| errors.first()?.as_document().cloned());
+        let failed = failed.or_else(|| answer.get_document("writeConcernError").ok().cloned());
+        let Some(failed) = failed else { return Ok(Ok(())) };
+        let code = failed.get_i32("code").unwrap_or_default();
+        let text = failed.get_str("errmsg").unwrap_or_default();
+        Ok(Err(self.refusal(&format!("writing to {collection}"), code, text)))
+    }
+
+    /// Tries again what a lost connection ended: everything that is written here may be written twice.
+    async fn retried<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        doing: &str,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, String> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..TRIES {
+            match attempt().await {
+                Err(error) if is_lost(&error) => sleep(pause).await,
+                other => return other.map_err(|error| self.words(doing, &error)),
+            }
+            pause *= 2;
+        }
+        attempt().await.map_err(|error| self.words(doing, &error))
+    }
+
+    /// Sets one document, whether it is there or not.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub async fn put(&self, collection: &str, document: &Document) -> Result<(), String> {
+        let doing = format!("writing to {collection}");
+        let document = [document];
+        self.retried(&doing, || self.replace(collection, &document)).await?
+    }
+
+    /// Inserts one document, unless one of its `_id` is there. Whether it was inserted.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub async fn insert_new(&self, collection: &str, document: &Document) -> Result<bool, String> {
+        let documents = std::slice::from_ref(document);
+        let doing = format!("writing to {collection}");
+        Ok(self.retried(&doing, || self.insert(collection, documents)).await?.is_empty())
+    }
+
+    /// The documents that a filter meets, at most so many.
+    ///
+    /// # Errors
+    /// They cannot be read; one line, with what to do.
+    pub async fn find(&self, collection: &str, filter: Document, most: i64) -> Result<Vec<Document>, String> {
+        let doing = format!("reading {collection}");
+        self.retried(&doing, || async {
+            self.collection(collection).find(filter.clone()).limit(most).await?.try_collect().await
+        })
+        .await
+    }
+
+    /// How many documents a filter meets.
+    ///
+    /// # Errors
+    /// They cannot be read; one line, with what to do.
+    pub async fn count(&self, collection: &str, filter: Document) -> Result<u64, String> {
+        let doing = format!("counting {collection}");
+        self.retried(&doing, || async { self.collection(collection).count_documents(filter.clone()).await }).await
+    }
+
+    /// Removes what a filter meets. How many documents that were.
+    ///
+    /// # Errors
+    /// Not all could be removed; one line, with what to do.
+    pub async fn delete(&self, collection: &str, filter: Document) -> Result<u64, String> {
+        let doing = format!("removing from {collection}");
+        let removed =
+            self.retried(&doing, || async { self.collection(collection).delete_many(filter.clone()).await }).await?;
+        Ok(removed.deleted_count)
+    }
+
+    /// Of these indexes, those that are missing or not unique.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub async fn missing(&self, indexes: &'static [UniqueIndex]) -> Result<Vec<UniqueIndex>, String> {
+        let mut missing = Vec::new();
+        for index in indexes {
+            let doing = format!("reading the indexes of {}", index.collection);
+            let there = self.retried(&doing, || self.indexes(index.collection)).await?;
+            let is_it = |model: &IndexModel| {
+                let unique = model.options.as_ref().and_then(|options| options.unique).unwrap_or(false);
+                unique && model.keys.keys().map(String::as_str).eq(index.keys.iter().copied())
+            };
+            if !there.iter().any(is_it) {
+                missing.push(*index);
+            }
+        }
+        Ok(missing)
+    }
+
+    async fn indexes(&self, collection: &str) -> Result<Vec<IndexModel>, Error> {
+        let listed = async { self.collection(collection).list_indexes().await?.try_collect().await };
+        match listed.await {
+            Err(error) if code(&error) == Some(NO_NAMESPACE) => Ok(Vec::new()),
+            other => other,
+        }
+    }
+
+    /// Makes a unique index.
+    ///
+    /// # Errors
+    /// It cannot be made, as where documents are in its way; one line.
+    pub async fn make(&self, index: &UniqueIndex) -> Result<(), String> {
+        let mut keys = Document::new();
+        index.keys.iter().for_each(|key| drop(keys.insert(*key, 1)));
+        let options = mongodb::options::IndexOptions::builder().unique(true).build();
+        let model = IndexModel::builder().keys(keys).options(options).build();
+        let doing = format!("making the unique index ({}) of {}", index.keys.join(", "), index.collection);
+        self.retried(&doing, || async { self.collection(index.collection).create_index(model.clone()).await })
+            .await
+            .map(drop)
+    }
+
+    /// An error in words.
+    fn words(&self, doing: &str, error: &Error) -> String {
+        let Self { place, .. } = self;
+        match error.kind.as_ref() {
+            ErrorKind::ServerSelection { message, .. } => format!(
+                "MongoDB at {place} cannot be reached ({}): start it, or correct --mongo-uri and its TLS settings",
+                cause(message)
+            ),
+            ErrorKind::Authentication { message, .. } => refused_login(place, message),
+            _ if is_lost(error) => format!(
+                "the connection to MongoDB at {place} was lost while {doing} ({}): once it is back, the same command goes on",
+                one_line(&error.kind.to_string())
+            ),
+            _ => match failure(error) {
+                Some((code, text)) => self.refusal(doing, code, text),
+                None => format!("MongoDB at {place}: {doing}: {}", one_line(&error.kind.to_string())),
+            },
+        }
+    }
+
+    /// What a server answered that did not do as it was told.
+    fn refusal(&self, doing: &str, code: i32, text: &str) -> String {
+        let (place, database) = (&self.place, self.database.name());
+        let text = one_line(text);
+        let lower = text.to_lowercase();
+        match code {
+            18 => refused_login(place, &text),
+            UNAUTHORIZED => format!(
+                "MongoDB at {place} does not allow {doing} ({text}): give the user the role readWrite on {database}, or log in \
+                 as another with --mongo-username"
+            ),
+            DUPLICATE => format!(
+                "MongoDB at {place} holds another document in the place of one of ours ({text}): `plimsoll teardown --drop` \
+                 empties the chat's collections, or take another --mongo-db"
+            ),
+            _ if DISK_FULL.contains(&code) || lower.contains("no space left") || lower.contains("disk space") => {
+                format!(
+                    "MongoDB at {place} has no disk space left for {doing} ({text}): make room, and the same command goes on"
+                )
+            }
+            _ => format!("MongoDB at {place}: {doing}: {text} (code {code})"),
+        }
+    }
+}
+
+fn refused_login(place: &str, why: &str) -> String {
+    format!(
+        "MongoDB at {place} does not let us in ({}): check user and password, in --mongo-uri or --mongo-username and \
+         --mongo-password",
+        one_line(why)
+    )
+}
+
+/// Whether the connection was lost, and the server may be there again in a moment.
+fn is_lost(error: &Error) -> bool {
+    matches!(error.kind.as_ref(), ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. })
+        || matches!(error.kind.as_ref(), ErrorKind::Command(command) if [189, 91, 11_600, 11_602, 10_107, 13_435].contains(&command.code))
+}
+
+fn code(error: &Error) -> Option<i32> {
+    failure(error).map(|(code, _)| code)
+}
+
+/// What the server said: its code and words.
+fn failure(error: &Error) -> Option<(i32, &str)> {
+    match error.kind.as_ref() {
+        ErrorKind::Command(command) => Some((command.code, &command.message)),
+        ErrorKind::Write(WriteFailure::WriteError(failed)) => Some((failed.code, &failed.message)),
+        ErrorKind::Write(WriteFailure::WriteConcernError(failed)) => Some((failed.code, &failed.message)),
+        ErrorKind::InsertMany(outcome) => {
+            let first = outcome.write_errors.iter().flatten().find(|error| error.code != DUPLICATE);
+            let first = first.map(|error| (error.code, error.message.as_str()));
+            first.or_else(|| outcome.write_concern_error.as_ref().map(|error| (error.code, error.message.as_str())))
+        }
+        _ => None,
+    }
+}
+
+/// Of the words about a server that was not found, those that say why.
+fn cause(message: &str) -> String {
+    let why = message.split("Error: Kind: ").nth(1).map(|rest| rest.split(", labels").next().unwrap_or(rest));
+    one_line(why.unwrap_or(message))
+}
+
+/// The same on one line, and no longer than people read.
+pub(super) fn one_line(text: &str) -> String {
+    const MOST: usize = 300;
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}

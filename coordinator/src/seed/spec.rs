@@ -1,0 +1,244 @@
+//! What is asked of a seeding: everything that its data follows from, but for when.
+
+use plimsoll_common::contract::fixtures::{Family, Fixtures};
+use plimsoll_common::contract::history::HistoryPreset;
+use plimsoll_common::plan::Workload;
+use plimsoll_common::workload::{self, Given, SettingDefault};
+
+/// What is to be seeded. The same spec and the same anchor make the same data on any machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    /// Whose needs are met.
+    pub workload: &'static str,
+    /// Users, rooms and sizes.
+    pub preset: String,
+    /// Of the fixtures.
+    pub seed: u64,
+    /// In every document, one token of a subject.
+    pub site: String,
+    /// Messages of every room that can be replied to; 0 unless the workload is `thread`.
+    pub parents_per_room: u32,
+    /// Per thousand of a room's members: those who have read everything; 0 unless the workload is `read-receipt`.
+    pub read_per_mille: u32,
+    /// The length of a bucket of `messages_by_room`.
+    pub bucket_hours: u32,
+}
+
+/// What the rooms of a spec hold beside their members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// Nothing.
+    Nothing,
+    /// Messages to reply to.
+    Parents {
+        /// So many in every room.
+        per_room: u32,
+    },
+    /// No message, but a newest one that nobody has read.
+    Unread,
+    /// A history, of which some members have read everything.
+    History {
+        /// Its shape.
+        preset: HistoryPreset,
+        /// Of every thousand members.
+        read_per_mille: u32,
+    },
+}
+
+impl Content {
+    /// Whether it has messages, which live in Cassandra.
+    pub fn has_messages(self) -> bool {
+        matches!(self, Self::Parents { .. } | Self::History { .. })
+    }
+}
+
+impl Spec {
+    /// The spec that a run of this workload needs at least; `None`: it is none that is seeded.
+    pub fn of(workload: &Workload, seed: u64, bucket_hours: u32) -> Option<Self> {
+        let name = SEEDED.into_iter().find(|name| *name == workload.name())?;
+        let settings = workload.settings();
+        let text = |name: &str| settings.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone());
+        let parents = text("parents-per-room").and_then(|text| text.parse().ok()).unwrap_or(0);
+        Some(Self {
+            workload: name,
+            preset: workload.preset(),
+            seed,
+            site: text("site-id")?,
+            parents_per_room: parents,
+            read_per_mille: if name == "read-receipt" { READ_PER_MILLE } else { 0 },
+            bucket_hours,
+        })
+    }
+
+    /// The workload with this spec's fixtures, its other settings at their defaults.
+    ///
+    /// # Errors
+    /// Workload or preset are none of this release; for people.
+    pub fn workload(&self) -> Result<Workload, String> {
+        let entry = workload::entry(self.workload).ok_or_else(|| format!("unknown workload {}", self.workload))?;
+        let value = |name: &str| match name {
+            "preset" => Some(self.preset.clone()),
+            "site-id" => Some(self.site.clone()),
+            "parents-per-room" => Some(self.parents_per_room.to_string()),
+            _ => entry.setting(name).and_then(|setting| match setting.default {
+                SettingDefault::Text(text) => Some(text.to_owned()),
+                SettingDefault::Required | SettingDefault::Nothing => None,
+            }),
+        };
+        Workload::read(entry.name, &Given::new(&value)).map_err(|error| error.to_string())
+    }
+
+    /// Who is in which room.
+    ///
+    /// # Errors
+    /// As [`Self::workload`]; or the workload has no fixtures.
+    pub fn fixtures(&self) -> Result<Fixtures, String> {
+        let fixtures = self.workload()?.fixtures(self.seed);
+        fixtures.ok_or_else(|| format!("the workload {} has no users and rooms", self.workload))
+    }
+
+    /// What the rooms hold beside their members.
+    ///
+    /// # Errors
+    /// The preset is none of a history.
+    pub fn content(&self) -> Result<Content, String> {
+        Ok(match self.workload {
+            "thread" => Content::Parents { per_room: self.parents_per_room },
+            "room-read" => Content::Unread,
+            "history" | "read-receipt" => {
+                let preset = self.preset.parse::<HistoryPreset>().map_err(|error| error.to_string())?;
+                Content::History { preset, read_per_mille: self.read_per_mille }
+            }
+            _ => Content::Nothing,
+        })
+    }
+
+    /// Whose ids its rooms have: two specs of one family cannot be in a database side by side.
+    pub fn family(&self) -> Family {
+        family_of(self.workload)
+    }
+
+    /// What differs from what was seeded so that a run of this spec would not find what it needs, in words: the setting,
+    /// what it is here, and what it is there. Nothing: it would.
+    pub fn lacks(&self, seeded: &Self) -> Vec<String> {
+        let mut lacks = self.differs(seeded);
+        let differ = |name: &str, here: &dyn std::fmt::Display, there: &dyn std::fmt::Display| {
+            format!("{name} is {here} here and {there} there")
+        };
+        let serves = match self.workload {
+            "thread" => seeded.parents_per_room >= self.parents_per_room,
+            "read-receipt" => seeded.read_per_mille > 0,
+            "room-read" => seeded.workload == self.workload,
+            _ => true,
+        };
+        if !serves && seeded.workload == self.workload {
+            lacks.push(differ("--parents-per-room", &self.parents_per_room, &seeded.parents_per_room));
+        } else if !serves {
+            lacks.push(differ("--workload", &self.workload, &seeded.workload));
+        }
+        lacks
+    }
+
+    /// What differs from what was seeded so that both cannot be in one database: preset, seed, or bucket hours.
+    pub fn differs(&self, seeded: &Self) -> Vec<String> {
+        let mut differs = Vec::new();
+        let mut compare = |name: &str, here: String, there: String| {
+            if here != there {
+                differs.push(format!("{name} is {here} here and {there} there"));
+            }
+        };
+        compare("--preset", self.preset.clone(), seeded.preset.clone());
+        compare("--seed", self.seed.to_string(), seeded.seed.to_string());
+        let has_messages = |spec: &Self| matches!(spec.workload, "thread" | "history" | "read-receipt");
+        if has_messages(self) && has_messages(seeded) {
+            compare("--message-bucket-hours", self.bucket_hours.to_string(), seeded.bucket_hours.to_string());
+        }
+        differs
+    }
+
+    /// `--workload thread --preset small --seed 42 --site-id site-local`, as a command line takes it.
+    pub fn flags(&self) -> String {
+        let Self { workload, preset, seed, site, .. } = self;
+        let seed = if *seed == 42 { String::new() } else { format!(" --seed {seed}") };
+        let parents = match self.parents_per_room {
+            0 | 8 => String::new(),
+            parents => format!(" --parents-per-room {parents}"),
+        };
+        format!("--workload {workload} --preset {preset}{seed}{parents} --site-id {site}")
+    }
+}
+
+/// The workloads whose fixtures are seeded.
+pub const SEEDED: [&str; 6] = ["messages", "thread", "history", "room-read", "read-receipt", "members"];
+
+/// Of every thousand members of a room: those who have read everything, where nothing else is asked for.
+pub const READ_PER_MILLE: u32 = 700;
+
+/// Whose ids the rooms of a workload have.
+pub fn family_of(workload: &str) -> Family {
+    match workload {
+        "history" | "read-receipt" => Family::History,
+        "members" => Family::Members,
+        _ => Family::Messages,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(workload: &'static str, preset: &str) -> Spec {
+        let is = |name| workload == name;
+        Spec {
+            workload,
+            preset: preset.to_owned(),
+            seed: 42,
+            site: "s".to_owned(),
+            parents_per_room: if is("thread") { 8 } else { 0 },
+            read_per_mille: if is("read-receipt") { 700 } else { 0 },
+            bucket_hours: 72,
+        }
+    }
+
+    #[test]
+    fn a_spec_is_that_of_its_own_workload() {
+        for (workload, preset) in [
+            ("messages", "realistic"),
+            ("thread", "small"),
+            ("room-read", "small"),
+            ("history", "history-small"),
+            ("read-receipt", "history-small"),
+            ("members", "members-small"),
+        ] {
+            let spec = spec(workload, preset);
+            let read = spec.workload().unwrap();
+            assert_eq!(Spec::of(&read, 42, 72).as_ref(), Some(&spec));
+            assert!(spec.lacks(&spec).is_empty() && spec.content().is_ok() && spec.fixtures().is_ok());
+        }
+    }
+
+    #[test]
+    fn a_run_takes_what_serves_it_and_names_what_does_not() {
+        let (messages, thread) = (spec("messages", "small"), spec("thread", "small"));
+        assert!(messages.lacks(&thread).is_empty());
+        assert_eq!(thread.lacks(&messages), ["--workload is thread here and messages there"]);
+        assert_eq!(
+            Spec { parents_per_room: 9, ..thread.clone() }.lacks(&thread),
+            ["--parents-per-room is 9 here and 8 there"]
+        );
+        assert!(Spec { parents_per_room: 3, ..thread.clone() }.lacks(&thread).is_empty());
+        let (history, receipt) = (spec("history", "history-small"), spec("read-receipt", "history-small"));
+        assert!(history.lacks(&receipt).is_empty());
+        assert_eq!(receipt.lacks(&history), ["--workload is read-receipt here and history there"]);
+        let other = Spec { preset: "medium".into(), seed: 7, bucket_hours: 24, ..thread.clone() };
+        assert_eq!(
+            thread.lacks(&other),
+            [
+                "--preset is small here and medium there",
+                "--seed is 42 here and 7 there",
+                "--message-bucket-hours is 72 here and 24 there"
+            ]
+        );
+        assert_eq!(thread.flags(), "--workload thread --preset small --site-id s");
+    }
+}

@@ -1,0 +1,348 @@
+//! Real database servers on free ports, ended with their owner, and independent clients of both: Python's drivers, which
+//! share no code with ours. `make databases` installs them.
+
+use super::processes::Process;
+use anyhow::{Context as _, bail, ensure};
+use std::collections::HashMap;
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::mpsc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+/// How long a server may take until it lets clients in; Cassandra takes ten seconds on a quiet box.
+const START_LIMIT: Duration = Duration::from_secs(120);
+/// How long one question of an independent client may take.
+const ASK_LIMIT: Duration = Duration::from_secs(60);
+
+/// The user that Cassandra has from the beginning, and its password.
+pub const CASSANDRA_USER: &str = "cassandra";
+
+fn installed() -> PathBuf {
+    let own = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/databases");
+    std::env::var_os("PLIMSOLL_DATABASES").map_or_else(own, PathBuf::from)
+}
+
+/// Whether what a test needs is installed. Where it is not, the test says so and passes, but fails in CI, which has it all.
+pub fn has(what: &str) -> bool {
+    let dir = installed().join(what);
+    if dir.is_dir() {
+        return true;
+    }
+    let words =
+        format!("skipped: {} is not there; `make databases` puts it there, or says what it needs", dir.display());
+    assert!(std::env::var_os("CI").is_none(), "{words}");
+    eprintln!("{words}");
+    false
+}
+
+/// Whether MongoDB's stand-in and the drivers are installed.
+pub fn has_mongo() -> bool {
+    has("python")
+}
+
+/// Whether Cassandra is installed too.
+pub fn has_both() -> bool {
+    has("python") && has("cassandra")
+}
+
+fn python() -> Command {
+    let mut command = Command::new("python3");
+    command.env("PYTHONPATH", installed().join("python"));
+    command
+}
+
+/// How a MongoDB is to be.
+#[derive(Debug, Clone, Default)]
+pub struct MongoOptions {
+    /// Certificate and key, in PEM.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Only this user is let in, with this password.
+    pub user: Option<(String, String)>,
+    /// Where its files go; a directory of its own if none.
+    pub dir: Option<PathBuf>,
+}
+
+/// A server that speaks MongoDB's wire protocol.
+#[derive(Debug)]
+pub struct MongoServer {
+    process: Process,
+    port: u16,
+    _dir: TempDir,
+}
+
+impl MongoServer {
+    /// Starts one, with nothing in it.
+    ///
+    /// # Errors
+    /// If it does not come up; with what it said.
+    pub fn start(options: &MongoOptions) -> anyhow::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("plimsoll-mongo-").tempdir()?;
+        let path = options.dir.clone().unwrap_or_else(|| dir.path().to_owned());
+        if let Some((user, password)) = &options.user {
+            // Users are made while everybody is still let in.
+            let (mut process, port) = Self::spawn(&path, &[])?;
+            let script = "import pymongo,sys\n\
+                pymongo.MongoClient(sys.argv[1])['admin'].command('createUser', sys.argv[2], pwd=sys.argv[3], roles=['root'])\n\
+                print('null')";
+            ask(script, &[&format!("mongodb://127.0.0.1:{port}"), user, password])?;
+            process.signal(libc::SIGTERM)?;
+            process.wait(START_LIMIT)?;
+        }
+        let mut more: Vec<String> = options.user.iter().map(|_| "--auth".to_owned()).collect();
+        if let Some((cert, key)) = &options.tls {
+            more.extend(["--tls-cert-file".into(), cert.display().to_string()]);
+            more.extend(["--tls-key-file".into(), key.display().to_string()]);
+        }
+        let (process, port) = Self::spawn(&path, &more)?;
+        Ok(Self { process, port, _dir: dir })
+    }
+
+    fn spawn(dir: &Path, more: &[String]) -> anyhow::Result<(Process, u16)> {
+        let mut command = python();
+        command.arg(installed().join("python/bin/secantusd-py"));
+        command.args(["--host", "127.0.0.1", "--port", "0", "--storage-path"]).arg(dir).args(more);
+        let mut process = Process::spawn(command)?;
+        process.wait_for_stderr("listening on 127.0.0.1:", START_LIMIT)?;
+        let words = process.stderr();
+        let port = words
+            .split("listening on 127.0.0.1:")
+            .nth(1)
+            .and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());
+        Ok((process, port.with_context(|| words)?))
+    }
+
+    /// Where clients connect.
+    pub fn uri(&self) -> String {
+        format!("mongodb://{}", self.address())
+    }
+
+    /// `127.0.0.1:port`
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Freezes it, or lets it go on.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn signal(&mut self, signal: libc::c_int) -> anyhow::Result<()> {
+        self.process.signal(signal)
+    }
+}
+
+/// The Cassandra of all tests of this program: it takes ten seconds to start, and each test has a keyspace of its own. It ends
+/// with the program.
+///
+/// # Errors
+/// If it does not come up; with the end of its log.
+pub fn cassandra() -> anyhow::Result<&'static CassandraServer> {
+    static SERVER: OnceLock<Result<CassandraServer, String>> = OnceLock::new();
+    let server = SERVER.get_or_init(|| {
+        let (sender, receiver) = mpsc::channel();
+        // The kernel ends it with the thread that started it: one that stays.
+        std::thread::spawn(move || {
+            let (_process, server) = match CassandraServer::spawn() {
+                Ok(spawned) => spawned,
+                Err(error) => return drop(sender.send(Err(format!("{error:#}")))),
+            };
+            let _ = sender.send(Ok(server));
+            loop {
+                std::thread::park();
+            }
+        });
+        receiver.recv().unwrap_or_else(|_| Err("its thread panicked".to_owned()))
+    });
+    server.as_ref().map_err(|words| anyhow::anyhow!("{words}"))
+}
+
+/// A running Cassandra.
+#[derive(Debug)]
+pub struct CassandraServer {
+    port: u16,
+    dir: PathBuf,
+    _dir: TempDir,
+}
+
+impl CassandraServer {
+    fn spawn() -> anyhow::Result<(Process, Self)> {
+        let dir = tempfile::Builder::new().prefix("plimsoll-cassandra-").tempdir()?;
+        let setup = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/setup/cassandra");
+        let (port, storage, jmx) = (free_port()?, free_port()?, free_port()?);
+        let fill = |text: String| {
+            text.replace("@CASS_PORT@", &port.to_string())
+                .replace("@CASS_STORAGE_PORT@", &storage.to_string())
+                .replace("@CASS_JMX_PORT@", &jmx.to_string())
+        };
+        let conf = dir.path().join("conf");
+        fs::create_dir(&conf)?;
+        for (file, to) in [
+            ("cassandra.yaml", "conf/cassandra.yaml"),
+            ("logback.xml", "conf/logback.xml"),
+            ("jvm17.options", "jvm.options"),
+        ] {
+            let text = fs::read_to_string(setup.join(file)).with_context(|| format!("reading {file}"))?;
+            fs::write(dir.path().join(to), fill(text))?;
+        }
+        certificate(&conf)?;
+        let libraries = installed().join("cassandra/lib").canonicalize()?;
+        let mut command = Command::new("java");
+        command.arg("@jvm.options").arg("-cp").arg(format!("conf:{}/*", libraries.display()));
+        command.arg("org.apache.cassandra.service.CassandraDaemon").current_dir(dir.path());
+        let mut process = Process::spawn(command)?;
+        let started = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() || !lets_in(port) {
+            let words = || format!("{}\n{}", process.stdout(), process.stderr());
+            ensure!(started.elapsed() < START_LIMIT, "Cassandra did not come up:\n{}", words());
+            if !process.is_running()? {
+                bail!("Cassandra ended:\n{}\n{}", process.stdout(), process.stderr());
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        let path = dir.path().to_owned();
+        Ok((process, Self { port, dir: path, _dir: dir }))
+    }
+
+    /// `127.0.0.1:port`
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The certificate that it shows, which signed itself.
+    pub fn ca(&self) -> PathBuf {
+        self.dir.join("conf/ca.pem")
+    }
+
+    /// Executes statements as its first user.
+    ///
+    /// # Errors
+    /// If one is refused.
+    pub fn execute(&self, statements: &[String]) -> anyhow::Result<()> {
+        let mut arguments = vec![self.port.to_string()];
+        arguments.extend_from_slice(statements);
+        let script = format!("{CONNECT}for s in sys.argv[2:]: session.execute(s)\nprint('null')");
+        ask(&script, &arguments.iter().map(String::as_str).collect::<Vec<_>>()).map(drop)
+    }
+
+    /// All rows of a table, sorted by their text, every value as JSON: times in milliseconds, types as objects.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn rows(&self, table: &str) -> anyhow::Result<Vec<serde_json::Value>> {
+        self.select(&format!("SELECT * FROM {table}"))
+    }
+
+    /// The rows that a statement answers, as [`Self::rows`].
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub fn select(&self, statement: &str) -> anyhow::Result<Vec<serde_json::Value>> {
+        let script = format!("{CONNECT}{ROWS}");
+        let rows = ask(&script, &[&self.port.to_string(), statement])?;
+        Ok(serde_json::from_value(rows)?)
+    }
+}
+
+const CONNECT: &str = "\
+import sys, json, datetime, logging
+logging.disable(logging.CRITICAL)
+from cassandra.cluster import Cluster
+from cassandra.auth import PlainTextAuthProvider
+cluster = Cluster(['127.0.0.1'], port=int(sys.argv[1]), auth_provider=PlainTextAuthProvider('cassandra', 'cassandra'))
+session = cluster.connect()
+session.default_timeout = 50
+";
+
+const ROWS: &str = "\
+def plain(value):
+    if isinstance(value, datetime.datetime):
+        return round(value.replace(tzinfo=datetime.timezone.utc).timestamp() * 1000)
+    if hasattr(value, '_asdict'):
+        return {name: plain(part) for name, part in value._asdict().items() if part is not None}
+    return value
+rows = [json.dumps({n: plain(v) for n, v in row._asdict().items() if v is not None}, sort_keys=True)
+        for row in session.execute(sys.argv[2])]
+print('[' + ','.join(sorted(rows)) + ']')
+";
+
+/// All documents of collections, sorted by `_id`, as JSON: dates as `{\"ms\": …}`, binaries as `{\"hex\": …}`.
+///
+/// # Errors
+/// If they cannot be read.
+pub fn collections(
+    uri: &str,
+    database: &str,
+    names: &[&'static str],
+) -> anyhow::Result<HashMap<&'static str, Vec<serde_json::Value>>> {
+    const SCRIPT: &str = "\
+import sys, json, datetime, pymongo
+def plain(value):
+    if isinstance(value, datetime.datetime):
+        return {'ms': round(value.replace(tzinfo=datetime.timezone.utc).timestamp() * 1000)}
+    if isinstance(value, bytes):
+        return {'hex': value.hex()}
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [plain(part) for part in value]
+    return value
+db = pymongo.MongoClient(sys.argv[1])[sys.argv[2]]
+print(json.dumps([[plain(d) for d in sorted(db[name].find(), key=lambda d: d['_id'])] for name in sys.argv[3:]]))
+";
+    let all: Vec<Vec<serde_json::Value>> = serde_json::from_value(ask(SCRIPT, &[&[uri, database], names].concat())?)?;
+    Ok(names.iter().copied().zip(all).collect())
+}
+
+/// All documents of one collection, as [`collections`].
+///
+/// # Errors
+/// If they cannot be read.
+pub fn documents(uri: &str, database: &str, name: &'static str) -> anyhow::Result<Vec<serde_json::Value>> {
+    Ok(collections(uri, database, &[name])?.remove(name).unwrap_or_default())
+}
+
+/// Does something with a MongoDB: `db` in the script is the database, and what it leaves in `out` is answered.
+///
+/// # Errors
+/// If the script fails.
+pub fn with_database(uri: &str, database: &str, script: &str) -> anyhow::Result<serde_json::Value> {
+    let script = format!(
+        "import sys, json, pymongo, datetime\nout = None\ndb = pymongo.MongoClient(sys.argv[1])[sys.argv[2]]\n{script}\nprint(json.dumps(out))"
+    );
+    ask(&script, &[uri, database])
+}
+
+fn ask(script: &str, arguments: &[&str]) -> anyhow::Result<serde_json::Value> {
+    let mut command = python();
+    command.arg("-c").arg(script).args(arguments);
+    let ended = Process::spawn(command)?.wait(ASK_LIMIT)?;
+    ensure!(ended.code == Some(0), "an independent client failed: {}", ended.stderr);
+    serde_json::from_str(&ended.stdout).with_context(|| format!("reading {:.200}", ended.stdout))
+}
+
+/// Whether its first user exists yet.
+fn lets_in(port: u16) -> bool {
+    ask(&format!("{CONNECT}print('null')"), &[&port.to_string()]).is_ok()
+}
+
+/// Nobody else takes it at once: the system hands ports out in turn.
+fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// A certificate for loopback that signed itself, with its key in one file, and alone in another.
+///
+/// # Errors
+/// If it cannot be made or written.
+pub fn certificate(dir: &Path) -> anyhow::Result<()> {
+    let signed = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])?;
+    let (cert, key) = (signed.cert.pem(), signed.signing_key.serialize_pem());
+    fs::write(dir.join("server.pem"), format!("{key}{cert}"))?;
+    fs::write(dir.join("server.key"), key)?;
+    fs::write(dir.join("ca.pem"), cert)?;
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! A proxy before a MongoDB that answers some commands itself, as a server does whose user may not, whose disk is full, or
+//! whose connection breaks.
+
+use anyhow::Context as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+/// What happens to a command.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// It is refused with this code and text, as a whole.
+    Refuse(i32, &'static str),
+    /// The connection is closed in its place, so often; then it goes through.
+    Close(u32),
+}
+
+/// Commands longer than this are none of MongoDB's.
+const MOST_BYTES: usize = 64 * 1024 * 1024;
+const OP_MSG: i32 = 2013;
+
+/// A running proxy; it ends when it is dropped.
+#[derive(Debug)]
+pub struct MongoProxy {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl MongoProxy {
+    /// Passes everything to a server but the commands of these names.
+    ///
+    /// # Errors
+    /// If there is no free port.
+    pub async fn start(server: String, commands: &'static [&'static str], fault: Fault) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("a port for the proxy")?;
+        let address = listener.local_addr()?;
+        let closes = Arc::new(AtomicU32::new(0));
+        let task = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (server, fault, closes) = (server.clone(), fault.clone(), Arc::clone(&closes));
+                tokio::spawn(async move {
+                    // Either side may go whenever it likes.
+                    let _ = pass(client, &server, commands, &fault, &closes).await;
+                });
+            }
+        });
+        Ok(Self { address, task })
+    }
+
+    /// Where clients connect.
+    pub fn uri(&self) -> String {
+        format!("mongodb://{}/?directConnection=true", self.address)
+    }
+}
+
+impl Drop for MongoProxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn pass(
+    mut client: TcpStream,
+    server: &str,
+    commands: &[&str],
+    fault: &Fault,
+    closes: &AtomicU32,
+) -> anyhow::Result<()> {
+    let mut server = TcpStream::connect(server).await?;
+    loop {
+        let request = message(&mut client).await?;
+        if command(&request).is_some_and(|name| commands.contains(&name)) {
+            match fault {
+                Fault::Refuse(code, text) => {
+                    client.write_all(&refusal(&request, *code, text)).await?;
+                    continue;
+                }
+                Fault::Close(times) if closes.fetch_add(1, Ordering::Relaxed) < *times => return Ok(()),
+                Fault::Close(_) => {}
+            }
+        }
+        server.write_all(&request).await?;
+        let answer = message(&mut server).await?;
+        client.write_all(&answer).await?;
+    }
+}
+
+async fn message(from: &mut TcpStream) -> anyhow::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length).await?;
+    let bytes = u32::from_le_bytes(length) as usize;
+    anyhow::ensure!((16..MOST_BYTES).contains(&bytes), "a message of {bytes} bytes");
+    let mut message = length.to_vec();
+    message.resize(bytes, 0);
+    from.read_exact(&mut message[4..]).await?;
+    Ok(message)
+}
+
+fn number(message: &[u8], at: usize) -> Option<i32> {
+    Some(i32::from_le_bytes(message.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// The name of the command in a message: the first key of its body, whichever section that is.
+fn command(message: &[u8]) -> Option<&str> {
+    if number(message, 12)? != OP_MSG {
+        return None;
+    }
+    let mut at = 20;
+    // Kind 1 is a sequence of documents, kind 0 the body.
+    while *message.get(at)? == 1 {
+        at += 1 + usize::try_from(number(message, at + 1)?).ok()?;
+    }
+    let key = message.get(at + 6..)?;
+    std::str::from_utf8(key.split(|byte| *byte == 0).next()?).ok()
+}
+
+/// `{ok: 0.0, code, errmsg}` in answer to a request.
+fn refusal(request: &[u8], code: i32, text: &str) -> Vec<u8> {
+    let mut body = vec![0; 4];
+    body.extend(b"\x01ok\0");
+    body.extend(0_f64.to_le_bytes());
+    body.extend(b"\x10code\0");
+    body.extend(code.to_le_bytes());
+    body.extend(b"\x02errmsg\0");
+    body.extend((text.len() as i32 + 1).to_le_bytes());
+    body.extend(text.as_bytes());
+    body.extend(b"\0\0");
+    let length = body.len() as i32;
+    body[..4].copy_from_slice(&length.to_le_bytes());
+    let mut answer = Vec::new();
+    answer.extend((16 + 4 + 1 + length).to_le_bytes());
+    answer.extend(1_i32.to_le_bytes());
+    answer.extend(&request[4..8]);
+    answer.extend(OP_MSG.to_le_bytes());
+    answer.extend(0_u32.to_le_bytes());
+    answer.push(0);
+    answer.extend(body);
+    answer
+}

@@ -1,0 +1,53 @@
+//! Runs look at the databases before their first load.
+
+use super::{mongo_flags, plimsoll};
+use plimsoll_tests::harness::databases::{MongoServer, has_mongo};
+use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
+use plimsoll_tests::standin::{Standin, StandinConfig};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_says_what_it_found_and_does_not_begin_on_what_it_must_not() {
+    if !has_mongo() {
+        return;
+    }
+    let _box = Exclusive::acquire().unwrap();
+    let nats = NatsServer::start(NatsOptions::default()).unwrap();
+    let config = StandinConfig { preset: "small".parse().unwrap(), ..StandinConfig::new(nats.url()) };
+    let standin = Standin::start(config).await.unwrap();
+    let run = format!(
+        "max-rps --preset small --steps 50 --warmup 0s --hold 1s --slo-p95 2s --slo-p99 2s --request-timeout 3s --results none \
+         --local 1 --nats-url {}",
+        nats.url()
+    );
+    tokio::task::spawn_blocking(move || {
+        let mongo = MongoServer::start(&Default::default()).unwrap();
+        let flags = mongo_flags(&mongo);
+        let unchecked = plimsoll(&run, &[]).unwrap();
+        let line = |text: &str, what: &str| {
+            text.lines().any(|line| line.split_whitespace().collect::<Vec<_>>().join(" ").contains(what))
+        };
+        assert!(line(&unchecked.stdout, "storage = not checked: no --mongo-uri"), "{unchecked:?}");
+        let unseeded = plimsoll(&run, &flags).unwrap();
+        assert_eq!((unseeded.code, unseeded.stdout.as_str()), (Some(2), ""), "{unseeded:?}");
+        let words =
+            "has no seeding for --workload messages --site-id site-local (nothing was seeded there by plimsoll)";
+        assert!(unseeded.stderr.contains(words) && unseeded.stderr.lines().count() == 1, "{unseeded:?}");
+        super::done("seed --preset small --create-schema", &flags).unwrap();
+        let seeded = plimsoll(&run, &flags).unwrap();
+        assert!(line(&seeded.stdout, "storage mongodb subscriptions = 10 for site-local (target)"), "{seeded:?}");
+        let medium = plimsoll(&run.replace("small", "medium"), &flags).unwrap();
+        assert!(
+            medium.code == Some(2) && medium.stderr.contains("--preset is medium here and small there"),
+            "{medium:?}"
+        );
+        let skipped = plimsoll(&format!("{run} --skip-preflight --mongo-uri mongodb://127.0.0.1:1"), &[]).unwrap();
+        assert!(
+            line(&skipped.stdout, "skip-preflight = true (flag)") && !line(&skipped.stdout, "storage mongodb"),
+            "{skipped:?}"
+        );
+    })
+    .await
+    .unwrap();
+    standin.shutdown().await.unwrap();
+}
