@@ -6,8 +6,8 @@ use std::time::Duration;
 pub use crate::credentials::{Credentials, Login, TlsIdentity, redact_url};
 use crate::units::Rate;
 pub use crate::workload::{
-    CustomWorkload, HistoryWorkload, Inject, InjectError, MembersWorkload, MessagesWorkload, ReadReceiptWorkload,
-    RoomReadWorkload, ThreadWorkload, Workload,
+    CustomWorkload, DailyWorkload, HistoryWorkload, Inject, InjectError, MembersWorkload, MessagesWorkload,
+    ReadReceiptWorkload, RoomReadWorkload, ThreadWorkload, Workload,
 };
 
 /// The grain of snapshots, statistics and box health: half a second of intended time.

@@ -256,6 +256,17 @@ pub struct Health {
     pub lateness: LatencyHistogram,
     /// What the NATS client reported, at most 8.
     pub client_errors: Vec<String>,
+    /// Where levels are users.
+    pub users: Option<UsersOnline>,
+}
+
+/// Users online, and the connections that they have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsersOnline {
+    /// Connected, every subscription active.
+    pub online: u64,
+    /// Beside those of the workers.
+    pub connections: u64,
 }
 
 /// One agent's block of wall time.

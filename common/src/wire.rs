@@ -14,7 +14,7 @@ use crate::plan::{
 };
 use crate::snapshot::{
     BlockDelta, Counters, Failed, Health, Observed, SeriesCounts, SeriesHistograms, Snapshot, Stall, StepEnd,
-    StepTotals, Strays,
+    StepTotals, Strays, UsersOnline,
 };
 use crate::units::Rate;
 pub use crate::workload::is_subject_token;
@@ -513,6 +513,7 @@ impl From<&Health> for v1::Health {
             in_flight_samples: health.in_flight_samples,
             lateness_hdr_v2: health.lateness.to_v2(),
             client_errors: health.client_errors.clone(),
+            users: health.users.map(|UsersOnline { online, connections }| v1::UsersOnline { online, connections }),
         }
     }
 }
@@ -537,8 +538,15 @@ impl TryFrom<v1::Health> for Health {
             in_flight_samples: count(M, "in_flight_samples", m.in_flight_samples)?,
             lateness: histogram(M, "lateness_hdr_v2", m.lateness_hdr_v2)?,
             client_errors: m.client_errors.into_iter().take(MAX_CLIENT_ERRORS).map(cut).collect(),
+            users: m.users.map(users_online).transpose()?,
         })
     }
+}
+
+fn users_online(m: v1::UsersOnline) -> Result<UsersOnline, WireError> {
+    const M: &str = "UsersOnline";
+    let (online, connections) = (count(M, "online", m.online)?, count(M, "connections", m.connections)?);
+    Ok(UsersOnline { online, connections })
 }
 
 impl From<&StepTotals> for v1::StepTotals {
@@ -627,6 +635,7 @@ mod tests {
                 stall: Stall::Unbounded,
                 lateness: latency,
                 client_errors: vec!["slow consumer".into()],
+                users: Some(UsersOnline { online: 12, connections: 5 }),
                 ..Health::default()
             },
             open_time_us: 11,

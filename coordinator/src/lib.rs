@@ -55,6 +55,7 @@ pub async fn resume(ask: &Resume, environment: Environment<'_>) -> Result<ExitCo
         )));
     }
     let command = match run.header.kind {
+        RunKind::Steps if LoadCommand::Daily.drives(&run.header.workload) => LoadCommand::Daily,
         RunKind::Steps | RunKind::Find => LoadCommand::MaxRps,
         RunKind::Soak => LoadCommand::Run,
     };

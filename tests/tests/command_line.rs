@@ -15,7 +15,7 @@ fn examples(help: &str, program: &str) -> Vec<Vec<String>> {
 #[test]
 fn the_help_shows_every_flag_with_its_variable() -> anyhow::Result<()> {
     let mut words = String::new();
-    for command in ["max-rps", "run", "seed", "verify", "teardown"] {
+    for command in ["max-rps", "run", "daily", "seed", "verify", "teardown"] {
         let help = Program::Cli.run([command, "--help"])?;
         assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
         words.extend(help.stdout.split_whitespace().flat_map(|word| [word, " "]));
@@ -52,8 +52,10 @@ fn the_examples_of_the_help_run() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     std::fs::write(dir.path().join("nightly.toml"), "preset = \"small\"\nsteps = [100, \"1k\"]\n")?;
     let help = Program::Cli.run(["max-rps", "--help"])?.stdout;
-    let found = examples(&help, "plimsoll");
+    let of_users = Program::Cli.run(["daily", "--help"])?.stdout;
+    let mut found = examples(&help, "plimsoll");
     assert!(found.len() >= 4, "{help}");
+    found.extend(examples(&of_users, "plimsoll"));
     for example in found {
         let mut command = Program::Cli.command()?;
         command.args(&example).current_dir(dir.path());

@@ -5,6 +5,7 @@ mod answer;
 mod bad_input;
 mod command_line;
 mod custom;
+mod daily;
 mod discovery;
 mod fan_in;
 mod find;

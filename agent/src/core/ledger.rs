@@ -320,6 +320,18 @@ impl Ledger {
         counts
     }
 
+    /// Whether an operation is of the hold, as long as its slot remembers it.
+    #[inline]
+    pub fn is_of_hold(&self, sequence: u64) -> bool {
+        let slot = &self.slots[(sequence & self.mask) as usize];
+        slot.sequence == sequence && slot.intended_ns >= self.window.hold_start_ns
+    }
+
+    /// Whether this instant lies in the hold.
+    pub fn is_hold(&self, now_ns: u64) -> bool {
+        (self.window.hold_start_ns..self.window.hold_end_ns).contains(&now_ns)
+    }
+
     /// A message that belongs to nobody here.
     pub fn foreign(&mut self) {
         self.recorder.strays.foreign += 1;

@@ -5,6 +5,8 @@ pub mod certificate;
 pub mod confirmations;
 pub mod ledger;
 pub mod limits;
+pub mod nats_words;
+pub mod people;
 pub mod pings;
 pub mod recorder;
 pub mod schedule;

@@ -155,6 +155,11 @@ fn merge(trial: TrialId, number: u32, workers: Vec<(WorkerBlock, BlockHealth)>, 
         // Workers sample at the same ticks: the agent's in-flight is the sum of theirs, sampled as often as one of them.
         health.in_flight_samples = health.in_flight_samples.max(block.in_flight_samples);
         health.lateness.add(&block.lateness);
+        if let Some(seen) = seen.users {
+            let users = health.users.get_or_insert_default();
+            users.online += seen.online;
+            users.connections += seen.connections;
+        }
         health.client_errors.extend(seen.client_errors);
     }
     health.client_errors.truncate(MAX_CLIENT_ERRORS);

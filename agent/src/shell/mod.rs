@@ -6,6 +6,7 @@ pub mod calibrate;
 pub mod clock;
 pub mod health;
 pub mod lease;
+pub mod lines;
 pub mod logs;
 pub mod metrics;
 pub mod nats_target;

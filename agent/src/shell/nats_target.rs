@@ -171,10 +171,9 @@ pub fn bare_addresses(url: &str) -> Result<Vec<ServerAddr>, String> {
 pub fn authenticated(target: &Target) -> Result<ConnectOptions, String> {
     install_provider();
     let mut options = ConnectOptions::new();
-    let named = addresses(&target.url)?.into_iter().find(ServerAddr::has_user_pass);
-    options = match named.as_ref().map(|address| (address.username().unwrap_or_default(), address.password())) {
-        Some((user, Some(password))) => options.user_and_password(decoded(user), decoded(password)),
-        Some((token, None)) => options.token(decoded(token)),
+    options = match url_login(&target.url)? {
+        Some((user, Some(password))) => options.user_and_password(user, password),
+        Some((token, None)) => options.token(token),
         None => options,
     };
     let Some(Credentials { login, tls_ca, tls_identity }) = &target.credentials else { return Ok(options) };
@@ -196,13 +195,25 @@ pub fn authenticated(target: &Target) -> Result<ConnectOptions, String> {
     Ok(options.require_tls(true).tls_client_config(client_config(tls_ca.as_deref(), tls_identity.as_ref())?))
 }
 
+/// What the URL has before its `@`: user and password, or a token.
+///
+/// # Errors
+/// As [`servers`].
+pub fn url_login(url: &str) -> Result<Option<(String, Option<String>)>, String> {
+    let named = addresses(url)?.into_iter().find(ServerAddr::has_user_pass);
+    Ok(named.map(|address| (decoded(address.username().unwrap_or_default()), address.password().map(decoded))))
+}
+
 /// What an address carries is written with `%` and two digits for what would end it.
 fn decoded(text: &str) -> String {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 /// Whom we take for the target, and what we show to it.
-fn client_config(ca: Option<&str>, identity: Option<&TlsIdentity>) -> Result<ClientConfig, String> {
+///
+/// # Errors
+/// A certificate or key that is none; without repeating it.
+pub fn client_config(ca: Option<&str>, identity: Option<&TlsIdentity>) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     match ca {
         Some(pem) => {

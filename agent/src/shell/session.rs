@@ -7,7 +7,7 @@ use std::time::Duration;
 use plimsoll_common::calibration::{Calibration, CalibrationOrder};
 use plimsoll_common::contract::fixtures::{Fixtures, Room};
 use plimsoll_common::deal::{deal_to_agents, deal_to_workers};
-use plimsoll_common::plan::{AgentPlan, Arrivals, StepOrder, TrialId};
+use plimsoll_common::plan::{AgentPlan, Arrivals, DailyWorkload, StepOrder, TrialId};
 use plimsoll_proto::v1::{self, agent_message, coordinator_message};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -23,6 +23,7 @@ use super::nats_target::{ConnectError, servers};
 use super::worker::{self, WorkerCommand, WorkerEvent, WorkerOrder, WorkerRefusal, WorkerSpec};
 use crate::AfterRun;
 use crate::core::limits::{LimitError, Limits};
+use crate::core::people::users_of;
 use crate::core::pings::Pings;
 use crate::workload::Part;
 
@@ -345,6 +346,14 @@ impl Session {
         if own >= shares.len() || shares[own] == 0 {
             return self.refuse(v1::RefusedKind::Invalid, "a deal without a share for this agent");
         }
+        if let Some(daily) = fleet.plan.workload.daily() {
+            let users = shares[own] / 1000;
+            let needed = daily.connections(users) + u64::from(self.config.workers);
+            let needed = u32::try_from(needed).unwrap_or(u32::MAX);
+            if let Err(limit) = self.config.limits.check_connections(needed) {
+                return self.refuse(kind_of_limit(&limit), limit.to_string());
+            }
+        }
         let (parts, answer) = match fleet.deal(deal.deal, own, shares) {
             Ok(dealt) => dealt,
             Err(words) => return self.refuse(v1::RefusedKind::Fixtures, words),
@@ -368,13 +377,16 @@ impl Session {
         let until_start = order.start_boottime_ns.saturating_sub(self.claimed_ns.min(now_ns));
         let to_the_end = Duration::from_nanos(until_start).saturating_add(order.warmup).saturating_add(order.hold);
         let limits = &self.config.limits;
-        if let Err(limit) = limits.check_share(order.share).and_then(|()| limits.check_run(to_the_end)) {
+        if let Err(limit) = limits.check_run(to_the_end) {
             return self.refuse(kind_of_limit(&limit), limit.to_string());
         }
         let Some(fleet) = self.fleet.as_ref().filter(|fleet| fleet.is_idle() && !fleet.parts.is_empty()) else {
             return self.refuse(v1::RefusedKind::Invalid, "started while not dealt");
         };
-        let issued = order.share.due_in(fleet.plan.request_timeout);
+        if let Err(limit) = limits.check_share(fleet.plan.workload.rate(order.share, order.hold)) {
+            return self.refuse(kind_of_limit(&limit), limit.to_string());
+        }
+        let issued = fleet.plan.workload.rate(order.share, order.hold).due_in(fleet.plan.request_timeout);
         if issued > MAX_ISSUED {
             let words = format!(
                 "a share of {}/s makes {issued} operations within one request timeout, and an agent keeps {MAX_ISSUED}: \
@@ -492,6 +504,9 @@ impl Prepared {
     /// What each worker does of this agent's share, and what of it the coordinator is told. The error is for people.
     fn deal(&self, deal: u32, own: usize, shares: &[u64]) -> Result<(Vec<Part>, v1::Dealt), String> {
         let workers = self.commands.len();
+        if let Some(daily) = self.plan.workload.daily() {
+            return deal_users(daily, deal, own, shares, workers);
+        }
         let Some(fixtures) = &self.fixtures else {
             return Ok((Part::equal(workers), v1::Dealt { deal, ..v1::Dealt::default() }));
         };
@@ -512,8 +527,10 @@ impl Prepared {
     }
 
     fn start(&mut self, order: &StepOrder) {
-        let warmup = Part::split(order.share.due_in(order.warmup), &self.parts);
-        let hold = Part::split(order.share.due_in(order.hold), &self.parts);
+        // Where levels are users, workers find out themselves what is due.
+        let rate = self.plan.workload.rate(order.share, order.hold);
+        let warmup = Part::split(rate.due_in(order.warmup), &self.parts);
+        let hold = Part::split(rate.due_in(order.hold), &self.parts);
         let in_flight = Part::split(order.max_in_flight, &self.parts);
         self.running = Some(Aggregate::new(order.trial, self.commands.len()));
         let workers = self.commands.len() as u64;
@@ -534,6 +551,25 @@ impl Prepared {
             let _ = commands.send(WorkerCommand::Start(order));
         }
     }
+}
+
+/// Which of an agent's users each worker drives. The error is for people.
+fn deal_users(
+    daily: &DailyWorkload,
+    deal: u32,
+    own: usize,
+    shares: &[u64],
+    workers: usize,
+) -> Result<(Vec<Part>, v1::Dealt), String> {
+    let counts: Vec<u64> = shares.iter().map(|share| share / 1000).collect();
+    let all: u64 = counts.iter().fold(0, |sum, &count| sum.saturating_add(count));
+    if shares.iter().any(|share| share % 1000 != 0) || all > u64::from(daily.users) {
+        return Err(format!("{all} users of {} cannot be dealt in whole", daily.users));
+    }
+    let users = users_of(own, &counts);
+    let direct_users = users.len().min(daily.max_direct_users as usize);
+    let answer = v1::Dealt { deal, senders: users.len() as u32, ..v1::Dealt::default() };
+    Ok((Part::of_users(&users, direct_users, workers), answer))
 }
 
 /// Resolves once a run has had all the time it may take.

@@ -17,7 +17,7 @@ use futures::StreamExt as _;
 use plimsoll_common::contract::fixtures::Fixtures;
 use plimsoll_common::contract::ids::{IdCodec, Sender};
 use plimsoll_common::plan::{AgentPlan, Arrivals, StepOrder, TrialId};
-use plimsoll_common::snapshot::StepEnd;
+use plimsoll_common::snapshot::{StepEnd, UsersOnline};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::{Notify, mpsc};
@@ -29,10 +29,12 @@ use super::abort::abort_when_closed;
 use super::clock::boottime_ns;
 use super::health::thread_cpu_ns;
 use super::lease::Lease;
+use super::lines::{Ear, Lines, Wanted};
 use super::nats_target::{ClientEvents, ConnectError, connect, servers};
 use super::priority;
 use crate::core::confirmations::Confirmations;
 use crate::core::ledger::{Choice, Ledger, Outcome, Release, Terms, Window};
+use crate::core::nats_words::Heard;
 use crate::core::recorder::{BLOCK_NS, WorkerBlock, WorkerTotals};
 use crate::core::schedule::Schedule;
 use crate::workload::null::{Null, NullPlan};
@@ -45,6 +47,8 @@ const COALESCE_NS: u64 = 50_000;
 /// Releases between two looks at the clock, and at most in one wake-up, so that readers get their turn.
 const RELEASES_PER_LOOK: usize = 32;
 const RELEASES_PER_WAKE: usize = 2048;
+/// People act in bursts: in a request timeout there may be so much more than at their highest rate.
+const BURSTS: f64 = 1.5;
 /// A wake-up later than this is a gap: answers that came meanwhile are read before anything expires.
 const GAP_NS: u64 = 20_000_000;
 /// However long the fence takes, expiry waits no longer than this for it.
@@ -159,6 +163,8 @@ pub struct BlockHealth {
     pub write_blocked_us: u64,
     /// What the client reported.
     pub client_errors: Vec<String>,
+    /// Where there are users.
+    pub users: Option<UsersOnline>,
 }
 
 /// A worker's end of a trial.
@@ -239,6 +245,8 @@ struct Worker<W: Workload> {
 struct State<W> {
     workload: Option<W>,
     trial: Option<Trial>,
+    /// The connections of users, where there are users.
+    lines: Option<Lines>,
     /// Goes on over trials, so that no id is used twice.
     next_sequence: u64,
     /// Released, but not yet taken by the client.
@@ -256,9 +264,26 @@ struct State<W> {
 
 struct Trial {
     ledger: Ledger,
-    schedule: Phases,
+    schedule: Times,
     next_due_ns: Option<u64>,
     chance: ChaCha8Rng,
+}
+
+/// Where intended times come from.
+enum Times {
+    /// Arrivals.
+    Arrivals(Phases),
+    /// The workload, counted from this instant.
+    Workload(u64),
+}
+
+impl Times {
+    fn next(&mut self, workload: &mut impl Workload) -> Option<u64> {
+        match self {
+            Self::Arrivals(phases) => phases.next(),
+            Self::Workload(start_ns) => workload.next_due().map(|since_ns| *start_ns + since_ns),
+        }
+    }
 }
 
 /// Warmup, then hold.
@@ -282,26 +307,21 @@ impl<W: Workload> State<W> {
     /// Takes a message. Returns whether there is something to be sent in answer to it.
     fn arrive(&mut self, tag: u32, message: &async_nats::Message, now_ns: u64) -> bool {
         let (Some(workload), Some(trial)) = (&mut self.workload, &mut self.trial) else { return false };
-        match workload.incoming(tag, message, &trial.ledger, &mut self.aside) {
-            Incoming::Answer { sequence, series, outcome } => {
-                let counts = trial.ledger.answer(sequence, series, outcome, now_ns);
-                for (observation, value) in self.aside.observed.drain(..) {
-                    if counts {
-                        trial.ledger.recorder().observe(observation, value);
-                    }
-                }
-            }
-            Incoming::NotForUs => self.aside.observed.clear(),
-            Incoming::Foreign => {
-                self.aside.observed.clear();
-                trial.ledger.foreign();
-            }
-        }
+        let incoming = workload.incoming(tag, message, &trial.ledger, &mut self.aside);
+        trial.take(incoming, &mut self.aside, now_ns);
         if self.aside.replies.is_empty() {
             return false;
         }
         self.replies.extend(self.aside.replies.drain(..));
         true
+    }
+
+    /// Takes a message that arrived on a user's line.
+    fn hear(&mut self, line: u32, tag: u64, heard: &Heard<'_>, now_ns: u64) {
+        let (Some(workload), Some(trial)) = (&mut self.workload, &mut self.trial) else { return };
+        self.aside.now_ns = now_ns;
+        let incoming = workload.heard(line, tag, heard, &trial.ledger, &mut self.aside);
+        trial.take(incoming, &mut self.aside, now_ns);
     }
 
     /// Releases what is due. Returns whether more may be due already.
@@ -320,9 +340,24 @@ impl<W: Workload> State<W> {
             if let Release::Released(sequence) = trial.ledger.due(due_ns, now_ns, || workload.choose(chance)) {
                 self.queue.push_back(sequence);
             }
-            trial.next_due_ns = trial.schedule.next();
+            trial.next_due_ns = trial.schedule.next(workload);
         }
         true
+    }
+
+    /// What users say beside their operations.
+    fn say_beside(&mut self, now_ns: u64) {
+        let (Some(workload), Some(trial), Some(lines)) = (&mut self.workload, &mut self.trial, &self.lines) else {
+            return;
+        };
+        let Times::Workload(start_ns) = trial.schedule else { return };
+        let mut said = Vec::new();
+        self.aside.now_ns = now_ns;
+        workload.beside(now_ns.saturating_sub(start_ns), &mut self.aside, &mut said);
+        for (line, subject, payload) in said {
+            lines.say(line, &subject, &payload);
+        }
+        trial.take(Incoming::Seen, &mut self.aside, now_ns);
     }
 
     /// The message behind this burst is back.
@@ -337,18 +372,73 @@ impl<W: Workload> State<W> {
 
     /// The next message for the client, skipping operations that were given up while they waited. One that is no
     /// operation's has no sequence number.
-    fn next_outgoing(&mut self) -> Option<(Option<u64>, Outgoing)> {
-        if let Some(reply) = self.replies.pop_front() {
-            return Some((None, reply));
+    fn next_outgoing(&mut self) -> Option<Next> {
+        if let Some(outgoing) = self.replies.pop_front() {
+            return Some(Next { sequence: None, line: None, outgoing });
         }
         let (Some(workload), Some(trial)) = (&mut self.workload, &self.trial) else { return None };
         while let Some(sequence) = self.queue.pop_front() {
             let choice: Option<Choice> = trial.ledger.choice(sequence);
             if let Some(choice) = choice {
-                return Some((Some(sequence), workload.message(sequence, choice)));
+                let outgoing = workload.message(sequence, choice);
+                return Some(Next { sequence: Some(sequence), line: workload.line_of(choice), outgoing });
             }
         }
         None
+    }
+}
+
+/// A message for the client.
+struct Next {
+    /// The operation that it is of, if any.
+    sequence: Option<u64>,
+    /// The user's line that it goes out on; `None`: the worker's own connection.
+    line: Option<u32>,
+    outgoing: Outgoing,
+}
+
+impl Trial {
+    /// Counts what a message was.
+    fn take(&mut self, incoming: Incoming, aside: &mut Aside, now_ns: u64) {
+        let counts = match incoming {
+            Incoming::Answer { sequence, series, outcome } => self.ledger.answer(sequence, series, outcome, now_ns),
+            Incoming::Copy { sequence } => self.ledger.is_of_hold(sequence),
+            Incoming::Seen => self.ledger.is_hold(now_ns),
+            Incoming::NotForUs => false,
+            Incoming::Foreign => {
+                self.ledger.foreign();
+                false
+            }
+        };
+        for (sequence, series, outcome) in aside.also.drain(..) {
+            self.ledger.answer(sequence, series, outcome, now_ns);
+        }
+        for (observation, value) in aside.observed.drain(..) {
+            if counts {
+                self.ledger.recorder().observe(observation, value);
+            }
+        }
+    }
+}
+
+/// Hears what arrives on users' lines.
+struct UsersEar<W> {
+    state: Rc<RefCell<State<W>>>,
+}
+
+impl<W: Workload> Ear for UsersEar<W> {
+    fn subject(&self, tag: u64) -> String {
+        self.state.borrow().workload.as_ref().map(|workload| workload.line_subject(tag)).unwrap_or_default()
+    }
+
+    fn heard(&self, line: u32, tag: u64, heard: &Heard<'_>) {
+        self.state.borrow_mut().hear(line, tag, heard, boottime_ns());
+    }
+
+    fn changed(&self, line: u32, online: bool) {
+        if let Some(workload) = &mut self.state.borrow_mut().workload {
+            workload.line_changed(line, online);
+        }
     }
 }
 
@@ -363,6 +453,7 @@ impl<W: Workload> Worker<W> {
         let state = State {
             workload: None,
             trial: None,
+            lines: None,
             next_sequence: 0,
             queue: VecDeque::new(),
             replies: VecDeque::new(),
@@ -488,7 +579,11 @@ impl<W: Workload> Worker<W> {
             }
             workload.prepare(&self.client).await.map_err(WorkerRefusal::Box)?;
         }
+        let lines = workload.lines();
         self.state.borrow_mut().workload = Some(workload);
+        if let Some(wanted) = lines {
+            self.bring_online(wanted).await?;
+        }
         let fence = self.raise_fence();
         let confirmed = tokio::time::timeout(FENCE_TIMEOUT, async {
             // A fence that is denied never comes back.
@@ -506,6 +601,23 @@ impl<W: Workload> Worker<W> {
             None if !confirmed => Err(WorkerRefusal::NotConfirmed { count }),
             None => Ok(()),
         }
+    }
+
+    /// Brings users online, and takes those offline who are no longer wanted.
+    async fn bring_online(&mut self, wanted: Vec<Wanted>) -> Result<(), WorkerRefusal> {
+        let lines = self.state.borrow_mut().lines.take();
+        let mut lines = match lines {
+            Some(lines) => lines,
+            None => {
+                let ear = Box::new(UsersEar { state: self.state.clone() });
+                Lines::new(&self.spec.plan.target, &self.spec.connection, self.spec.lease.clone(), ear)
+                    .map_err(WorkerRefusal::Box)?
+            }
+        };
+        let rate = self.spec.plan.workload.daily().map_or(1.0, |daily| daily.activation_rate.as_f64());
+        let settled = lines.settle(wanted, rate / f64::from(self.spec.workers)).await;
+        self.state.borrow_mut().lines = Some(lines);
+        settled.map_err(|words| WorkerRefusal::Denied { words })
     }
 
     /// Asks whether anybody takes what will be sent, without leaving anything: the header makes every stream refuse to
@@ -593,7 +705,8 @@ impl<W: Workload> Worker<W> {
             Arrivals::Uniform { .. } => Schedule::uniform(due, length, order.phase_ppm),
             Arrivals::Poisson => Schedule::poisson(due, length, self.chance(step.trial, phase)),
         };
-        let mut phases = Phases {
+        let own_rate = self.state.borrow_mut().workload.as_mut().and_then(|workload| workload.begin(step));
+        let phases = Phases {
             warmup: schedule(order.warmup_due, nanos(step.warmup), 1),
             hold: schedule(order.hold_due, nanos(step.hold), 2),
             warmup_start_ns: start_ns,
@@ -601,11 +714,18 @@ impl<W: Workload> Worker<W> {
         };
         let mut state = self.state.borrow_mut();
         let first = state.next_sequence;
-        let issued = issued_per_timeout(order, plan.request_timeout);
+        let issued = match own_rate {
+            Some(rate) => issued_at(rate * BURSTS, plan.request_timeout),
+            None => issued_per_timeout(order, plan.request_timeout),
+        };
         let ledger = Ledger::new(terms, window, first, issued, order.max_in_flight);
-        let next_due_ns = phases.next();
+        let mut schedule = match own_rate {
+            Some(_) => Times::Workload(start_ns),
+            None => Times::Arrivals(phases),
+        };
+        let next_due_ns = state.workload.as_mut().and_then(|workload| schedule.next(workload));
         state.queue.clear();
-        state.trial = Some(Trial { ledger, schedule: phases, next_due_ns, chance: self.chance(step.trial, 3) });
+        state.trial = Some(Trial { ledger, schedule, next_due_ns, chance: self.chance(step.trial, 3) });
         window
     }
 
@@ -649,6 +769,7 @@ impl<W: Workload> Worker<W> {
                     if pace.fence.is_none() {
                         running.ledger.age(now_ns);
                     }
+                    state.say_beside(now_ns);
                 }
             }
         }
@@ -696,11 +817,18 @@ impl<W: Workload> Worker<W> {
         if let Some(began) = state.flush_began_ns {
             state.write_blocked_us = state.write_blocked_us.max((now_ns - began) / 1000);
         }
+        let mut client_errors = reported.errors;
+        if let Some(lines) = &state.lines {
+            client_errors.extend(lines.take_reported());
+        }
+        let users_online = state.workload.as_ref().and_then(W::users_online);
+        let connections = state.lines.as_ref().map(Lines::connected);
         let health = BlockHealth {
+            users: users_online.zip(connections).map(|(online, connections)| UsersOnline { online, connections }),
             timer_delay_us: std::mem::take(&mut pace.timer_delay_ns) / 1000,
             throttled_us,
             write_blocked_us: std::mem::take(&mut state.write_blocked_us),
-            client_errors: reported.errors,
+            client_errors,
         };
         let Some(running) = &mut state.trial else { return };
         let block = running.ledger.close_block(pace.block, stall);
@@ -746,7 +874,12 @@ impl<W: Workload> Worker<W> {
 fn issued_per_timeout(order: &WorkerOrder, timeout: Duration) -> u64 {
     let window = (order.order.warmup + order.order.hold).as_secs_f64();
     let rate = (order.warmup_due + order.hold_due) as f64 / window;
-    let expected = rate * (timeout.as_secs_f64() + 2.5);
     let most = (order.warmup_due + order.hold_due).max(1);
-    ((expected + 6.0 * expected.sqrt()) as u64 + 1024).min(most)
+    issued_at(rate, timeout).min(most)
+}
+
+/// The same at a rate.
+fn issued_at(rate: f64, timeout: Duration) -> u64 {
+    let expected = rate * (timeout.as_secs_f64() + 2.5);
+    (expected + 6.0 * expected.sqrt()) as u64 + 1024
 }

@@ -3,6 +3,7 @@
 //! message means. Each is driven by a worker that is compiled for it, so nothing here is dispatched per operation.
 
 pub mod custom;
+pub mod daily;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod history;
@@ -22,11 +23,13 @@ use bytes::Bytes;
 use plimsoll_common::contract::fixtures::Fixtures;
 use plimsoll_common::contract::ids::IdCodec;
 use plimsoll_common::deal::Hand;
-use plimsoll_common::plan::{AgentPlan, Workload as WorkloadPlan};
+use plimsoll_common::plan::{AgentPlan, StepOrder, Workload as WorkloadPlan};
 use plimsoll_common::units::split_largest_remainder;
 use rand_chacha::ChaCha8Rng;
 
 use crate::core::ledger::{Choice, Kind, Ledger, Outcome};
+use crate::core::nats_words::Heard;
+use crate::shell::lines::Wanted;
 
 /// Compiles an expression for the workload that a plan names: `$plan` is its part of the vocabulary, `$kind` its type here.
 /// The one place that knows them all.
@@ -55,6 +58,10 @@ macro_rules! for_workload {
             }
             plimsoll_common::plan::Workload::Members($plan) => {
                 type $kind = $crate::workload::members::Members;
+                $body
+            }
+            plimsoll_common::plan::Workload::Daily($plan) => {
+                type $kind = $crate::workload::daily::Daily;
                 $body
             }
             plimsoll_common::plan::Workload::Custom($plan) => {
@@ -91,6 +98,13 @@ pub enum Incoming {
         /// What it says.
         outcome: Outcome,
     },
+    /// Another copy of what answered one of this worker's operations: only what was observed counts.
+    Copy {
+        /// Which.
+        sequence: u64,
+    },
+    /// What answers no operation: what was observed counts if it came in the hold.
+    Seen,
     /// Another owner's, or of a kind that answers nothing: expected, and nothing to count.
     NotForUs,
     /// Nobody's.
@@ -100,8 +114,12 @@ pub enum Incoming {
 /// What an incoming message says beside whose answer it is. Kept by the worker and emptied before every message.
 #[derive(Debug, Default)]
 pub struct Aside {
+    /// When the message arrived, on the worker's clock.
+    pub now_ns: u64,
     /// What was observed, by the index in the workload's observations. Counts only if the answer does.
     pub observed: Vec<(u8, u64)>,
+    /// Further answers that the same message is: sequence, series and outcome.
+    pub also: Vec<(u64, u32, Outcome)>,
     /// What is to be sent at once and is no operation: an acknowledgement of a delivery.
     pub replies: Vec<Outgoing>,
 }
@@ -133,6 +151,10 @@ pub struct Part {
     pub hand: Hand,
     /// Its part of the agent's operations, in any unit: in proportion to the other workers'. Zero: it goes without.
     pub weight: u64,
+    /// Its users, where levels are users.
+    pub users: Vec<u32>,
+    /// The first so many of them have a connection each.
+    pub direct_users: usize,
 }
 
 impl Part {
@@ -140,12 +162,22 @@ impl Part {
     pub fn of_hands(hands: Vec<Hand>) -> Vec<Self> {
         // Millionths of a subscription are far below what any mix can show.
         let weight = |hand: &Hand| (hand.weight() * 1e6).round() as u64;
-        hands.into_iter().map(|hand| Self { weight: weight(&hand), hand }).collect()
+        hands.into_iter().map(|hand| Self { weight: weight(&hand), hand, ..Self::default() }).collect()
     }
 
     /// Equal parts of what is not dealt.
     pub fn equal(workers: usize) -> Vec<Self> {
-        vec![Self { hand: Hand::default(), weight: 1 }; workers]
+        vec![Self { weight: 1, ..Self::default() }; workers]
+    }
+
+    /// The parts of an agent's users, of whom the first so many have a connection each, dealt one by one.
+    pub fn of_users(users: &[u32], direct_users: usize, workers: usize) -> Vec<Self> {
+        let part = |worker: usize| {
+            let own: Vec<u32> = users.iter().skip(worker).step_by(workers).copied().collect();
+            let direct_users = (direct_users.saturating_sub(worker)).div_ceil(workers).min(own.len());
+            Self { weight: own.len() as u64, users: own, direct_users, ..Self::default() }
+        };
+        (0..workers).map(part).collect()
     }
 
     /// Splits a count over parts by their weight, exactly.
@@ -228,6 +260,50 @@ pub trait Workload: Sized + 'static {
 
     /// How many more operations it can make; `None`: as many as are asked for.
     fn budget(&self) -> Option<u64> {
+        None
+    }
+
+    /// The connections of its users beside the worker's own, with what they listen to; `None`: it has no users.
+    fn lines(&self) -> Option<Vec<Wanted>> {
+        None
+    }
+
+    /// The subject of a subscription on such a line.
+    fn line_subject(&self, _tag: u64) -> String {
+        String::new()
+    }
+
+    /// A line is online with every subscription active, or no longer.
+    fn line_changed(&mut self, _line: u32, _online: bool) {}
+
+    /// Users online now; `None`: it has no users.
+    fn users_online(&self) -> Option<u64> {
+        None
+    }
+
+    /// The line on which an operation is sent; `None`: the worker's own connection.
+    fn line_of(&self, _choice: Choice) -> Option<u32> {
+        None
+    }
+
+    /// Says what a message is that arrived on a line.
+    fn heard(&mut self, _: u32, _tag: u64, _: &Heard<'_>, _: &Ledger, _: &mut Aside) -> Incoming {
+        Incoming::Foreign
+    }
+
+    /// A trial begins. Where operations follow from the workload itself and from no arrivals: how many there are per second
+    /// at most, and [`Self::next_due`] gives their times.
+    fn begin(&mut self, _order: &StepOrder) -> Option<f64> {
+        None
+    }
+
+    /// What users say beside their operations, up to so many nanoseconds after the warmup began: line, subject and body. Asked
+    /// at every tick; what it observes counts in the hold.
+    fn beside(&mut self, _since_ns: u64, _aside: &mut Aside, _say: &mut Vec<(u32, String, Bytes)>) {}
+
+    /// The intended time of its next operation, in nanoseconds after the warmup began; the operation is the one that is drawn
+    /// next, if it is released.
+    fn next_due(&mut self) -> Option<u64> {
         None
     }
 

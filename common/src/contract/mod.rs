@@ -2,6 +2,7 @@
 //!
 //! [`presets`] and [`fixtures`] say who talks where, [`subjects`] on which subjects, [`payload`] in which words.
 
+pub mod daily;
 pub mod fixtures;
 pub mod history;
 pub mod ids;

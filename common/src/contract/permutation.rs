@@ -17,6 +17,10 @@ pub(super) enum Purpose {
     HistoryMembers = 5,
     ThreadParents = 6,
     MembersRoom = 7,
+    DailySizes = 8,
+    DailyOrder = 9,
+    DailyPairs = 10,
+    DailyMessages = 11,
 }
 
 /// The random stream number `stream` of a purpose under a seed.
@@ -74,6 +78,28 @@ impl Permutation {
         value
     }
 
+    /// Where a value stands: the inverse of [`Self::at`].
+    ///
+    /// # Panics
+    /// If `value` is not below the length.
+    pub(super) fn position_of(&self, value: u64) -> u64 {
+        assert!(value < self.len, "value {value} of {}", self.len);
+        let mut position = self.decrypt(value);
+        while position >= self.len {
+            position = self.decrypt(position);
+        }
+        position
+    }
+
+    fn decrypt(&self, value: u64) -> u64 {
+        let mask = (1_u64 << self.half_bits) - 1;
+        let (mut left, mut right) = (value >> self.half_bits, value & mask);
+        for key in self.keys.iter().rev() {
+            (left, right) = (right ^ (mix(left ^ key) & mask), left);
+        }
+        (left << self.half_bits) | right
+    }
+
     fn encrypt(&self, value: u64) -> u64 {
         let mask = (1_u64 << self.half_bits) - 1;
         let (mut left, mut right) = (value >> self.half_bits, value & mask);
@@ -103,6 +129,7 @@ mod tests {
             let mut seen: Vec<u64> = (0..len).map(|i| permutation.at(i)).collect();
             seen.sort_unstable();
             prop_assert!(seen.into_iter().eq(0..len));
+            prop_assert!((0..len).all(|i| permutation.position_of(permutation.at(i)) == i));
         }
 
         #[test]

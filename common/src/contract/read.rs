@@ -83,6 +83,7 @@ struct Fields<'a> {
     status: Lenient<'a>,
     messages: Option<Rows>,
     readers: Option<Rows>,
+    subscriptions: Option<Rows>,
 }
 
 /// A text, or anything else, which reads as none.
@@ -163,6 +164,25 @@ pub fn classify_status(payload: &[u8]) -> Answer {
     match fields(payload) {
         Err(answer) => answer,
         Ok(Fields { status: Lenient(Some(status)), .. }) if !status.is_empty() => Answer::Accepted,
+        Ok(_) => Answer::Unreadable,
+    }
+}
+
+/// Reads a list of rooms: one without any is no answer.
+pub fn read_list(payload: &[u8]) -> Answer {
+    match fields(payload) {
+        Err(answer) => answer,
+        Ok(Fields { subscriptions: Some(Rows(page)), .. }) if page.rows > 0 => Answer::Accepted,
+        Ok(_) => Answer::Unreadable,
+    }
+}
+
+/// Reads the result of a job that was accepted before: `{"operation":"room.create","status":"ok",…}`.
+pub fn classify_job(payload: &[u8]) -> Answer {
+    match fields(payload) {
+        Err(answer) => answer,
+        Ok(Fields { status: Lenient(Some(status)), .. }) if status == "ok" => Answer::Accepted,
+        Ok(Fields { status: Lenient(Some(status)), .. }) if status == "error" => Answer::Refused,
         Ok(_) => Answer::Unreadable,
     }
 }

@@ -84,6 +84,32 @@ pub const READ_RECEIPT: &str = "message.read-receipt";
 /// Adds members to a room.
 pub const ADD_MEMBERS: &str = "member.add";
 
+/// Mutes a room for its member, or no longer.
+pub const TOGGLE_MUTE: &str = "mute.toggle";
+
+/// Where a user asks something about all of its own: `operation` is `subscription.list`, ….
+pub fn user_request(account: &str, site: &str, operation: &str) -> String {
+    format!("chat.user.{account}.request.user.{site}.{operation}")
+}
+
+/// Lists the rooms of a user.
+pub const LIST_ROOMS: &str = "subscription.list";
+
+/// Where a user makes a room.
+pub fn create_room(account: &str, site: &str) -> String {
+    format!("chat.user.{account}.request.room.{site}.create")
+}
+
+/// Where a user's client says that it is there: `what` is `hello`, `ping`, `activity` or `bye`.
+pub fn presence(account: &str, site: &str, what: &str) -> String {
+    format!("chat.user.{account}.event.presence.{site}.{what}")
+}
+
+/// What changes of a user's presence, for all who look.
+pub fn presence_state(account: &str) -> String {
+    format!("chat.user.presence.state.{account}")
+}
+
 /// What happens to the membership of a room.
 pub fn member_event(room: &str) -> String {
     format!("chat.room.{room}.event.member")
@@ -181,6 +207,10 @@ mod tests {
             ("ROOMS_s".into(), "chat.room.canonical.s.>".into())
         );
         assert_eq!(add_members_job("s"), "chat.room.canonical.s.member.add");
+        assert_eq!(user_request("user-7", "s", LIST_ROOMS), "chat.user.user-7.request.user.s.subscription.list");
+        assert_eq!(create_room("user-7", "s"), "chat.user.user-7.request.room.s.create");
+        assert_eq!(presence("user-7", "s", "hello"), "chat.user.user-7.event.presence.s.hello");
+        assert_eq!(presence_state("user-7"), "chat.user.presence.state.user-7");
         assert_eq!(member_event("mroom-000001"), "chat.room.mroom-000001.event.member");
     }
 

@@ -99,7 +99,13 @@ impl WorkloadPlan for MessagesWorkload {
         (0..count)
             .map(|number| {
                 let room = rooms[number * rooms.len() / count];
-                seed_probe(room, room.members[number % room.members.len()], &self.site_id, nonce, number)
+                seed_probe(
+                    &room.id(),
+                    &account(room.members[number % room.members.len()]),
+                    &self.site_id,
+                    nonce,
+                    number,
+                )
             })
             .collect()
     }
@@ -110,18 +116,17 @@ const SEED_PROBES: usize = 32;
 
 /// A send that quotes a message which does not exist: the gatekeeper looks at the membership first and at the quote then,
 /// refuses for the one or for the other, and passes nothing on.
-fn seed_probe(room: &Room, user: u32, site: &str, nonce: u64, number: usize) -> SeedProbe {
-    let (account, room_id) = (account(user), room.id());
+pub(super) fn seed_probe(room_id: &str, account: &str, site: &str, nonce: u64, number: usize) -> SeedProbe {
     let message_id = format!("{nonce:012}{number:08}");
     let request_id = format!("00000000-0000-4000-8000-{:012x}", (nonce << 6 | number as u64) & 0xffff_ffff_ffff);
     SeedProbe {
         membership: format!("{account} in {room_id}"),
-        subject: subjects::send(&account, &room_id, site),
+        subject: subjects::send(account, room_id, site),
         payload: format!(
             "{{\"id\":\"{message_id}\",\"content\":\"preflight\",\"requestId\":\"{request_id}\",\
              \"quotedParentMessageId\":\"{message_id}\"}}"
         ),
-        answer: subjects::response(&account, &request_id),
+        answer: subjects::response(account, &request_id),
     }
 }
 

@@ -2,6 +2,7 @@
 //! Coordinator and agents read the same entries, so a workload is an entry here and a file in the agent.
 
 pub mod custom;
+pub mod daily;
 mod history;
 mod members;
 mod messages;
@@ -14,6 +15,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 pub use self::custom::CustomWorkload;
+pub use self::daily::DailyWorkload;
 pub use self::history::{BeforeMode, HistoryWorkload, Mix};
 pub use self::members::MembersWorkload;
 pub use self::messages::{Inject, InjectError, MessagesWorkload};
@@ -21,6 +23,7 @@ pub use self::read_receipt::ReadReceiptWorkload;
 pub use self::room_read::RoomReadWorkload;
 pub use self::thread::ThreadWorkload;
 use crate::contract::fixtures::{Fixtures, Room};
+use crate::units::Rate;
 
 /// A setting that only some workloads take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +64,8 @@ pub enum SettingKind {
     List,
     /// The path of a file whose text is the value: agents are told the text.
     File,
+    /// On or off.
+    Switch,
 }
 
 /// One workload of the vocabulary.
@@ -255,6 +260,31 @@ pub trait WorkloadPlan {
         Vec::new()
     }
 
+    /// The percentile limits of a series that has others than most, p95 and p99; `None`: those of all series.
+    fn limits(&self, _series: &str) -> Option<(Option<Duration>, Option<Duration>)> {
+        None
+    }
+
+    /// The part of all operations that owe a series a sample, in millionths.
+    fn part_ppm(&self, _series: &str) -> u32 {
+        1_000_000
+    }
+
+    /// Whether a watched durable's backlog may grow as it likes. It may not vanish.
+    fn may_grow(&self, _durable: &str) -> bool {
+        false
+    }
+
+    /// Operations per second that a level or a share of it makes at most, where holds are this long.
+    fn rate(&self, level: Rate, _hold: Duration) -> Rate {
+        level
+    }
+
+    /// The workload whose levels are users; `None`: levels are operations per second.
+    fn daily(&self) -> Option<&DailyWorkload> {
+        None
+    }
+
     /// A room's part of the traffic, in any unit: its subscriptions, unless the workload draws rooms otherwise.
     fn room_weight(&self, room: &Room) -> f64 {
         room.weight() as f64
@@ -351,6 +381,8 @@ vocabulary! {
     ReadReceipt(ReadReceiptWorkload) = read_receipt::ENTRY,
     /// Users added to rooms.
     Members(MembersWorkload) = members::ENTRY,
+    /// People who use the chat as their daily messenger.
+    Daily(DailyWorkload) = daily::ENTRY,
     /// Any service, described in a file.
     Custom(CustomWorkload) = custom::ENTRY,
 }
@@ -430,6 +462,20 @@ mod tests {
             ("room-read", vec![("preset", "small"), ("site-id", "s1")]),
             ("read-receipt", vec![("preset", "history-small"), ("site-id", "s1")]),
             ("members", vec![("preset", "members-heavy"), ("users-per-add", "10"), ("site-id", "s1")]),
+            (
+                "daily",
+                vec![
+                    ("preset", "daily-heavy"),
+                    ("site-id", "s1"),
+                    ("users", "20000"),
+                    ("max-direct-users", "0"),
+                    ("multiplex-pool-size", "7"),
+                    ("max-connections", "9"),
+                    ("activation-rate", "2.5"),
+                    ("day", "28800000ms"),
+                    ("presence", "true"),
+                ],
+            ),
             ("custom", vec![("scenario", "[[operation]]\nname = \"a\"\nkind = \"request\"\nsubject = \"a.b\"")]),
         ] {
             let value = |name: &str| given.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());

@@ -24,6 +24,7 @@ pub fn slo() -> Slo {
         error_rate: "0.001".parse().unwrap(),
         pending_growth: 1000,
         rate_tolerance: "0.05".parse().unwrap(),
+        may_grow: Vec::new(),
     }
 }
 

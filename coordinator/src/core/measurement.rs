@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use plimsoll_common::histogram::LatencyHistogram;
 use plimsoll_common::plan::TrialId;
-use plimsoll_common::snapshot::{Counters, Observed, SeriesCounts, Stall, StepEnd, Strays};
+use plimsoll_common::snapshot::{Counters, Observed, SeriesCounts, Stall, StepEnd, Strays, UsersOnline};
 use plimsoll_common::units::Rate;
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,15 @@ impl StepMeasurement {
     /// (failed + lost) ÷ attempted, for display; `None` when nothing was attempted.
     pub fn error_rate(&self) -> Option<f64> {
         self.counters.error_rate()
+    }
+
+    /// Users online throughout the hold, and the connections that they had at most; `None`: levels are no users.
+    pub fn users_online(&self) -> Option<UsersOnline> {
+        let seen = self.agents.iter().filter_map(|agent| agent.health.users);
+        seen.reduce(|sum, more| UsersOnline {
+            online: sum.online + more.online,
+            connections: sum.connections + more.connections,
+        })
     }
 
     /// Latest start − earliest start of the agents, and how far each of the two may be off; `None` unless every agent's
@@ -190,6 +199,9 @@ pub struct HealthDigest {
     pub void_blocks: u32,
     /// What the NATS client reported in the whole trial, each text once, at most 8.
     pub client_errors: Vec<String>,
+    /// Where levels are users: the fewest online and the most connections of any block of the hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub users: Option<UsersOnline>,
 }
 
 /// How late a box released its operations.

@@ -53,6 +53,8 @@ pub struct AgentPart {
     pub share: Rate,
     /// Its clock against the coordinator's, if known.
     pub clock: Option<ClockOffset>,
+    /// Operations due in the warmup and in the hold by its users' own schedule; `None`: by its share, a rate.
+    pub due: Option<(u64, u64)>,
 }
 
 /// What the coordinator itself saw of the service during a trial.

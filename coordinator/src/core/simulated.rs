@@ -31,7 +31,7 @@ pub struct Queue {
 
 /// One series, judged by its p99 alone.
 pub fn slo(limit: Duration) -> Slo {
-    let series = vec![SeriesSlo { series: "E1".into(), p95: None, p99: Some(limit) }];
+    let series = vec![SeriesSlo { series: "E1".into(), p95: None, p99: Some(limit), part_ppm: super::slo::WHOLE_PPM }];
     Slo { series, ..super::fixture::slo() }
 }
 

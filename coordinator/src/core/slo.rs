@@ -18,6 +18,9 @@ pub struct Slo {
     pub pending_growth: u64,
     /// Share of the due operations that may stay unattempted.
     pub rate_tolerance: Fraction,
+    /// Durables whose backlog may grow as it likes; none may vanish.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub may_grow: Vec<String>,
 }
 
 /// The limits of one series, in whole microseconds; without any it is measured and not judged.
@@ -31,6 +34,21 @@ pub struct SeriesSlo {
     /// 99 of 100 operations are not slower than this.
     #[serde(rename = "p99_ns", with = "crate::core::encoding::nanos::optional")]
     pub p99: Option<Duration>,
+    /// The part of all operations that owe it a sample, in millionths.
+    #[serde(default = "whole", skip_serializing_if = "is_whole")]
+    pub part_ppm: u32,
+}
+
+/// All of it, in millionths.
+pub const WHOLE_PPM: u32 = 1_000_000;
+
+fn whole() -> u32 {
+    WHOLE_PPM
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_whole(part_ppm: &u32) -> bool {
+    *part_ppm == WHOLE_PPM
 }
 
 /// A percentile that can be gated.
@@ -54,7 +72,7 @@ pub struct UnknownSeries {
 impl Slo {
     /// The same percentile limits for every series.
     pub fn for_every_series(names: &[impl AsRef<str>], p95: Option<Duration>, p99: Option<Duration>) -> Vec<SeriesSlo> {
-        names.iter().map(|name| SeriesSlo { series: name.as_ref().to_owned(), p95, p99 }).collect()
+        names.iter().map(|name| SeriesSlo { series: name.as_ref().to_owned(), p95, p99, part_ppm: WHOLE_PPM }).collect()
     }
 
     /// Replaces one limit of one series.
@@ -101,6 +119,12 @@ pub struct Gate {
 }
 
 impl SeriesSlo {
+    /// How many of so many operations owe it a sample, to the nearest.
+    pub fn part_of(&self, operations: u64) -> u64 {
+        let part = u128::from(operations) * u128::from(self.part_ppm);
+        u64::try_from((part + u128::from(WHOLE_PPM / 2)) / u128::from(WHOLE_PPM)).unwrap_or(u64::MAX)
+    }
+
     /// The distinct limits, ascending, in microseconds.
     pub fn limits(&self) -> SeriesLimits {
         let mut limits_us: Vec<u64> = [self.p95, self.p99].into_iter().flatten().map(micros).collect();
@@ -262,8 +286,12 @@ mod tests {
 
     #[test]
     fn limits_are_distinct_and_ascending_and_every_gate_knows_its_place() {
-        let slo =
-            |p95: Option<u64>, p99: Option<u64>| SeriesSlo { series: "E1".into(), p95: p95.map(ms), p99: p99.map(ms) };
+        let slo = |p95: Option<u64>, p99: Option<u64>| SeriesSlo {
+            series: "E1".into(),
+            p95: p95.map(ms),
+            p99: p99.map(ms),
+            part_ppm: WHOLE_PPM,
+        };
         for (p95, p99, limits_us, places) in [
             (Some(100), Some(250), vec![100_000, 250_000], vec![0, 1]),
             (Some(300), Some(250), vec![250_000, 300_000], vec![1, 0]),
@@ -281,7 +309,8 @@ mod tests {
     fn one_series_can_have_its_own_limit() {
         let fraction = "0.001".parse().unwrap();
         let series = Slo::for_every_series(&["E1", "E2"], Some(ms(100)), Some(ms(250)));
-        let mut slo = Slo { series, error_rate: fraction, pending_growth: 1000, rate_tolerance: fraction };
+        let may_grow = Vec::new();
+        let mut slo = Slo { series, error_rate: fraction, pending_growth: 1000, rate_tolerance: fraction, may_grow };
         slo.set_limit("E2", Quantile::P99, ms(400)).unwrap();
         assert_eq!((slo.series[0].p99, slo.series[1].p99), (Some(ms(250)), Some(ms(400))));
         assert_eq!((slo.tightest_limit(), slo.largest_limit()), (Some(ms(100)), Some(ms(400))));

@@ -18,6 +18,14 @@ pub struct Capacity {
 /// Why a fleet cannot take a target rate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SplitError {
+    /// Fewer users than agents.
+    #[error("{users} users are less than one for each of {agents} agents: raise the level or use fewer agents")]
+    TooFewUsers {
+        /// The level.
+        users: u64,
+        /// In the fleet.
+        agents: usize,
+    },
     /// There is nobody to split over.
     #[error("no agents to split {target}/s over")]
     NoAgents {
@@ -84,6 +92,19 @@ pub fn split(target: Rate, agents: &[Capacity]) -> Result<Vec<Rate>, SplitError>
         .into_iter()
         .map(|milli| Rate::from_milli(milli).expect("part of a rate, and lifted above zero"))
         .collect())
+}
+
+/// Splits whole users over agents by weight, at least one each. Their ceilings are rates, and the agents' own to hold.
+///
+/// # Errors
+/// There are fewer users than agents.
+pub fn split_users(level: Rate, agents: &[Capacity]) -> Result<Vec<Rate>, SplitError> {
+    let users = level.milli() / 1000;
+    let too_few = || SplitError::TooFewUsers { users, agents: agents.len() };
+    let level = Rate::from_milli(users).filter(|_| users >= agents.len() as u64).ok_or_else(too_few)?;
+    let unlimited: Vec<Capacity> = agents.iter().map(|agent| Capacity { ceiling: None, ..agent.clone() }).collect();
+    let shares = split(level, &unlimited)?;
+    Ok(shares.into_iter().map(|share| Rate::per_second(share.milli()).expect("a part of the users")).collect())
 }
 
 /// Splits by weight, fixes whoever is above its ceiling at it, and splits the rest over the others again until nobody is.

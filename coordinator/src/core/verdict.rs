@@ -12,7 +12,7 @@ pub use self::reason::{BoxAtFault, Breach, Doubt, Errors, Percentile, Shortfall}
 use super::backlog::{DurableBacklog, Fate};
 use super::measurement::{AgentMeasurement, Fault, SeriesMeasurement, StepMeasurement};
 use super::non_empty::NonEmpty;
-use super::slo::{Gate, Slo};
+use super::slo::{Gate, SeriesSlo, Slo, WHOLE_PPM};
 
 /// The agents' holds may begin apart by one of so many parts of the hold, in which the load is not whole.
 const SKEW_PART: u32 = 100;
@@ -53,12 +53,28 @@ fn measurement_failures(step: &StepMeasurement, slo: &Slo) -> Vec<Doubt> {
         doubts.push(Doubt::NothingAttempted);
     } else if slo.error_rate.holds(step.counters.errors(), step.counters.attempted) {
         // Where the error rate is broken, an empty series is what that looks like.
-        let mut empty: Vec<&str> =
-            gates(step, slo).filter(|(series, _)| series.counts.n == 0).map(|(series, _)| &*series.series).collect();
+        // What is rare may not have been due at all.
+        let owed = |objective: &SeriesSlo| {
+            objective.part_ppm == WHOLE_PPM || objective.part_of(step.counters.attempted) >= SURE
+        };
+        let mut empty: Vec<&str> = gates_of(step, slo)
+            .filter(|(objective, series, _)| series.counts.n == 0 && owed(objective))
+            .map(|(_, series, _)| &*series.series)
+            .collect();
         empty.dedup();
         doubts.extend(empty.iter().map(|&series| Doubt::NoSamples { series: series.to_owned() }));
     }
+    doubts.extend(few_users(step));
     doubts
+}
+
+/// So many that are expected are not all missing by chance: once in 500 million.
+const SURE: u64 = 20;
+
+/// Where levels are users, that too few of them were online.
+fn few_users(step: &StepMeasurement) -> Option<Doubt> {
+    let (online, users) = (step.users_online()?.online, step.target.milli() / 1000);
+    (u128::from(online) * 100 < u128::from(users) * 95).then_some(Doubt::FewUsers { online, users })
 }
 
 /// What the service broke, by the counts that the load boxes cannot have spoiled.
@@ -69,15 +85,17 @@ fn breaches(step: &StepMeasurement, slo: &Slo) -> Vec<Breach> {
     });
     let anyway = Errors { errors: step.counters.failed_anyway, ..errors(step, slo) };
     let error_rate = (!anyway.hold()).then_some(Breach::ErrorRate(anyway));
-    let backlog = step.backlog.iter().filter_map(|durable| backlog_breach(durable, slo.pending_growth));
+    let backlog = step.backlog.iter().filter_map(|durable| backlog_breach(durable, slo));
     percentiles.chain(error_rate).chain(backlog).collect()
 }
 
-fn backlog_breach(backlog: &DurableBacklog, limit: u64) -> Option<Breach> {
+fn backlog_breach(backlog: &DurableBacklog, slo: &Slo) -> Option<Breach> {
+    let limit = slo.pending_growth;
     let durable = backlog.name.clone();
     match (backlog.fate, backlog.growth) {
         (Fate::Gone, _) => Some(Breach::DurableGone { durable }),
         (Fate::Recreated, _) => Some(Breach::DurableRecreated { durable }),
+        (Fate::Kept | Fate::Unknown, _) if slo.may_grow.contains(&durable.durable) => None,
         (Fate::Kept | Fate::Unknown, Some(growth)) if i128::from(growth.messages) > i128::from(limit) => {
             Some(Breach::BacklogGrowth { durable, growth: growth.messages, limit })
         }
@@ -106,6 +124,7 @@ fn unproved(step: &StepMeasurement, slo: &Slo) -> Vec<Doubt> {
 fn backlog_doubt(backlog: &DurableBacklog, due: u64, slo: &Slo) -> Option<Doubt> {
     let durable = backlog.name.clone();
     match backlog.growth {
+        _ if slo.may_grow.contains(&durable.durable) => None,
         None => Some(Doubt::BacklogUnreadable { durable, reads_at_ends: backlog.reads_at_ends }),
         Some(growth) if growth.keeps_rising(due) => {
             Some(Doubt::BacklogNotStationary { durable, growth: growth.messages, limit: slo.pending_growth })
@@ -134,12 +153,12 @@ fn shortfall_doubt(step: &StepMeasurement, slo: &Slo) -> Option<Doubt> {
             shortfall: shortfall(step),
         });
     }
-    let flattered = gates(step, slo).find(|(series, gate)| {
+    let flattered = gates_of(step, slo).find(|(objective, series, gate)| {
         let SeriesCounts { n, above, .. } = &series.counts;
-        let above = above[gate.above_index];
+        let (above, never_left) = (above[gate.above_index], objective.part_of(never_left));
         !is_broken(gate, above, *n) && is_broken(gate, above + never_left, n + never_left)
     });
-    flattered.map(|(series, gate)| Doubt::NeverLeft {
+    flattered.map(|(_, series, gate)| Doubt::NeverLeft {
         series: series.series.clone(),
         quantile: gate.quantile,
         limit: gate.limit,
@@ -158,11 +177,19 @@ fn shortfall(step: &StepMeasurement) -> Shortfall {
 
 /// Every gated percentile with its series.
 fn gates<'a>(step: &'a StepMeasurement, slo: &'a Slo) -> impl Iterator<Item = (&'a SeriesMeasurement, Gate)> {
+    gates_of(step, slo).map(|(_, series, gate)| (series, gate))
+}
+
+/// The same with the objective.
+fn gates_of<'a>(
+    step: &'a StepMeasurement,
+    slo: &'a Slo,
+) -> impl Iterator<Item = (&'a SeriesSlo, &'a SeriesMeasurement, Gate)> {
     slo.series.iter().flat_map(move |objective| {
         let measured = step.series.iter().find(|series| series.series == objective.series);
         let measured = measured.expect("a trial measures every series of its plan");
         assert_eq!(objective.limits().limits_us, measured.limits_us, "counted against other limits");
-        objective.gates().into_iter().map(move |gate| (measured, gate))
+        objective.gates().into_iter().map(move |gate| (objective, measured, gate))
     })
 }
 
@@ -256,6 +283,7 @@ impl Doubt {
             Self::NeverLeft { shortfall, .. } | Self::RateShort { shortfall, .. } => &shortfall.late,
             Self::Fault(_)
             | Self::NothingAttempted
+            | Self::FewUsers { .. }
             | Self::NoSamples { .. }
             | Self::StartsApart { .. }
             | Self::NoHeadroom { .. }

@@ -9,7 +9,7 @@ use plimsoll_common::workload::ObservationSpec;
 
 use super::soak::MinuteReport;
 use super::table::{intervals, worst_backlog};
-use super::{TrialReport, words};
+use super::{TrialReport, users, words};
 use crate::core::measurement::{SeriesMeasurement, per_second};
 use crate::core::slo::Quantile;
 
@@ -70,6 +70,8 @@ pub struct CsvReport<W: Write> {
     writer: ::csv::Writer<W>,
     rows: Rows,
     series: usize,
+    /// Whether levels are users.
+    users: bool,
 }
 
 impl<W: Write> CsvReport<W> {
@@ -89,9 +91,16 @@ impl<W: Write> CsvReport<W> {
         let minute = (rows == Rows::Minutes).then(|| "minute".to_owned());
         let before = minute.into_iter().chain(BEFORE_SERIES.map(str::to_owned));
         let header = before.chain(per_series).chain(observed);
-        let mut report = Self { writer: ::csv::Writer::from_writer(to), rows, series: series.len() };
+        let mut report = Self {
+            writer: ::csv::Writer::from_writer(to),
+            rows,
+            series: series.len(),
+            users: users::observes(observations),
+        };
         let intervals = series.iter().flat_map(|series| columns(series.as_ref(), &INTERVALS));
         let last = intervals.chain(["not_excluded_s".to_owned()]);
+        let of_users = if report.users { &users::COLUMNS[..] } else { &[] };
+        let last = last.chain(of_users.iter().map(|&column| column.to_owned()));
         report.write(header.chain(AFTER_SERIES.map(str::to_owned)).chain(last))?;
         Ok(report)
     }
@@ -105,7 +114,9 @@ impl<W: Write> CsvReport<W> {
         let observed = trial.measurement.observed.iter().flat_map(observed_fields);
         let first = (self.rows == Rows::Minutes).then(|| WHOLE_HOLD.to_owned());
         let before = first.into_iter().chain(before_series(trial));
-        self.write(before.chain(series).chain(observed).chain(after_series(trial)).chain(last_fields(trial)))
+        let of_users = if self.users { users::fields(&trial.measurement) } else { Vec::new() };
+        let last = last_fields(trial).chain(of_users);
+        self.write(before.chain(series).chain(observed).chain(after_series(trial)).chain(last))
     }
 
     /// Writes and flushes the row of a minute.

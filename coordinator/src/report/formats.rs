@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::csv::{CsvReport, Rows};
 use super::table::Shape;
-use super::{Applied, RunReport, TrialReport, answer_lines, ending, notes, observations, search, table, words};
+use super::{Applied, RunReport, TrialReport, answer_lines, ending, notes, observations, search, table, users, words};
 use crate::core::answer::{Ending, answer};
 use crate::core::backlog::DurableBacklog;
 use crate::core::intervals::PercentileInterval;
@@ -53,6 +53,8 @@ pub fn markdown(report: &RunReport) -> String {
             Some(search) => list("Trail", &search::trail_lines(search)),
         },
         table_of("Percentiles", table::percentiles),
+        table_of("Actions", users::actions),
+        table_of("Users", users::users),
         table_of("Load boxes", table::agents),
         table_of("Backlog", table::backlogs),
         list("Notes", &notes::notes(report)),

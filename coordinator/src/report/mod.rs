@@ -10,6 +10,7 @@ pub mod notes;
 pub mod search;
 pub mod soak;
 pub mod table;
+pub mod users;
 pub mod words;
 
 use std::time::Duration;
@@ -109,6 +110,8 @@ pub fn render(report: &RunReport) -> String {
         settings(report),
         trials(report),
         table_of(report, "Percentiles", table::percentiles),
+        table_of(report, "Actions", users::actions),
+        table_of(report, "Users", users::users),
         table_of(report, "Load boxes", table::agents),
         table_of(report, "Backlog", table::backlogs),
         list("Notes", &notes::notes(report)),
@@ -170,9 +173,10 @@ pub fn answer_lines(report: &RunReport) -> String {
         Ending::Aborted => "ABORTED before anything tripped: a lower bound",
         Ending::Failed(_) => "not completed: a lower bound",
     };
+    let what = if users::are_levels(report) { "N" } else { "max RPS" };
     let mut lines = vec![match (answer.passed, answer.tripped) {
-        (Some(passed), Some(_)) => format!("ANSWER: max RPS = {passed} ({of})"),
-        (Some(passed), None) => format!("ANSWER: max RPS >= {passed} ({of}; {bound})"),
+        (Some(passed), Some(_)) => format!("ANSWER: {what} = {passed} ({of})"),
+        (Some(passed), None) => format!("ANSWER: {what} >= {passed} ({of}; {bound})"),
         (None, _) => format!("ANSWER: no step passed ({of})"),
     }];
     if !answer.gaps.is_empty() {
@@ -185,6 +189,7 @@ pub fn answer_lines(report: &RunReport) -> String {
         None if report.ending == Ending::Completed => "Next limit: none found; give higher --steps".to_owned(),
         None => "Next limit: none found; the run got no further".to_owned(),
     });
+    lines.extend(users::pace(report));
     lines.join("\n")
 }
 

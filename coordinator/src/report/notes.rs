@@ -32,7 +32,10 @@ fn observed(trial: &TrialReport, report: &RunReport) -> Option<String> {
             None => format!("no data on {}", spec.words),
         },
     };
-    let words: Vec<String> = specs.iter().zip(&trial.measurement.observed).map(words).collect();
+    // Presence is observed where that was asked for.
+    let asked =
+        |(spec, observed): &(&ObservationSpec, &Observed)| observed.count > 0 || !spec.name.starts_with("presence");
+    let words: Vec<String> = specs.iter().zip(&trial.measurement.observed).filter(asked).map(words).collect();
     (!words.is_empty()).then(|| words.join(", "))
 }
 

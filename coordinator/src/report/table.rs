@@ -38,17 +38,18 @@ pub(super) fn lines(shape: Shape, header: &[String], left: &[usize], rows: Vec<V
 
 /// One row per trial, with the reasons of its verdict indented below it; on a page, in a list below the table.
 pub fn trials(trials: &[TrialReport], shape: Shape) -> String {
-    let series = trials.first().map_or(&[][..], |trial| &trial.measurement.series);
+    let series = shown(trials.first().map_or(&[][..], |trial| &trial.measurement.series), of_users(trials));
     let per_series =
         series.iter().flat_map(|s| ["p50", "p95", "p99", "max"].map(|what| format!("{} {what}", s.series)));
-    let header: Vec<String> = ["target/s", "achieved/s", "completed/s"]
+    let header: Vec<String> = [levels(trials), "achieved/s", "completed/s"]
         .map(str::to_owned)
         .into_iter()
         .chain(per_series)
         .chain(["err%", "worst backlog", "verdict"].map(str::to_owned))
         .collect();
     let last = header.len() - 1;
-    let lines = lines(shape, &header, &[last - 1, last], trials.iter().map(row).collect());
+    let users = of_users(trials);
+    let lines = lines(shape, &header, &[last - 1, last], trials.iter().map(|trial| row(trial, users)).collect());
     let (head, rows) = lines.split_at(lines.len().min(2));
     let mut text: Vec<String> = head.to_vec();
     let mut below = Vec::new();
@@ -67,14 +68,29 @@ pub fn trials(trials: &[TrialReport], shape: Shape) -> String {
     text.join("\n")
 }
 
-fn row(trial: &TrialReport) -> Vec<String> {
+fn row(trial: &TrialReport, users: bool) -> Vec<String> {
     let step = &trial.measurement;
     let mut cells = vec![name(trial), rate(step.achieved_rate()), rate(step.completion_rate())];
-    cells.extend(step.series.iter().flat_map(series_cells));
+    cells.extend(shown(&step.series, users).iter().flat_map(series_cells));
     cells.push(step.error_rate().map_or("no data".into(), |rate| format!("{:.3}", rate * 100.0)));
     cells.push(worst_backlog(step).map_or("-".into(), backlog_words));
     cells.push(verdict(trial));
     cells
+}
+
+/// Whether levels are users.
+fn of_users(trials: &[TrialReport]) -> bool {
+    trials.iter().any(|trial| trial.measurement.users_online().is_some())
+}
+
+/// The header of the column of levels.
+pub(super) fn levels(trials: &[TrialReport]) -> &'static str {
+    if of_users(trials) { "users" } else { "target/s" }
+}
+
+/// The series that have columns of their own: what people do beside writing has lines in a table of its own.
+fn shown(series: &[SeriesMeasurement], users: bool) -> &[SeriesMeasurement] {
+    if users { &series[..series.len().min(3)] } else { series }
 }
 
 /// The word, and beside a PASS what its hold cannot exclude.
@@ -89,8 +105,17 @@ fn verdict(trial: &TrialReport) -> String {
 /// The target rate; from the second trial of a step on, with the trial, counted from 1.
 pub(super) fn name(trial: &TrialReport) -> String {
     match trial.judged.trial.trial {
-        0 => trial.judged.level.to_string(),
-        repeat => format!("{} (trial {})", trial.judged.level, repeat + 1),
+        0 => level(trial),
+        repeat => format!("{} (trial {})", level(trial), repeat + 1),
+    }
+}
+
+/// The level; where it is of users, with how many were online throughout if that differs.
+pub fn level(trial: &TrialReport) -> String {
+    let level = trial.judged.level;
+    match trial.measurement.users_online() {
+        Some(users) if users.online != level.milli() / 1000 => format!("{level} ({} active)", users.online),
+        _ => level.to_string(),
     }
 }
 
@@ -139,7 +164,7 @@ pub(super) fn intervals(step: &StepMeasurement, series: usize) -> [Option<Percen
 /// One line per series and trial: each percentile with the interval that it lies in, by how latencies vary from block to
 /// block.
 pub fn percentiles(trials: &[TrialReport], shape: Shape) -> String {
-    let header = ["target/s", "series", "p50", "95 % interval", "p95", "95 % interval", "p99", "95 % interval"];
+    let header = [levels(trials), "series", "p50", "95 % interval", "p95", "95 % interval", "p99", "95 % interval"];
     let rows = trials.iter().flat_map(|trial| {
         let step = &trial.measurement;
         step.series.iter().enumerate().map(move |(index, series)| {
@@ -169,9 +194,9 @@ const AGENT_LINES: usize = 16;
 /// One line per agent and trial.
 pub fn agents(trials: &[TrialReport], shape: Shape) -> String {
     let header = [
-        "target/s",
+        levels(trials),
         "agent",
-        "share/s",
+        if of_users(trials) { "of them" } else { "share/s" },
         "achieved/s",
         "lateness p50",
         "p99",
@@ -228,7 +253,7 @@ pub fn backlogs(trials: &[TrialReport], shape: Shape) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let header = ["target/s", "stream", "durable", "pending", "ack pending", "growth"].map(str::to_owned);
+    let header = [levels(trials), "stream", "durable", "pending", "ack pending", "growth"].map(str::to_owned);
     lines(shape, &header, &[1, 2], rows).join("\n")
 }
 

@@ -123,6 +123,9 @@ pub fn doubt(doubt: &Doubt) -> String {
     match doubt {
         Doubt::Fault(fault) => self::fault(fault),
         Doubt::NothingAttempted => "no operation was released".to_owned(),
+        Doubt::FewUsers { online, users } => {
+            format!("only {online} of {users} users were online throughout the hold, 95% are needed")
+        }
         Doubt::NoSamples { series } => format!("{series} has no samples although operations completed"),
         Doubt::PercentileByBoxes { percentile, boxes } => {
             format!("{} only with stalls of load boxes: {}", percentile_words(percentile), boxes_words(boxes))

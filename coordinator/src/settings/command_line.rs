@@ -7,6 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::commands::LoadCommand;
 use super::table::{DefaultValue, Kind, Setting};
+use plimsoll_common::workload;
 
 /// Reads which command is asked for, and the flags that were given, by the names of their settings.
 ///
@@ -47,11 +48,14 @@ fn load_command(command: LoadCommand) -> Command {
         command.exit_codes(),
         examples.join("\n")
     );
-    Command::new(command.name()).about(command.about()).args(command.settings().map(flag)).after_help(after)
+    Command::new(command.name())
+        .about(command.about())
+        .args(command.settings().map(|setting| flag(command, setting)))
+        .after_help(after)
 }
 
-fn flag(setting: &'static Setting) -> Arg {
-    let arg = Arg::new(setting.name).long(setting.name).help(help(setting)).help_heading(setting.heading);
+fn flag(command: LoadCommand, setting: &'static Setting) -> Arg {
+    let arg = Arg::new(setting.name).long(setting.name).help(help(command, setting)).help_heading(setting.heading);
     match setting.kind {
         _ if setting.is_switch() => arg
             .action(ArgAction::Set)
@@ -65,9 +69,11 @@ fn flag(setting: &'static Setting) -> Arg {
     }
 }
 
-fn help(setting: &Setting) -> String {
+fn help(command: LoadCommand, setting: &Setting) -> String {
     let native = setting.native.map(|name| format!(", {name}")).unwrap_or_default();
+    let own = command.workload().and_then(workload::entry).and_then(|entry| entry.default_of(setting.name));
     let default = match setting.default {
+        _ if own.is_some() => own.map_or(String::new(), |text| format!(" [default: {text}]")),
         DefaultValue::Required => " [required]".to_owned(),
         DefaultValue::Text(text) | DefaultValue::Derived(text) => format!(" [default: {text}]"),
         DefaultValue::Nothing => String::new(),

@@ -1,6 +1,6 @@
 //! The commands whose settings come from the table: what each is for, and which settings it takes.
 
-use LoadCommand::{MaxRps, Run, Seed, Teardown, Verify};
+use LoadCommand::{Daily, MaxRps, Run, Seed, Teardown, Verify};
 
 use super::table::{SETTINGS, STORAGE, Setting};
 
@@ -11,6 +11,8 @@ pub enum LoadCommand {
     MaxRps,
     /// `run`.
     Run,
+    /// `daily`.
+    Daily,
     /// `verify`.
     Verify,
     /// `seed`.
@@ -19,10 +21,13 @@ pub enum LoadCommand {
     Teardown,
 }
 
+/// The workload whose levels are users.
+pub const DAILY: &str = "daily";
+
 /// Settings that not every command takes, with those that do.
 const ONLY: &[(&str, &[LoadCommand])] = &[
-    ("steps", &[MaxRps, Verify]),
-    ("hold", &[MaxRps, Verify]),
+    ("steps", &[MaxRps, Verify, Daily]),
+    ("hold", &[MaxRps, Verify, Daily]),
     ("find", &[MaxRps, Verify]),
     ("from", &[MaxRps, Verify]),
     ("precision", &[MaxRps, Verify]),
@@ -32,11 +37,11 @@ const ONLY: &[(&str, &[LoadCommand])] = &[
     ("frontier", &[MaxRps, Verify]),
     ("explain", &[MaxRps, Verify]),
     ("skip-self-check", &[MaxRps, Verify]),
-    ("cooldown", &[MaxRps, Verify]),
-    ("no-stop-on-trip", &[MaxRps, Verify]),
-    ("trials", &[MaxRps, Verify]),
-    ("on-agent-loss", &[MaxRps, Verify]),
-    ("min-agents", &[MaxRps, Verify]),
+    ("cooldown", &[MaxRps, Verify, Daily]),
+    ("no-stop-on-trip", &[MaxRps, Verify, Daily]),
+    ("trials", &[MaxRps, Verify, Daily]),
+    ("on-agent-loss", &[MaxRps, Verify, Daily]),
+    ("min-agents", &[MaxRps, Verify, Daily]),
     ("rate", &[Run]),
     ("duration", &[Run]),
     ("read-ratio", &[Seed]),
@@ -45,6 +50,7 @@ const ONLY: &[(&str, &[LoadCommand])] = &[
     ("create-schema", &[Seed]),
     ("drop", &[Teardown]),
     ("yes", &[Teardown]),
+    ("arrivals", &[MaxRps, Run, Verify]),
 ];
 
 /// All that seeding takes beside what only it takes.
@@ -54,13 +60,14 @@ const OF_TEARDOWN: &[&str] = &["workload", "site-id", "plan", "dry-run"];
 
 impl LoadCommand {
     /// All of them, in the order of the help.
-    pub const ALL: [Self; 5] = [Self::MaxRps, Self::Run, Self::Seed, Self::Verify, Self::Teardown];
+    pub const ALL: [Self; 6] = [Self::MaxRps, Self::Run, Self::Daily, Self::Seed, Self::Verify, Self::Teardown];
 
     /// As it is typed.
     pub fn name(self) -> &'static str {
         match self {
             Self::MaxRps => "max-rps",
             Self::Run => "run",
+            Self::Daily => "daily",
             Self::Verify => "verify",
             Self::Seed => "seed",
             Self::Teardown => "teardown",
@@ -79,6 +86,9 @@ impl LoadCommand {
                 "Ramps a request rate over a fleet of agents and prints the largest that holds every objective"
             }
             Self::Run => "Holds one constant request rate for as long as asked and judges it by the objectives",
+            Self::Daily => {
+                "Ramps the users of a chat through their working day and prints the most that hold every objective"
+            }
             Self::Verify => {
                 "Checks that the target holds what a run with these settings needs, in its databases and in NATS; no load"
             }
@@ -87,13 +97,33 @@ impl LoadCommand {
         }
     }
 
+    /// The workload of a command that drives only one.
+    pub fn workload(self) -> Option<&'static str> {
+        match self {
+            Self::Daily => Some(DAILY),
+            Self::MaxRps | Self::Run | Self::Seed | Self::Verify | Self::Teardown => None,
+        }
+    }
+
+    /// Whether it drives this workload.
+    pub fn drives(self, workload: &str) -> bool {
+        self.workload().map_or(workload != DAILY, |own| own == workload)
+    }
+
     /// Whether it takes this setting.
     pub fn takes(self, setting: &Setting) -> bool {
+        // What only some workloads take goes with a command that drives one of them.
+        if !setting.workloads.is_empty() && !setting.workloads.iter().any(|name| self.drives(name)) {
+            return false;
+        }
+        if self.workload().is_some() && setting.name == "workload" {
+            return false;
+        }
         if let Some((_, commands)) = ONLY.iter().find(|(name, _)| *name == setting.name) {
             return commands.contains(&self);
         }
         let own = match self {
-            Self::MaxRps | Self::Run | Self::Verify => return true,
+            Self::MaxRps | Self::Run | Self::Verify | Self::Daily => return true,
             Self::Seed => OF_SEED,
             Self::Teardown => OF_TEARDOWN,
         };
@@ -119,6 +149,11 @@ impl LoadCommand {
                 "plimsoll run --preset medium --rate 500 --duration 10m",
                 "plimsoll run --preset medium --rate 2k --duration 24h --agents box-1:7700,box-2:7700",
             ],
+            Self::Daily => &[
+                "plimsoll daily --preset daily-heavy",
+                "plimsoll daily --preset daily-light --users 50k --steps 10k,20k,50k --agents box-1:7700,box-2:7700",
+                "plimsoll daily --preset daily-power --slo mark_read:p95=80ms --slo E2_last:p99=2s --csv steps.csv",
+            ],
             Self::Verify => &[
                 "plimsoll verify --preset medium --mongo-uri mongodb://chat-db:27017 --nats-url nats://chat:4222",
                 "plimsoll verify --plan nightly.toml",
@@ -138,7 +173,7 @@ impl LoadCommand {
     /// Exit codes in the words of this command.
     pub fn exit_codes(self) -> &'static str {
         match self {
-            Self::MaxRps => {
+            Self::MaxRps | Self::Daily => {
                 "Exit codes: 0 an answer, 1 no step passed, 2 usage or configuration, 3 the run could not be completed,\n\
                  4 measured but INCONCLUSIVE, 130 interrupted."
             }

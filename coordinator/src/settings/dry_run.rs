@@ -45,12 +45,13 @@ pub fn describe(plan: &RunPlan) -> Result<String, SplitError> {
     }
     let phases = plan.phases;
     for (index, &level) in plan.steps.rates().iter().enumerate() {
-        let shares = split(level, &agents)?;
+        let shares = plan.split(level, &agents)?;
         let position = format!("step {} of {}", index + 1, plan.steps.rates().len());
         line(
             &mut text,
             format_args!(
-                "\n{position}: {level}/s, {} warmup, {} hold, {} cooldown",
+                "\n{position}: {level}{}, {} warmup, {} hold, {} cooldown",
+                plan.unit(),
                 humantime::format_duration(phases.warmup),
                 humantime::format_duration(phases.hold),
                 humantime::format_duration(phases.cooldown),
@@ -62,8 +63,14 @@ pub fn describe(plan: &RunPlan) -> Result<String, SplitError> {
 }
 
 fn agent_line(plan: &RunPlan, agent: &str, share: Rate) -> String {
-    let (warmup, hold) = (share.due_in(plan.phases.warmup), share.due_in(plan.phases.hold));
     let cap = plan.in_flight_cap(share);
+    if let Some(daily) = plan.workload.daily() {
+        let (peak, connections) = (plan.rate_of(share), daily.connections(share.milli() / 1000));
+        return format!(
+            "  {agent}: {share} users on {connections} connections, up to {peak:.0} operations/s, at most {cap} open"
+        );
+    }
+    let (warmup, hold) = (share.due_in(plan.phases.warmup), share.due_in(plan.phases.hold));
     format!("  {agent}: {share}/s, {warmup} operations in the warmup, {hold} in the hold, at most {cap} open")
 }
 

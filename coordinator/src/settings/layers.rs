@@ -96,8 +96,11 @@ impl Layers {
         let file = plan.map(|plan| plan_file::read(&plan.value, command)).transpose()?.unwrap_or_default();
         let given = |setting: &Setting| from_above(setting).or_else(|| from_file(setting, &file));
         // The workload first: other settings' defaults depend on it.
-        let name = table::find("workload").and_then(|setting| given(setting).or_else(|| default_of(setting, None)));
-        let workload = name.and_then(|name| workload::entry(&name.value));
+        let name = || table::find("workload").and_then(|setting| given(setting).or_else(|| default_of(setting, None)));
+        let workload = match command.workload() {
+            Some(own) => workload::entry(own),
+            None => name().and_then(|name| workload::entry(&name.value)),
+        };
         let applying = |setting: &'static Setting| {
             let given = given(setting).or_else(|| default_of(setting, workload))?;
             // A variable that other tools know too says nothing of this run.
@@ -137,7 +140,8 @@ impl Layers {
         }
         let text = |setting: &'static Setting| Some((setting.name, saved.get(&text_of_file(setting.name))?.clone()));
         let texts = command.settings().filter_map(text).collect();
-        Ok(Self { given, texts, workload: saved.get("workload").and_then(|name| workload::entry(name)) })
+        let name = command.workload().or(saved.get("workload").map(String::as_str));
+        Ok(Self { given, texts, workload: name.and_then(workload::entry) })
     }
 
     /// The workload's entry; `None` where no workload has the name that was given.

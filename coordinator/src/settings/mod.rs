@@ -19,6 +19,7 @@ mod secure;
 pub mod seeding;
 pub mod storage;
 pub mod table;
+mod users;
 mod values;
 
 pub use error::SettingsError;
@@ -93,9 +94,11 @@ pub fn read(
     Ok(match command {
         LoadCommand::Seed => Invocation::Seed(Box::new(seeding::seed(&layers)?)),
         LoadCommand::Teardown => Invocation::Teardown(Box::new(seeding::teardown(&layers)?)),
-        LoadCommand::MaxRps | LoadCommand::Run | LoadCommand::Verify if dry => Invocation::DryRun(plan()?),
+        LoadCommand::MaxRps | LoadCommand::Run | LoadCommand::Verify | LoadCommand::Daily if dry => {
+            Invocation::DryRun(plan()?)
+        }
         LoadCommand::Verify => Invocation::Verify(plan()?),
-        LoadCommand::MaxRps | LoadCommand::Run => Invocation::Load(plan()?),
+        LoadCommand::MaxRps | LoadCommand::Run | LoadCommand::Daily => Invocation::Load(plan()?),
     })
 }
 

@@ -18,6 +18,7 @@ use crate::core::ramp::OnTrip;
 use crate::core::roster::OnAgentLoss;
 use crate::core::search::plan::PROBE_RATE;
 use crate::core::slo::Slo;
+use crate::core::split::{Capacity, SplitError, split, split_users};
 use crate::report::Applied;
 
 /// What a run does.
@@ -202,10 +203,31 @@ impl RunPlan {
     /// Operations that an agent with this share may have open at once: the flag's, or 1.2 × share × request timeout.
     pub fn in_flight_cap(&self, share: Rate) -> u64 {
         let follows = || {
-            let open = u128::from(share.milli()) * self.request_timeout.as_micros() * 12 / 10;
+            let open = u128::from(self.rate_of(share).milli()) * self.request_timeout.as_micros() * 12 / 10;
             u64::try_from(open.div_ceil(1_000_000_000)).unwrap_or(u64::MAX).max(LOWEST_CAP)
         };
         self.max_in_flight.map_or_else(follows, NonZeroU64::get)
+    }
+
+    /// Operations per second that a level or a share of it makes at most.
+    pub fn rate_of(&self, level: Rate) -> Rate {
+        self.workload.rate(level, self.phases.hold)
+    }
+
+    /// Splits a level over agents: a rate, or whole users.
+    ///
+    /// # Errors
+    /// It cannot be split.
+    pub fn split(&self, level: Rate, agents: &[Capacity]) -> Result<Vec<Rate>, SplitError> {
+        match self.workload.daily() {
+            Some(_) => split_users(level, agents),
+            None => split(level, agents),
+        }
+    }
+
+    /// What stands behind a level: `1000/s`, `1000 users`.
+    pub fn unit(&self) -> &'static str {
+        if self.workload.daily().is_some() { " users" } else { "/s" }
     }
 
     /// How the intended times of one of `agents` agents are spread.
@@ -233,6 +255,7 @@ impl RunPlan {
     /// Operations of all steps, warmups included, if each is held once.
     pub fn operations(&self) -> u64 {
         let Phases { warmup, hold, .. } = self.phases;
-        self.steps.rates().iter().map(|rate| rate.due_in(warmup).saturating_add(rate.due_in(hold))).sum()
+        let rates = self.steps.rates().iter().map(|&level| self.rate_of(level));
+        rates.map(|rate| rate.due_in(warmup).saturating_add(rate.due_in(hold))).sum()
     }
 }

@@ -50,6 +50,7 @@ pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, Setting
     let slo = slo(&values, &workload)?;
     let mut levels = match command {
         LoadCommand::Run => soak(&values)?,
+        LoadCommand::Daily => users(&values, &workload)?,
         // A check is one of what the ramp with these settings needs.
         _ => ramp(&values)?,
     };
@@ -65,7 +66,8 @@ pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, Setting
         steps: levels.find.map_or(levels.steps, |find| Steps::from(find.first_level())),
         find: levels.find,
         phases: levels.phases,
-        spread: spread(&values)?,
+        // People keep no intervals.
+        spread: if command == LoadCommand::Daily { Spread::Poisson } else { spread(&values)? },
         request_timeout: request_timeout(&values, &slo, &workload)?,
         max_lateness: values.duration("max-lateness", Duration::from_millis(1), HIGHEST_LIMIT)?,
         max_in_flight: max_in_flight(&values)?,
@@ -108,11 +110,31 @@ fn ramp(values: &Values) -> Result<Levels, SettingsError> {
         goal: Goal::MaxRps,
         find: find(values)?,
         steps: values.parsed("steps", "rates such as 500,1k,2k")?,
-        phases: Phases {
-            warmup: values.duration("warmup", Duration::ZERO, LONGEST)?,
-            hold: values.duration("hold", SHORTEST_HOLD, LONGEST)?,
-            cooldown: values.duration("cooldown", Duration::ZERO, LONGEST)?,
-        },
+        phases: phases(values)?,
+        on_trip: if values.switch("no-stop-on-trip")? { OnTrip::GoOn } else { OnTrip::Stop },
+        trials: u32::try_from(trials).ok().and_then(NonZeroU32::new).expect("from 1 to 3"),
+    })
+}
+
+fn phases(values: &Values) -> Result<Phases, SettingsError> {
+    Ok(Phases {
+        warmup: values.duration("warmup", Duration::ZERO, LONGEST)?,
+        hold: values.duration("hold", SHORTEST_HOLD, LONGEST)?,
+        cooldown: values.duration("cooldown", Duration::ZERO, LONGEST)?,
+    })
+}
+
+/// Users in place of rates.
+fn users(values: &Values, workload: &Workload) -> Result<Levels, SettingsError> {
+    let daily = workload.daily().expect("the command drives no other workload");
+    let phases = phases(values)?;
+    super::users::check_day(values, daily, phases)?;
+    let trials = values.number("trials", 1, 3)?;
+    Ok(Levels {
+        goal: Goal::MaxRps,
+        find: None,
+        steps: super::users::steps(values, daily)?,
+        phases,
         on_trip: if values.switch("no-stop-on-trip")? { OnTrip::GoOn } else { OnTrip::Stop },
         trials: u32::try_from(trials).ok().and_then(NonZeroU32::new).expect("from 1 to 3"),
     })
@@ -213,8 +235,16 @@ fn fits_the_pool(workload: &Workload, levels: &Levels, slo: &Slo) -> Result<(), 
 
 /// The workload that was named, of the settings that it takes.
 fn workload(command: LoadCommand, layers: &Layers, values: &Values) -> Result<Workload, SettingsError> {
-    let name = values.required("workload", "messages")?;
-    let entry = layers.workload().ok_or_else(|| name.takes(workload::names().join(", ")))?;
+    let known = || workload::names().into_iter().filter(|name| command.drives(name)).collect::<Vec<_>>().join(", ");
+    let entry = match layers.workload().filter(|entry| command.drives(entry.name)) {
+        Some(entry) => entry,
+        None => {
+            let name = values.required("workload", "messages")?;
+            let own = LoadCommand::ALL.into_iter().find(|other| other.workload() == Some(name.text()));
+            let instead = own.map_or(String::new(), |own| format!("; its levels are users: `plimsoll {}`", own.name()));
+            return Err(name.takes(format!("{}{instead}", known())));
+        }
+    };
     for setting in command.settings().filter(|setting| !setting.is_of(entry.name)) {
         if let Some(value) = values.optional(setting.name) {
             let takers = setting.workloads.join(", ");
@@ -266,7 +296,14 @@ fn slo(values: &Values, workload: &Workload) -> Result<Slo, SettingsError> {
         error_rate: values.parsed("slo-error-rate", "a number from 0 to 1")?,
         pending_growth: values.number("slo-pending-growth", 0, 1 << 40)?,
         rate_tolerance: values.parsed("rate-tolerance", "a number from 0 to 1")?,
+        may_grow: workload.durables().into_iter().filter(|durable| workload.may_grow(durable)).collect(),
     };
+    for series in &mut slo.series {
+        series.part_ppm = workload.part_ppm(&series.series);
+        if let Some((p95, p99)) = workload.limits(&series.series) {
+            (series.p95, series.p99) = (p95, p99);
+        }
+    }
     let Some(overrides) = values.optional("slo") else { return Ok(slo) };
     const TAKES: &str = "SERIES:PERCENTILE=TIME, such as E2:p99=400ms";
     for entry in list(&overrides, TAKES)? {

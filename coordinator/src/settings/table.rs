@@ -3,6 +3,7 @@
 
 use std::sync::LazyLock;
 
+use super::commands::DAILY;
 use plimsoll_common::workload::{SettingDefault, SettingKind, VOCABULARY};
 
 /// One setting.
@@ -103,7 +104,10 @@ const RUN: &str = "Run";
 /// All settings, in the order in which help, dry run and report show them: the workload, what only some workloads take, and
 /// what all take.
 pub static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
-    let summaries = VOCABULARY.iter().map(|entry| format!("{} ({})", entry.name, entry.summary));
+    let summaries = VOCABULARY
+        .iter()
+        .filter(|entry| entry.name != DAILY)
+        .map(|entry| format!("{} ({})", entry.name, entry.summary));
     let help = format!("What is driven against the target: {}", summaries.collect::<Vec<_>>().join("; "));
     let workload = Setting { help: leak(help), ..WORKLOAD };
     let general = GENERAL.iter().map(|setting| Setting { help: with_other_defaults(setting), ..*setting });
@@ -149,7 +153,11 @@ fn of_some_workloads(name: &'static str) -> Setting {
             SettingDefault::Text(text) => Text(text),
             SettingDefault::Nothing => Nothing,
         },
-        kind: if first.kind == SettingKind::List { Kind::List } else { Kind::One },
+        kind: match first.kind {
+            SettingKind::List => Kind::List,
+            SettingKind::Switch => Kind::Switch,
+            SettingKind::One | SettingKind::File => Kind::One,
+        },
         heading: LOAD,
         help: leak(helps.collect::<Vec<_>>().join("; ")),
         workloads: takers.iter().map(|(workload, _)| *workload).collect::<Vec<_>>().leak(),
@@ -160,6 +168,7 @@ fn of_some_workloads(name: &'static str) -> Setting {
 fn with_other_defaults(setting: &Setting) -> &'static str {
     let others: Vec<String> = VOCABULARY
         .iter()
+        .filter(|entry| entry.name != DAILY)
         .filter_map(|entry| Some(format!("{}: {}", entry.name, entry.default_of(setting.name)?)))
         .collect();
     if others.is_empty() { setting.help } else { leak(format!("{} ({})", setting.help, others.join("; "))) }

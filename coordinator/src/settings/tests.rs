@@ -127,9 +127,48 @@ fn the_in_flight_cap_follows_from_share_and_timeout() {
 }
 
 #[test]
-fn an_unknown_workload_is_told_the_known_ones() {
-    let known = plimsoll_common::workload::names().join(", ");
-    assert_eq!(error("max-rps --preset small --workload daily"), format!("--workload: got 'daily', takes {known}"));
+fn an_unknown_workload_is_told_the_known_ones_and_users_their_own_command() {
+    let names = plimsoll_common::workload::names().into_iter().filter(|name| *name != "daily");
+    let known = names.collect::<Vec<_>>().join(", ");
+    assert_eq!(error("max-rps --preset small --workload weekly"), format!("--workload: got 'weekly', takes {known}"));
+    assert_eq!(
+        error("max-rps --preset daily-light --workload daily"),
+        format!("--workload: got 'daily', takes {known}; its levels are users: `plimsoll daily`")
+    );
+}
+
+#[test]
+fn steps_of_users_are_whole_and_end_where_the_seeded_users_do() {
+    let steps = |flags: &str| plan(&format!("daily --preset daily-light {flags}")).steps.to_string();
+    assert_eq!(steps(""), "1000,2000,5000,10000");
+    assert_eq!(steps("--users 100k"), "1000,2000,5000,10000,20000,50000,100000");
+    assert_eq!(steps("--users 500"), "500");
+    assert_eq!(steps("--users 500 --steps 100,200"), "100,200");
+    let daily = |flags: &str| error(&format!("daily --preset daily-light {flags}"));
+    assert!(daily("--steps 1k,20k").contains("got 20000 users, and the target was seeded for 10000"));
+    assert!(daily("--steps 1.5").contains("got 1.5, takes whole users"));
+    assert!(daily("--users 50").contains("takes a whole number from 100 to 1000000"));
+    assert!(daily("--day 30s").contains("takes at least the --hold, which is 3m"));
+    assert!(daily("--preset small").contains("unknown preset"));
+    assert!(daily("--max-connections 5.5").contains("takes a whole number"));
+}
+
+#[test]
+fn the_defaults_of_users_are_a_days_and_requests_have_limits_of_their_own() {
+    let plan = plan("daily --preset daily-heavy --slo mark_read:p95=80ms");
+    let seconds = |length: std::time::Duration| length.as_secs();
+    let phases = plan.phases;
+    assert_eq!((seconds(phases.warmup), seconds(phases.hold), seconds(phases.cooldown)), (60, 180, 30));
+    let ms = |series: &str| {
+        let slo = plan.slo.series.iter().find(|slo| slo.series == series).unwrap();
+        [slo.p95, slo.p99].map(|limit| limit.map(|limit| limit.as_millis()))
+    };
+    assert_eq!(ms("E2"), [Some(500), Some(1000)]);
+    assert_eq!(ms("mark_read"), [Some(80), Some(250)]);
+    assert_eq!(ms("member_add"), [Some(200), Some(500)]);
+    assert_eq!(ms("member_add_done"), [None, None]);
+    assert_eq!(plan.slo.may_grow, ["notification-worker"]);
+    assert!(plan.target.durables.iter().any(|durable| durable.durable == "notification-worker"));
 }
 
 #[test]

@@ -491,11 +491,11 @@ impl Fleet {
         .await
     }
 
-    /// Deals rooms and users for these shares.
+    /// Deals rooms and users for these shares. Where users come online one after the other, that may take so much more.
     ///
     /// # Errors
     /// An agent cannot, or is lost.
-    pub async fn deal(&mut self, deal: u32, shares: &[Rate]) -> Result<FleetDeal, FleetError> {
+    pub async fn deal(&mut self, deal: u32, shares: &[Rate], more: Duration) -> Result<FleetDeal, FleetError> {
         // By index: who is gone, and whose index was never used, sits out.
         let mut share_milli_per_s = vec![0; self.members.last().map_or(0, |last| last.index + 1)];
         for (member, share) in self.members.iter().zip(shares) {
@@ -505,7 +505,7 @@ impl Fleet {
             session.send(ToAgent::Deal(v1::Deal { deal, share_milli_per_s: share_milli_per_s.clone() }));
         }
         let dealt = self
-            .answers("subscribe to what its share needs", DEAL_LIMIT, |event| match event {
+            .answers("subscribe to what its share needs", DEAL_LIMIT + more, |event| match event {
                 AgentEvent::Dealt(dealt) if dealt.deal == deal => Some(dealt),
                 _ => None,
             })

@@ -24,6 +24,7 @@ pub mod signals;
 pub mod target;
 pub mod tls;
 pub mod trial;
+pub mod users;
 
 use self::fleet::FleetError;
 use crate::core::split::SplitError;

@@ -25,6 +25,7 @@ pub use super::setup::Before;
 use super::setup::{Dealt, Ready, set_up};
 use super::signals::Interrupt;
 use super::trial::{Held, TrialOrder, hold};
+use super::users;
 use crate::core::answer::Ending;
 use crate::core::backlog::{READ_DEADLINE, StreamGrowth};
 use crate::core::budget::{Short, operations};
@@ -36,7 +37,7 @@ use crate::core::ramp::{JudgedTrial, NextTrial, Ramp};
 use crate::core::roster::{Hands, LossPolicy, Next, Roster};
 use crate::core::search::Search;
 use crate::core::search::outcome::Showing;
-use crate::core::split::{SplitError, split};
+use crate::core::split::SplitError;
 use crate::core::verdict::{Verdict, judge};
 use crate::exit::Failure;
 use crate::report::csv::CsvReport;
@@ -68,7 +69,7 @@ pub async fn run(plan: &RunPlan, before: Option<Before>, interrupt: Interrupt) -
         () = interrupt.raised() => return Ok(aborted(plan, before.as_ref(), &identity)),
         ready = set_up(plan, before.as_ref(), &identity, &live) => ready?,
     };
-    let mut run = Run::new(plan, ready, Progress::on_stderr(live), interrupt);
+    let mut run = Run::new(plan, ready, Progress::on_stderr(live, plan.unit()), interrupt);
     match &before {
         Some(before) => run.take_over(before)?,
         None => run.save_head(&identity)?,
@@ -309,7 +310,7 @@ impl<'a> Run<'a> {
         let mut needed = vec![0; capacities.len()];
         for &level in levels {
             // A level that cannot be split is refused when it is held.
-            let shares = split(level, &capacities).unwrap_or_default();
+            let shares = self.plan.split(level, &capacities).unwrap_or_default();
             let each = needed.iter_mut().zip(planned(&shares, phases));
             each.for_each(|(sum, planned): (&mut u64, u64)| *sum = sum.saturating_add(planned));
         }
@@ -366,20 +367,21 @@ impl<'a> Run<'a> {
     /// Each agent's share of a level: by what the boxes showed, or where they cannot carry it so, as if they had not shown
     /// it, since only a trial says that a level is out of reach.
     fn shares(&self, level: Rate) -> Result<Vec<Rate>, SplitError> {
-        split(level, &self.fleet.capacities()).or_else(|_| split(level, &self.fleet.declared()))
+        self.plan.split(level, &self.fleet.capacities()).or_else(|_| self.plan.split(level, &self.fleet.declared()))
     }
 
     /// Deals rooms and users again where an agent's part of the whole has changed.
     async fn deal_for(&mut self, shares: &[Rate]) -> Result<(), Stop> {
         // What is used up is dealt once: a new deal would use it again.
-        if self.dealt.budget.is_some() || is_alike(&self.dealt.shares, shares) {
+        if self.dealt.budget.is_some() || users::stand(self.plan, &self.dealt.shares, shares, is_alike) {
             return Ok(());
         }
         let deal = self.dealt.deal + 1;
+        users::say_who_come(self.plan, &self.dealt.shares, shares, &self.progress);
         let FleetDeal { summary, .. } = tokio::select! {
             biased;
             () = self.interrupt.raised() => return Err(Stop::Interrupted),
-            dealt = self.fleet.deal(deal, shares) => dealt?,
+            dealt = self.fleet.deal(deal, shares, users::time_to_come(self.plan, shares)) => dealt?,
         };
         self.dealt = Dealt { deal, shares: shares.to_vec(), summary, budget: None };
         self.warn_of_deviation();
@@ -489,7 +491,7 @@ impl<'a> Run<'a> {
         }
         // After it was saved: who reads this may end the process.
         if self.search.is_none() {
-            self.progress.say(&verdict_line(&trial, self.plan.steps.rates().len()));
+            self.progress.say(&verdict_line(&trial, self.plan.steps.rates().len(), self.plan.unit()));
         }
         let row = self.csv.as_mut().map_or(Ok(()), |csv| csv.row(&trial));
         self.trials.push(trial);
@@ -569,14 +571,14 @@ fn is_alike(dealt: &[Rate], shares: &[Rate]) -> bool {
     dealt.len() == shares.len() && !dealt.iter().zip(shares).any(moved)
 }
 
-fn verdict_line(trial: &TrialReport, steps: usize) -> String {
+fn verdict_line(trial: &TrialReport, steps: usize, unit: &str) -> String {
     let judged = &trial.judged;
     let reasons = words::reasons(&judged.verdict);
     let reasons = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) };
     format!(
-        "step {}/{steps} {}/s {}, achieved {:.1}/s{reasons}",
+        "step {}/{steps} {}{unit} {}, achieved {:.1}/s{reasons}",
         judged.trial.step + 1,
-        judged.level,
+        crate::report::table::level(trial),
         judged.verdict.word(),
         trial.measurement.achieved_rate(),
     )

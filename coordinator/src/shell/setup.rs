@@ -23,9 +23,9 @@ use super::seeded;
 use super::session::{Claim, Secrets};
 use super::target;
 use super::tls::Wire;
+use super::users;
 use crate::core::budget::{Budget, Short, operations};
 use crate::core::compare::differences;
-use crate::core::split::split;
 use crate::exit::Failure;
 use crate::report::csv::{CsvReport, Rows};
 use crate::report::{Applied, DealSummary, words};
@@ -320,9 +320,10 @@ async fn assemble(
         (None, Goal::Soak) => "--rate",
     };
     let shares: Vec<Vec<Rate>> = (plan.steps.rates().iter())
-        .map(|&level| split(level, &capacities))
+        .map(|&level| plan.split(level, &capacities))
         .collect::<Result<_, _>>()
         .map_err(|error| Failure::Usage(format!("{levels}: {error}")))?;
+    shares.iter().try_for_each(|shares| users::check(plan, shares)).map_err(Failure::Usage)?;
     // Where operations use something up it is dealt once, for all steps together.
     let dealt_for = match plan.workload.pool() {
         Some(_) => sums(&shares),
@@ -330,7 +331,8 @@ async fn assemble(
     };
     let muster = Muster { agents, claim, plan: agent_plan(plan, target, identity), longest: plan.longest() };
     fleet.prepare(&muster.plan).await.map_err(failure)?;
-    let FleetDeal { summary, operations_left } = fleet.deal(0, &dealt_for).await.map_err(failure)?;
+    let FleetDeal { summary, operations_left } =
+        fleet.deal(0, &dealt_for, users::time_to_come(plan, &dealt_for)).await.map_err(failure)?;
     let budget = operations_left.map(Budget::new);
     if let Some(short) = budget.as_ref().and_then(|budget| lasts(plan, &shares, budget)) {
         return Err(Failure::Usage(format!(

@@ -17,6 +17,7 @@ use super::minutes::MinuteLog;
 use super::progress::Progress;
 use super::session::AgentEvent;
 use super::signals::Interrupt;
+use super::users;
 use crate::core::clock_offset::ClockOffset;
 use crate::core::merge::{AgentPart, TrialMerge, TrialPlan};
 use crate::core::ramp::NextTrial;
@@ -81,12 +82,13 @@ pub async fn hold(
     interrupt: &Interrupt,
     minutes: &mut MinuteLog<'_>,
 ) -> Result<Held, Stop> {
+    let due = users::due(order.plan, order.next.trial, order.shares, order.phases).await;
     let clocks = fleet.clocks(order.plan.lease_timeout).await?;
     let slowest = clocks.iter().map(|clock| clock.error * 2).max().unwrap_or_default();
     let lead = LEAD + slowest * LEAD_ROUND_TRIPS;
     let start_ns = boottime_ns() + nanos(lead);
     let started_at = SystemTime::now() + lead;
-    let merge = TrialMerge::new(trial_plan(fleet, order, &clocks, start_ns));
+    let merge = TrialMerge::new(trial_plan(fleet, order, &clocks, due, start_ns));
     if let Err(error) = arm(fleet, order, &clocks, start_ns, lead).await {
         fleet.stop(order.next.trial);
         if matches!(error, FleetError::Lost { .. } | FleetError::NoAnswer { .. }) {
@@ -116,11 +118,18 @@ fn nanos(length: Duration) -> u64 {
     u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn trial_plan(fleet: &Fleet, order: &TrialOrder, clocks: &[ClockOffset], start_boottime_ns: u64) -> TrialPlan {
+fn trial_plan(
+    fleet: &Fleet,
+    order: &TrialOrder,
+    clocks: &[ClockOffset],
+    due: Option<Vec<(u64, u64)>>,
+    start_boottime_ns: u64,
+) -> TrialPlan {
     let part = |(index, (&share, &clock)): (usize, (&Rate, &ClockOffset))| AgentPart {
         agent: fleet.name(index).to_owned(),
         share,
         clock: Some(clock),
+        due: due.as_ref().map(|due| due[index]),
     };
     TrialPlan {
         trial: order.next.trial,

@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use clap::Parser;
+use plimsoll_common::contract::daily::DailyPreset;
 use plimsoll_common::contract::history::HistoryPreset;
 use plimsoll_common::contract::members::MembersPreset;
 use plimsoll_common::contract::presets::MessagesPreset;
@@ -10,7 +11,9 @@ use plimsoll_tests::standin::config::{
     parse_endpoint_latency, parse_endpoint_reject, parse_fraction, parse_reject,
 };
 use plimsoll_tests::standin::null::{NullAnswers, NullGatekeeper};
-use plimsoll_tests::standin::{Counters, Endpoint, Latency, Stage, StageConfig, Standin, StandinConfig, Storage};
+use plimsoll_tests::standin::{
+    Counters, DailyConfig, Endpoint, Latency, Stage, StageConfig, Standin, StandinConfig, Storage,
+};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -50,6 +53,12 @@ struct Args {
     /// Messages of every room that can be replied to in a thread
     #[arg(long, default_value_t = 8)]
     parents_per_room: u32,
+    /// The rooms of daily-light, daily-heavy or daily-power in place of those of --preset
+    #[arg(long, value_name = "PRESET")]
+    daily_preset: Option<DailyPreset>,
+    /// Users of --daily-preset
+    #[arg(long, default_value_t = 10_000)]
+    users: u32,
     #[command(flatten)]
     stages: Stages,
     #[command(flatten)]
@@ -71,6 +80,9 @@ struct Stages {
     message_worker_capacity: Option<f64>,
     #[arg(long, value_name = "RATE")]
     broadcast_worker_capacity: Option<f64>,
+    /// In copies: a message to a room costs as many as the room has members; replaces --broadcast-worker-capacity
+    #[arg(long, value_name = "RATE")]
+    fan_out_capacity: Option<f64>,
     #[arg(long, value_name = "RATE")]
     notification_worker_capacity: Option<f64>,
     #[arg(long, value_name = "RATE")]
@@ -89,7 +101,9 @@ struct Stages {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Request services (of history, thread, mark-read, read-receipt, member-add)")]
+#[command(
+    next_help_heading = "Request services (of history, thread, mark-read, read-receipt, member-add, room-list, room-create, mute)"
+)]
 struct Reads {
     /// Rooms with a history: history-small, history-medium or history-large
     #[arg(long, value_name = "PRESET", default_value = "history-small")]
@@ -206,6 +220,7 @@ Examples:
   plimsoll-standin --gatekeeper-latency exp:5ms --reject 100:not_subscribed --drop-broadcasts 10%
   plimsoll-standin --history-preset history-medium --endpoint-capacity history:800 --endpoint-latency thread:exp:5ms
   plimsoll-standin --members-preset members-medium --endpoint-capacity member-add:500 --room-worker-capacity 300
+  plimsoll-standin --daily-preset daily-light --users 10000 --fan-out-capacity 20000
   plimsoll-standin --stall broadcast-worker:1s@5s --incidents-from first-message
   plimsoll-standin --null --null-broadcast";
 
@@ -221,7 +236,8 @@ fn main() -> anyhow::Result<()> {
 async fn run(args: Args) -> anyhow::Result<()> {
     let mut interrupts = Interrupts::listen()?;
     let config = config(args);
-    let ready = format!("READY site={} preset={} seed={}", config.site, config.preset, config.seed);
+    let preset = config.daily.map_or_else(|| config.preset.to_string(), |daily| daily.preset.to_string());
+    let ready = format!("READY site={} preset={preset} seed={}", config.site, config.seed);
     let mut standin = Standin::start(config).await?;
     println!("{ready}");
     tokio::select! {
@@ -307,6 +323,9 @@ fn config(args: Args) -> StandinConfig {
         parents_per_room: args.parents_per_room,
         history: reads.history_preset,
         members: reads.members_preset,
+        daily: args.daily_preset.map(|preset| DailyConfig { preset, users: args.users }),
+        fan_out_capacity: stages.fan_out_capacity,
+        presence_drop_every: None,
         endpoints: Default::default(),
         databases: args.databases.into_config(),
     };

@@ -110,6 +110,8 @@ pub struct Outcome {
 pub struct Running {
     pub process: Process,
     limit: Duration,
+    /// What its progress says in a hold.
+    in_hold: &'static str,
     dir: TempDir,
 }
 
@@ -123,6 +125,17 @@ impl Run {
     /// The same of what a file describes.
     pub fn custom(nats_url: &str, scenario: &Path) -> Self {
         Self::of(nats_url).flag("--workload", "custom").flag("--scenario", scenario.display())
+    }
+
+    /// `plimsoll daily` of so many seeded users. Requests of people have the same limits as the rest.
+    pub fn daily(nats_url: &str, preset: &str, users: u32) -> Self {
+        let requests = ["mark_read", "refresh_room_list", "scroll_history", "member_add", "room_create", "mute_toggle"];
+        let limits: Vec<String> =
+            requests.iter().flat_map(|name| [format!("{name}:p95=400ms"), format!("{name}:p99=800ms")]).collect();
+        let mut run =
+            Self::of(nats_url).flag("--preset", preset).flag("--users", users).flag("--slo", limits.join(","));
+        run.arguments[0] = "daily".into();
+        run
     }
 
     fn of(nats_url: &str) -> Self {
@@ -229,7 +242,9 @@ impl Run {
         self.host.iter().for_each(|host| host.put(&mut command));
         // Of each trial: its phases, the drain, and a recovery that takes about as long.
         let trial = self.warmup + self.hold * 2 + self.cooldown + Duration::from_secs(10);
-        Ok(Running { process: Process::spawn(command)?, limit: trial * self.steps * self.trials + GRACE, dir })
+        let limit = trial * self.steps * self.trials + GRACE;
+        let in_hold = if self.arguments[0] == "daily" { " users hold " } else { "/s hold " };
+        Ok(Running { process: Process::spawn(command)?, limit, in_hold, dir })
     }
 
     /// Runs it to its end.
@@ -247,7 +262,7 @@ impl Running {
     /// # Errors
     /// If the program ends first or does not come so far.
     pub fn wait_for_hold(&mut self) -> anyhow::Result<()> {
-        self.process.wait_for_stderr("/s hold ", Duration::from_secs(60))
+        self.process.wait_for_stderr(self.in_hold, Duration::from_secs(60))
     }
 
     /// Waits until it ends.

@@ -1,6 +1,7 @@
 //! What a stand-in backend is told: where it lives, how fast each stage is, and what it does wrong.
 
 use anyhow::{Context as _, bail, ensure};
+use plimsoll_common::contract::daily::DailyPreset;
 use plimsoll_common::contract::history::HistoryPreset;
 use plimsoll_common::contract::members::MembersPreset;
 use plimsoll_common::contract::presets::MessagesPreset;
@@ -44,6 +45,12 @@ pub struct StandinConfig {
     pub history: HistoryPreset,
     /// The rooms to which members are added, beside those.
     pub members: MembersPreset,
+    /// The rooms of a daily preset in place of those of `preset`.
+    pub daily: Option<DailyConfig>,
+    /// Copies per second that the broadcast worker makes, in place of its capacity in messages.
+    pub fan_out_capacity: Option<f64>,
+    /// Keeps every n-th change of presence to itself.
+    pub presence_drop_every: Option<NonZeroU64>,
     /// How the request services behave, by [`Endpoint`].
     pub endpoints: [EndpointConfig; Endpoint::ALL.len()],
     /// Where histories, threads and readers are read; what preset and seed make, if none.
@@ -69,7 +76,14 @@ impl std::fmt::Debug for Databases {
     }
 }
 
-/// A request that the history or the room service answers.
+/// Which daily preset, and for how many users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DailyConfig {
+    pub preset: DailyPreset,
+    pub users: u32,
+}
+
+/// A request that the history, the room or the user service answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     LoadHistory,
@@ -77,11 +91,22 @@ pub enum Endpoint {
     MarkRead,
     ReadReceipt,
     AddMembers,
+    ListRooms,
+    CreateRoom,
+    ToggleMute,
 }
 
 impl Endpoint {
-    pub const ALL: [Self; 5] =
-        [Self::LoadHistory, Self::GetThread, Self::MarkRead, Self::ReadReceipt, Self::AddMembers];
+    pub const ALL: [Self; 8] = [
+        Self::LoadHistory,
+        Self::GetThread,
+        Self::MarkRead,
+        Self::ReadReceipt,
+        Self::AddMembers,
+        Self::ListRooms,
+        Self::CreateRoom,
+        Self::ToggleMute,
+    ];
 
     /// The end of its subjects.
     pub const fn operation(self) -> &'static str {
@@ -91,6 +116,9 @@ impl Endpoint {
             Self::MarkRead => subjects::MARK_READ,
             Self::ReadReceipt => subjects::READ_RECEIPT,
             Self::AddMembers => subjects::ADD_MEMBERS,
+            Self::ListRooms => subjects::LIST_ROOMS,
+            Self::CreateRoom => "create",
+            Self::ToggleMute => subjects::TOGGLE_MUTE,
         }
     }
 
@@ -98,7 +126,19 @@ impl Endpoint {
     pub const fn service(self) -> &'static str {
         match self {
             Self::LoadHistory | Self::GetThread => "history-service",
-            Self::MarkRead | Self::ReadReceipt | Self::AddMembers => "room-service",
+            Self::MarkRead | Self::ReadReceipt | Self::AddMembers | Self::CreateRoom | Self::ToggleMute => {
+                "room-service"
+            }
+            Self::ListRooms => "user-service",
+        }
+    }
+
+    /// All its requests at a site.
+    pub fn wildcard(self, site: &str) -> String {
+        match self {
+            Self::ListRooms => subjects::user_request("*", site, self.operation()),
+            Self::CreateRoom => subjects::create_room("*", site),
+            _ => subjects::room_request_wildcard(site, self.operation()),
         }
     }
 }
@@ -156,6 +196,9 @@ impl StandinConfig {
             parents_per_room: 8,
             history: HistoryPreset::Small,
             members: MembersPreset::Small,
+            daily: None,
+            fan_out_capacity: None,
+            presence_drop_every: None,
             endpoints: Default::default(),
             databases: None,
         }
@@ -166,7 +209,10 @@ impl StandinConfig {
         match stage {
             Stage::Gatekeeper => self.gatekeeper,
             Stage::MessageWorker => self.message_worker,
-            Stage::BroadcastWorker => self.broadcast_worker,
+            Stage::BroadcastWorker => {
+                let capacity = self.fan_out_capacity.or(self.broadcast_worker.capacity);
+                StageConfig { capacity, ..self.broadcast_worker }
+            }
             Stage::NotificationWorker => self.notification_worker,
             Stage::RoomWorker => self.room_worker,
         }
@@ -498,7 +544,8 @@ pub fn parse_reject(given: &str) -> anyhow::Result<(NonZeroU64, Refusal)> {
 
 /// An endpoint by its short name, and the rest after its colon.
 fn endpoint(given: &str) -> anyhow::Result<(Endpoint, &str)> {
-    const NAMES: [&str; Endpoint::ALL.len()] = ["history", "thread", "mark-read", "read-receipt", "member-add"];
+    const NAMES: [&str; Endpoint::ALL.len()] =
+        ["history", "thread", "mark-read", "read-receipt", "member-add", "room-list", "room-create", "mute"];
     let (name, rest) = given.split_once(':').context("begin with an endpoint and a colon")?;
     let at = NAMES.iter().position(|known| *known == name);
     let at = at.with_context(|| format!("unknown endpoint {name:?}: there are {}", NAMES.join(", ")))?;

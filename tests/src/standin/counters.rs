@@ -49,6 +49,10 @@ pub struct Counters {
     pub broadcasts_foreign: Counter,
     /// Member events published, without foreign and second ones.
     pub member_events: Counter,
+    /// What users said of their presence.
+    pub presence_signs: Counter,
+    /// Rooms that were made.
+    pub rooms_created: Counter,
     /// Requests answered as asked, by [`Endpoint`].
     pub answered: [Counter; Endpoint::ALL.len()],
     /// Requests answered with an error envelope, by [`Endpoint`].

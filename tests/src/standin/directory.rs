@@ -1,9 +1,11 @@
 //! The fixtures as the stages look them up: rooms by id, with what their broadcasts need.
 
+use super::daily::DailyBook;
 use async_nats::Subject;
 use plimsoll_common::contract::fixtures::{
     Fixtures, Room, RoomKind, account, room_key, thread_parent_author, thread_parent_id, user_of_account,
 };
+use plimsoll_common::contract::payload::CanonicalEvent;
 use plimsoll_common::contract::subjects;
 use std::collections::HashMap;
 
@@ -14,7 +16,7 @@ pub(super) struct Directory {
     pub(super) seed: u64,
     rooms: Vec<RoomEntry>,
     by_id: HashMap<String, usize>,
-    /// Room and number of every seeded parent of a thread, by its id.
+    /// Room and author of every seeded parent of a thread, by its id.
     parents: HashMap<[u8; 20], (usize, u32)>,
 }
 
@@ -26,16 +28,44 @@ pub(super) struct RoomEntry {
     pub(super) name: String,
     /// Where its broadcasts go: one subject for a channel, one per member for a direct message.
     pub(super) audience: Vec<Subject>,
+    /// Who may post however large it is.
+    pub(super) owner: Option<u32>,
 }
 
 impl Directory {
     pub(super) fn new(fixtures: Fixtures, parents_per_room: u32) -> Self {
         let rooms: Vec<RoomEntry> = fixtures.rooms.into_iter().map(RoomEntry::new).collect();
         let by_id = rooms.iter().enumerate().map(|(at, entry)| (entry.id.clone(), at)).collect();
-        let parent = |at: usize, number| (thread_parent_id(fixtures.seed, rooms[at].room.index, number), (at, number));
+        let parent = |at: usize, number| {
+            let author = thread_parent_author(&rooms[at].room, number);
+            (thread_parent_id(fixtures.seed, rooms[at].room.index, number), (at, author))
+        };
         let parents = (0..rooms.len()).flat_map(|at| (0..parents_per_room).map(move |number| (at, number)));
         let parents = parents.map(|(at, number)| parent(at, number)).collect();
         Self { site: fixtures.site, seed: fixtures.seed, by_id, parents, rooms }
+    }
+
+    /// The rooms of a daily preset. Every seeded message may be replied to.
+    pub(super) fn of_daily(daily: &DailyBook, site: &str) -> Self {
+        let rooms = daily.entries();
+        let by_id = rooms.iter().enumerate().map(|(at, entry)| (entry.id.clone(), at)).collect();
+        let fixtures = &daily.fixtures;
+        let messages = |room: u32| (0..fixtures.band(room).seeded_messages()).map(move |index| (room, index));
+        let parent = |(room, index)| {
+            let message = fixtures.seeded_message(room, index);
+            (message.id, (room as usize, message.author))
+        };
+        let parents = (0..fixtures.rooms()).flat_map(messages).map(parent).collect();
+        Self { site: site.to_owned(), seed: fixtures.seed(), rooms, by_id, parents }
+    }
+
+    /// To how many people a canonical event goes: one for what is none.
+    pub(super) fn copies(&self, event: &[u8]) -> u64 {
+        let Ok(event) = serde_json::from_slice::<CanonicalEvent<'_>>(event) else { return 1 };
+        let Some(entry) = self.room(&event.message.room_id) else { return 1 };
+        let replies = event.message.thread_parent_message_id.is_some() && entry.room.kind == RoomKind::Channel;
+        // A reply goes to its sender and to the parent's author.
+        if replies { 2 } else { entry.room.weight().max(1) }
     }
 
     pub(super) fn room(&self, id: &str) -> Option<&RoomEntry> {
@@ -51,9 +81,8 @@ impl Directory {
     /// Who wrote a seeded parent of a thread in this room.
     pub(super) fn parent_author(&self, entry: &RoomEntry, id: &str) -> Option<u32> {
         let id: [u8; 20] = id.as_bytes().try_into().ok()?;
-        let (at, number) = self.parents.get(&id)?;
-        let room = &self.rooms[*at].room;
-        (room.index == entry.room.index).then(|| thread_parent_author(room, *number))
+        let (at, author) = self.parents.get(&id)?;
+        (self.rooms[*at].room.index == entry.room.index).then_some(*author)
     }
 
     pub(super) fn key(&self, entry: &RoomEntry) -> [u8; 32] {
@@ -63,11 +92,16 @@ impl Directory {
 
 impl RoomEntry {
     fn new(room: Room) -> Self {
-        let id = room.id();
+        let (id, name) = (room.id(), room.name());
+        Self::named(room, id, name, None)
+    }
+
+    /// A room of this id and name.
+    pub(super) fn named(room: Room, id: String, name: String, owner: Option<u32>) -> Self {
         let audience = match room.kind {
             RoomKind::Channel => vec![subjects::room_event(&id).into()],
             RoomKind::Dm => room.members.iter().map(|user| subjects::user_event(&account(*user)).into()).collect(),
         };
-        Self { name: room.name(), room, id, audience }
+        Self { room, id, name, audience, owner }
     }
 }

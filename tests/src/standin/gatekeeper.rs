@@ -237,7 +237,8 @@ fn examine<'a>(send: &'a Message, directory: &'a Directory, large_room_threshold
         return Outcome::Unanswerable;
     }
     let subscription = directory.subscription(account, room);
-    let large = subscription.is_some_and(|(entry, _)| entry.room.weight() > large_room_threshold);
+    let large = subscription
+        .is_some_and(|(entry, user)| entry.room.weight() > large_room_threshold && entry.owner != Some(user));
     let parent = request.thread_parent_message_id.as_deref();
     let refusal = if !is_message_id(&request.id) {
         Refusal::MessageId

@@ -9,11 +9,13 @@ mod broadcast;
 mod clock;
 pub mod config;
 pub mod counters;
+mod daily;
 mod directory;
 mod gatekeeper;
 mod ids;
 mod jetstream;
 pub mod null;
+mod presence;
 mod reads;
 pub mod responder;
 mod rooms;
@@ -21,12 +23,13 @@ pub mod service;
 mod stage;
 mod stored;
 
-pub use config::{Endpoint, EndpointConfig, Latency, Stage, StageConfig, StandinConfig, Storage};
+pub use config::{DailyConfig, Endpoint, EndpointConfig, Latency, Stage, StageConfig, StandinConfig, Storage};
 pub use counters::Counters;
 
 use anyhow::{Context as _, anyhow};
 use broadcast::{Broadcaster, Sealer};
 use clock::Clock;
+use daily::DailyBook;
 use directory::Directory;
 use gatekeeper::Gatekeeper;
 use plimsoll_common::contract::fixtures::Fixtures;
@@ -195,8 +198,12 @@ async fn serve(
     ready: oneshot::Sender<()>,
 ) -> anyhow::Result<()> {
     let clock = Clock::start();
-    let directory =
-        Arc::new(Directory::new(Fixtures::build(config.preset, config.seed, &config.site), config.parents_per_room));
+    let daily = config.daily.map(|daily| DailyBook::new(&daily, config.seed, &config.site, &clock)).transpose()?;
+    let daily = daily.map(Arc::new);
+    let directory = Arc::new(match &daily {
+        Some(daily) => Directory::of_daily(daily, &config.site),
+        None => Directory::new(Fixtures::build(config.preset, config.seed, &config.site), config.parents_per_room),
+    });
     let setup = jetstream::connect(&config, "setup").await?;
     jetstream::create_streams(&async_nats::jetstream::new(setup.clone()), &config).await?;
     let mut workers = Vec::new();
@@ -216,6 +223,7 @@ async fn serve(
         let parts = WorkerParts {
             stage,
             config: config.stage(stage),
+            counts_copies: stage == Stage::BroadcastWorker && config.fan_out_capacity.is_some(),
             seed,
             tools: &tools,
             commands,
@@ -224,7 +232,7 @@ async fn serve(
         };
         workers.push(Worker::new(parts, role).await?.run());
     }
-    let archive = Arc::new(Archive::open(&config, Arc::clone(&directory), &clock).await?);
+    let archive = Arc::new(Archive::open(&config, Arc::clone(&directory), daily, &clock).await?);
     let mut endpoints = Vec::new();
     for (endpoint, commands) in Endpoint::ALL.into_iter().zip(endpoint_receivers) {
         let client = jetstream::connect(&config, endpoint.operation()).await?;
@@ -233,9 +241,22 @@ async fn serve(
             ReaderParts { client, archive: Arc::clone(&archive), counters: Arc::clone(&counters), clock, commands };
         endpoints.push(Reader::new(endpoint, faults, config.seed, parts).await?.run());
     }
+    let presence = presence::serve(
+        jetstream::connect(&config, "presence").await?,
+        config.site.clone(),
+        config.presence_drop_every,
+        Arc::clone(&counters),
+        clock,
+    );
     // If nobody waits for it, the commands have ended too, and so do the workers.
     let _ = ready.send(());
-    futures::try_join!(futures::future::try_join_all(workers), futures::future::try_join_all(endpoints))?;
+    let work =
+        async { futures::try_join!(futures::future::try_join_all(workers), futures::future::try_join_all(endpoints)) };
+    // Presence ends with the rest.
+    tokio::select! {
+        done = work => drop(done?),
+        failed = presence => failed?,
+    }
     for client in clients {
         client.flush().await.context("flushing the last acknowledgements")?;
     }

@@ -4,8 +4,9 @@
 use super::clock::Clock;
 use super::config::{Endpoint, EndpointConfig, Refusal, StandinConfig};
 use super::counters::Counters;
+use super::daily::{DailyBook, asker_of_list};
 use super::directory::Directory;
-use super::rooms::{AddJob, Memberships};
+use super::rooms::{AddJob, CreateJob, Memberships};
 use super::service::Service;
 use super::stage::is_nth;
 use super::stored::Stored;
@@ -46,6 +47,7 @@ pub(super) struct Archive {
     fixtures: Fixtures,
     by_id: HashMap<String, usize>,
     memberships: Memberships,
+    daily: Option<Arc<DailyBook>>,
     /// When the history was written, as far as anybody can tell.
     anchor_ms: u64,
     /// Where messages are read in place of that.
@@ -62,38 +64,69 @@ pub(super) const BAD_CURSOR: Envelope = ("bad_request", None, "invalid paginatio
 pub(super) const BAD_PAYLOAD: Envelope = ("bad_request", None, "invalid request payload");
 
 impl Archive {
-    pub(super) fn new(config: &StandinConfig, directory: Arc<Directory>, clock: &Clock) -> Self {
+    pub(super) fn new(
+        config: &StandinConfig,
+        directory: Arc<Directory>,
+        daily: Option<Arc<DailyBook>>,
+        clock: &Clock,
+    ) -> Self {
         let fixtures = config.history.fixtures(config.seed, &config.site);
         let by_id = fixtures.rooms.iter().enumerate().map(|(at, room)| (room.id(), at)).collect();
         let anchor_ms = clock.unix_nanos() / 1_000_000;
         let memberships = Memberships::new(config.members.fixtures(config.seed, &config.site));
         let (site, preset) = (config.site.clone(), config.history);
-        Self { site, directory, preset, fixtures, by_id, memberships, anchor_ms, stored: None }
+        Self { site, directory, preset, fixtures, by_id, memberships, daily, anchor_ms, stored: None }
     }
 
     /// With the databases, where there are some.
     ///
     /// # Errors
     /// They cannot be opened.
-    pub(super) async fn open(config: &StandinConfig, directory: Arc<Directory>, clock: &Clock) -> anyhow::Result<Self> {
+    pub(super) async fn open(
+        config: &StandinConfig,
+        directory: Arc<Directory>,
+        daily: Option<Arc<DailyBook>>,
+        clock: &Clock,
+    ) -> anyhow::Result<Self> {
         let stored = match &config.databases {
             Some(databases) => Some(Stored::open(databases).await?),
             None => None,
         };
-        Ok(Self { stored, ..Self::new(config, directory, clock) })
+        Ok(Self { stored, ..Self::new(config, directory, daily, clock) })
     }
 
     /// What an accepted request to add members asks of the room worker.
     fn job(&self, subject: &str, body: &[u8]) -> Result<AddJob, Envelope> {
         let parsed = subjects::parse_room_request(subject, &self.site, subjects::ADD_MEMBERS);
         let (asker, room_id) = parsed.ok_or(BAD_PAYLOAD)?;
-        self.memberships.add(asker, room_id, body)
+        match self.of_daily(room_id) {
+            Some((daily, room)) => daily.add(asker, room, body),
+            None => self.memberships.add(asker, room_id, body),
+        }
+    }
+
+    /// The room of a daily preset that has this id.
+    fn of_daily(&self, room_id: &str) -> Option<(&DailyBook, u32)> {
+        let daily = self.daily.as_deref()?;
+        Some((daily, daily.room(room_id)?))
+    }
+
+    /// What an accepted request to make a room asks of the room worker.
+    fn creation(&self, subject: &str, body: &[u8]) -> Result<CreateJob, Envelope> {
+        self.daily.as_ref().ok_or(Refusal::Internal.envelope())?.create(subject, body)
     }
 
     /// The answer to a request that only reads.
     fn answer(&self, endpoint: Endpoint, subject: &str, body: &[u8]) -> Result<Value, Envelope> {
+        if endpoint == Endpoint::ListRooms {
+            let daily = self.daily.as_ref().ok_or(Refusal::UserNotFound.envelope())?;
+            return daily.list(asker_of_list(subject, &self.site).ok_or(BAD_PAYLOAD)?, body);
+        }
         let (asker, room_id) =
             subjects::parse_room_request(subject, &self.site, endpoint.operation()).ok_or(BAD_PAYLOAD)?;
+        if let Some((daily, room)) = self.of_daily(room_id) {
+            return daily.answer(endpoint, asker, room, body);
+        }
         if endpoint == Endpoint::MarkRead {
             // Its body is not looked at.
             let member = self.directory.subscription(asker, room_id).is_some() || self.member(asker, room_id).is_some();
@@ -115,7 +148,12 @@ impl Archive {
                 let parent = index("threadMessageId").ok_or(NOT_FOUND)?;
                 self.thread(room, &history, parent, text("cursor"), limit)
             }
-            Endpoint::ReadReceipt | Endpoint::MarkRead | Endpoint::AddMembers => {
+            Endpoint::ToggleMute => Ok(json!({"status": "ok", "muted": true})),
+            Endpoint::ReadReceipt
+            | Endpoint::MarkRead
+            | Endpoint::AddMembers
+            | Endpoint::ListRooms
+            | Endpoint::CreateRoom => {
                 let index = index("messageId").ok_or(NOT_FOUND)?;
                 readers(room, &history, index, user)
             }
@@ -243,7 +281,7 @@ impl Reader {
         seed: u64,
         parts: ReaderParts,
     ) -> anyhow::Result<Self> {
-        let subject = subjects::room_request_wildcard(&parts.archive.site, endpoint.operation());
+        let subject = endpoint.wildcard(&parts.archive.site);
         let requests = parts.client.queue_subscribe(subject, endpoint.service().to_owned()).await?;
         parts.client.flush().await?;
         let seed = seed ^ ((endpoint as u64 + 64) << 56);
@@ -293,8 +331,20 @@ impl Reader {
                 match self.parts.archive.job(&request.subject, &request.payload) {
                     Ok(job) => {
                         let subject = subjects::add_members_job(&self.parts.archive.site);
+                        let job = AddJob { request_id: request_id(request), ..job };
                         self.parts.client.publish(subject, serde_json::to_vec(&job)?.into()).await?;
                         Ok(json!({"status": "accepted"}))
+                    }
+                    Err(envelope) => Err(envelope),
+                }
+            }
+            None if self.endpoint == Endpoint::CreateRoom => {
+                match self.parts.archive.creation(&request.subject, &request.payload) {
+                    Ok(job) => {
+                        let subject = format!("chat.room.canonical.{}.create", self.parts.archive.site);
+                        let job = CreateJob { request_id: request_id(request), ..job };
+                        self.parts.client.publish(subject, serde_json::to_vec(&job)?.into()).await?;
+                        Ok(json!({"status": "accepted", "roomId": job.room_id, "roomType": "channel"}))
                     }
                     Err(envelope) => Err(envelope),
                 }
@@ -338,6 +388,11 @@ impl Reader {
     }
 }
 
+/// The id that a request carries.
+fn request_id(request: &Message) -> Option<String> {
+    Some(request.headers.as_ref()?.get(subjects::REQUEST_ID_HEADER)?.as_str().to_owned())
+}
+
 async fn next(requests: &mut Option<Subscriber>) -> Option<Message> {
     match requests {
         Some(requests) => requests.next().await,
@@ -353,7 +408,7 @@ mod tests {
         let mut config = StandinConfig::new("nats://nowhere");
         config.history = HistoryPreset::Medium;
         let directory = Directory::new(Fixtures::build(config.preset, config.seed, &config.site), 8);
-        Archive::new(&config, Arc::new(directory), &Clock::start())
+        Archive::new(&config, Arc::new(directory), None, &Clock::start())
     }
 
     fn ask(archive: &Archive, endpoint: Endpoint, room: usize, member: usize, body: &Value) -> Result<Value, Envelope> {

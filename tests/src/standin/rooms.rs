@@ -24,6 +24,19 @@ pub(super) struct AddJob {
     pub(super) room_id: String,
     pub(super) users: Vec<String>,
     pub(super) requester_account: String,
+    /// What the request carried, to which the result goes.
+    #[serde(default)]
+    pub(super) request_id: Option<String>,
+}
+
+/// What the room service asks of the room worker where a room is to be made.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CreateJob {
+    pub(super) room_id: String,
+    pub(super) creator_account: String,
+    #[serde(default)]
+    pub(super) request_id: Option<String>,
 }
 
 /// Rooms to which users are added, and who was.
@@ -65,7 +78,12 @@ impl Memberships {
             return Err(ALREADY_MEMBER);
         }
         added.extend(users.into_iter().map(|user| (at, user)));
-        Ok(AddJob { room_id: room_id.to_owned(), users: request.users, requester_account: asker.to_owned() })
+        Ok(AddJob {
+            room_id: room_id.to_owned(),
+            users: request.users,
+            requester_account: asker.to_owned(),
+            request_id: None,
+        })
     }
 }
 
@@ -88,9 +106,25 @@ impl RoomWorker {
         if let Ok(job) = serde_json::from_slice::<AddJob>(&stored.payload)
             && !job.users.is_empty()
         {
+            let result = (job.requester_account.clone(), job.request_id.clone(), job.room_id.clone());
             self.tell(job).await?;
+            self.result("room.member.add", result).await?;
+        } else if let Ok(job) = serde_json::from_slice::<CreateJob>(&stored.payload) {
+            self.tools.counters.rooms_created.add(1);
+            self.result("room.create", (job.creator_account, job.request_id, job.room_id)).await?;
         }
         settle(&self.tools.client, &stored).await
+    }
+
+    /// Tells who asked what became of it, if the request had an id.
+    async fn result(&self, operation: &str, of: (String, Option<String>, String)) -> anyhow::Result<()> {
+        let (account, Some(request_id), room_id) = of else { return Ok(()) };
+        let now_ms = self.tools.clock.unix_nanos() / 1_000_000;
+        let result = json!({
+            "requestId": request_id, "operation": operation, "status": "ok", "roomId": room_id, "timestamp": now_ms,
+        });
+        let subject = subjects::response(&account, &request_id);
+        Ok(self.tools.client.publish(subject, serde_json::to_vec(&result)?.into()).await?)
     }
 
     async fn tell(&mut self, job: AddJob) -> anyhow::Result<()> {
@@ -103,7 +137,12 @@ impl RoomWorker {
         if is_nth(self.faults.foreign_every, self.seen) {
             // Added by somebody else: no user of the fixtures.
             let stranger = account(u32::MAX);
-            let foreign = AddJob { room_id: job.room_id.clone(), users: vec![stranger], requester_account: "p".into() };
+            let foreign = AddJob {
+                room_id: job.room_id.clone(),
+                users: vec![stranger],
+                requester_account: "p".into(),
+                request_id: None,
+            };
             self.tools.client.publish(subject.clone(), self.event(&foreign)?).await?;
         }
         let event = self.event(&job)?;
@@ -117,7 +156,11 @@ impl RoomWorker {
     fn event(&self, job: &AddJob) -> anyhow::Result<Bytes> {
         let now_ms = self.tools.clock.unix_nanos() / 1_000_000;
         let index = job.room_id.rsplit('-').next().unwrap_or_default().trim_start_matches('0');
-        let name = format!("mroom-{}", if index.is_empty() { "0" } else { index });
+        // Daily rooms are called as their ids.
+        let name = match job.room_id.starts_with("mroom-") {
+            true => format!("mroom-{}", if index.is_empty() { "0" } else { index }),
+            false => job.room_id.clone(),
+        };
         Ok(serde_json::to_vec(&json!({
             "type": "member_added", "roomId": job.room_id, "roomName": name, "roomType": "channel",
             "accounts": job.users, "siteId": self.tools.directory.site, "requesterAccount": job.requester_account,

@@ -39,7 +39,12 @@ impl<T> Service<T> {
 
     /// A message arrives; arrivals come in order.
     pub fn arrive(&mut self, at: Duration, work: T) {
-        self.server.arrive(at, work);
+        self.arrive_costing(at, work, 1);
+    }
+
+    /// The same of a message that takes the server as long as so many.
+    pub fn arrive_costing(&mut self, at: Duration, work: T, cost: u64) {
+        self.server.arrive(at, work, cost);
     }
 
     /// The next message whose service and delay have ended by `now`.
@@ -133,7 +138,8 @@ struct Server<T> {
     service: u64,
     /// When the last message was done, or the last stall ended.
     free_at: u64,
-    queue: VecDeque<(u64, T)>,
+    /// Arrival, cost in messages, and work.
+    queue: VecDeque<(u64, u64, T)>,
 }
 
 impl<T> Server<T> {
@@ -141,8 +147,8 @@ impl<T> Server<T> {
         Self { service: service_time(capacity), free_at: 0, queue: VecDeque::new() }
     }
 
-    fn arrive(&mut self, at: Duration, work: T) {
-        self.queue.push_back((picos(at), work));
+    fn arrive(&mut self, at: Duration, work: T, cost: u64) {
+        self.queue.push_back((picos(at), cost, work));
     }
 
     fn next_finish(&self) -> Option<Duration> {
@@ -150,7 +156,7 @@ impl<T> Server<T> {
     }
 
     fn next(&self) -> Option<u64> {
-        self.queue.front().map(|(arrival, _)| self.free_at.max(*arrival) + self.service)
+        self.queue.front().map(|(arrival, cost, _)| self.free_at.max(*arrival) + self.service.saturating_mul(*cost))
     }
 
     fn serve(&mut self, now: Duration) -> Option<(Duration, T)> {
@@ -159,12 +165,12 @@ impl<T> Server<T> {
             return None;
         }
         self.free_at = finish;
-        self.queue.pop_front().map(|(_, work)| (duration(finish), work))
+        self.queue.pop_front().map(|(_, _, work)| (duration(finish), work))
     }
 
     fn stall(&mut self, now: Duration, length: Duration) {
         // Either a message is in service since the later of its arrival and the one before it, or the stall starts now.
-        let since = self.queue.front().map_or(picos(now), |(arrival, _)| *arrival);
+        let since = self.queue.front().map_or(picos(now), |(arrival, ..)| *arrival);
         self.free_at = self.free_at.max(since) + picos(length);
     }
 

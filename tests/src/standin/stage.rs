@@ -85,6 +85,8 @@ pub(super) struct Worker {
     counters: Arc<Counters>,
     role: Role,
     service: Service<Message>,
+    /// Where its capacity is in copies: whom a message goes to.
+    copies: Option<Arc<Directory>>,
     feed: Feed,
     commands: mpsc::Receiver<Command>,
     /// Latest first, so that the next one is popped.
@@ -97,6 +99,8 @@ pub(super) struct Worker {
 pub(super) struct WorkerParts<'a> {
     pub(super) stage: Stage,
     pub(super) config: StageConfig,
+    /// Its capacity is in copies, not in messages.
+    pub(super) counts_copies: bool,
     pub(super) seed: u64,
     pub(super) tools: &'a Tools,
     pub(super) commands: mpsc::Receiver<Command>,
@@ -107,7 +111,7 @@ pub(super) struct WorkerParts<'a> {
 impl Worker {
     /// Creates the durable and starts to pull.
     pub(super) async fn new(parts: WorkerParts<'_>, role: Role) -> anyhow::Result<Self> {
-        let WorkerParts { stage, config, seed, tools, commands, incidents, incidents_from } = parts;
+        let WorkerParts { stage, config, counts_copies, seed, tools, commands, incidents, incidents_from } = parts;
         let context = jetstream::new(tools.client.clone());
         let site = tools.directory.site.clone();
         let durable = create_durable(&context, stage, &site).await?;
@@ -123,6 +127,7 @@ impl Worker {
             counters: Arc::clone(&tools.counters),
             role,
             service,
+            copies: counts_copies.then(|| Arc::clone(&tools.directory)),
             feed: Feed::Open(Box::new(pull(&durable).await?)),
             commands,
             scheduled: schedule(stage, incidents),
@@ -221,7 +226,8 @@ impl Worker {
         if deliveries > 1 {
             self.counters().redelivered.add(1);
         }
-        self.service.arrive(stored_at, message.message);
+        let cost = self.copies.as_ref().map_or(1, |directory| directory.copies(&message.message.payload));
+        self.service.arrive_costing(stored_at, message.message, cost);
     }
 
     fn stored_at(&self, unix_nanos: i128) -> Duration {

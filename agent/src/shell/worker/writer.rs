@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 
 use async_nats::Client;
 use async_nats::client::PublishError;
+use plimsoll_common::contract::subjects;
 use tokio::sync::Notify;
 
-use super::State;
+use super::{Next, State};
 use crate::shell::clock::boottime_ns;
 use crate::shell::lease::Lease;
 use crate::workload::{Outgoing, Workload};
@@ -29,23 +30,23 @@ impl Writer {
         loop {
             wakes.notified().await;
             loop {
-                let Some((sequence, outgoing)) = state.borrow_mut().next_outgoing() else { break };
+                let Some(Next { sequence, line, outgoing }) = state.borrow_mut().next_outgoing() else { break };
                 if !self.lease.holds(boottime_ns()) {
                     let mut state = state.borrow_mut();
                     state.queue.clear();
                     state.replies.clear();
                     return;
                 }
-                let taken = self.hand_over(outgoing).await;
+                let taken = match line {
+                    Some(line) => to_line(&state.borrow(), line, &outgoing),
+                    None => self.hand_over(outgoing).await.is_ok(),
+                };
                 let mut state = state.borrow_mut();
                 let (Some(trial), Some(sequence)) = (&mut state.trial, sequence) else { continue };
-                match taken {
-                    Ok(()) => {
-                        if let Some(series) = trial.ledger.sent(sequence) {
-                            state.confirmations.gather(sequence, series, connections(&self.client));
-                        }
-                    }
-                    Err(_) => trial.ledger.publish_failed(sequence, boottime_ns()),
+                if !taken {
+                    trial.ledger.publish_failed(sequence, boottime_ns());
+                } else if let Some(series) = trial.ledger.sent(sequence) {
+                    state.confirmations.gather(sequence, series, connections(&self.client));
                 }
             }
             let burst = state.borrow_mut().confirmations.close_burst();
@@ -69,6 +70,14 @@ impl Writer {
             }
         }
     }
+}
+
+/// Hands a message to a user's line. Whether it was taken.
+fn to_line<W: Workload>(state: &State<W>, line: u32, outgoing: &Outgoing) -> bool {
+    let Some(lines) = &state.lines else { return false };
+    let id = outgoing.headers.as_ref().and_then(|headers| headers.get(subjects::REQUEST_ID_HEADER));
+    let header = (subjects::REQUEST_ID_HEADER, id.map_or("", |id| id.as_str()));
+    lines.publish(line, &outgoing.subject, outgoing.reply.as_deref(), header, &outgoing.payload)
 }
 
 /// How many connections there have been, this one included.

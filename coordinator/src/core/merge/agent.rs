@@ -54,7 +54,8 @@ const MISMATCHES: usize = 4;
 impl AgentMerge {
     /// `limits` holds the number of limits of each series.
     pub(super) fn new(part: &AgentPart, plan: &TrialPlan, limits: &[usize]) -> Self {
-        let most = |window| part.share.due_in(window).saturating_mul(2).saturating_add(1000).min(1 << 50);
+        let (warmup, hold) = due(plan, part);
+        let most = |due: u64| due.saturating_mul(2).saturating_add(1000).min(1 << 50);
         Self {
             trial: plan.trial,
             counters: Counters::default(),
@@ -68,7 +69,7 @@ impl AgentMerge {
             health: HealthMerge::default(),
             next_number: 0,
             received: 0,
-            most: Most { hold: most(plan.hold), warmup: most(plan.warmup), strays: 1 << 50 },
+            most: Most { hold: most(hold), warmup: most(warmup), strays: 1 << 50 },
             mismatches: Vec::new(),
             ending: None,
         }
@@ -251,8 +252,10 @@ impl AgentMerge {
     /// What a trial that ran to its end must account for.
     fn unaccounted(&self, plan: &TrialPlan, part: &AgentPart) -> Vec<Mismatch> {
         let mut found = Vec::new();
-        let expected = part.share.due_in(plan.hold);
-        if self.counters.due != expected {
+        let (_, expected) = due(plan, part);
+        // Users who did not come online do nothing.
+        let all_online = self.health.users_online().is_none_or(|online| online >= part.share.milli() / 1000);
+        if self.counters.due != expected && all_online {
             found.push(Mismatch::Due { expected, got: self.counters.due });
         }
         if !self.counters.add_up() {
@@ -287,6 +290,11 @@ impl AgentMerge {
         let lag_ns = clock.lag_ns(totals.started_boottime_ns, plan.start_boottime_ns);
         Some(StartLag { lag_ns, error: clock.error })
     }
+}
+
+/// What is due of an agent in the warmup and in the hold.
+fn due(plan: &TrialPlan, part: &AgentPart) -> (u64, u64) {
+    part.due.unwrap_or_else(|| (part.share.due_in(plan.warmup), part.share.due_in(plan.hold)))
 }
 
 /// Whether every field's sum is at most `most`.

@@ -180,6 +180,11 @@ impl HealthMerge {
         digest.in_flight_max = digest.in_flight_max.max(health.in_flight_max);
         digest.write_blocked = digest.write_blocked.max(Duration::from_micros(health.write_blocked_us));
         digest.timer_delay = digest.timer_delay.max(Duration::from_micros(health.timer_delay_us));
+        if let Some(seen) = health.users {
+            let users = digest.users.get_or_insert(seen);
+            users.online = users.online.min(seen.online);
+            users.connections = users.connections.max(seen.connections);
+        }
         self.process_cpu.add(health.process_cpu_milli);
         self.box_cpu.add(health.box_cpu_milli);
         self.steal.add(health.steal_milli);
@@ -189,6 +194,11 @@ impl HealthMerge {
     /// Of the samples; `None` without any.
     pub(super) fn mean_in_flight(&self) -> Option<f64> {
         (self.in_flight_samples > 0).then(|| self.in_flight_sum as f64 / self.in_flight_samples as f64)
+    }
+
+    /// The fewest users online; `None`: levels are no users.
+    pub(super) fn users_online(&self) -> Option<u64> {
+        self.digest.users.map(|users| users.online)
     }
 
     pub(super) fn digest(&self) -> HealthDigest {

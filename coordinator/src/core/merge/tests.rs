@@ -10,6 +10,7 @@ const TRIAL: TrialId = TrialId { step: 1, trial: 0 };
 /// One second of warmup, two of hold (blocks 0 to 3), one series, and as many due as each agent has operations.
 fn plan(operations: &[usize]) -> TrialPlan {
     let agents = operations.iter().enumerate().map(|(index, &count)| AgentPart {
+        due: None,
         agent: format!("box-{index}"),
         share: Rate::from_milli(count as u64 * 500).unwrap(),
         clock: Some(ClockOffset { offset_ns: 1_000, error: Duration::from_nanos(50) }),

@@ -90,6 +90,13 @@ pub enum Doubt {
     Fault(Fault),
     /// No operation was released.
     NothingAttempted,
+    /// Where levels are users: too few of them were online throughout.
+    FewUsers {
+        /// Online throughout the hold.
+        online: u64,
+        /// The level.
+        users: u64,
+    },
     /// A gated series has no samples although the error rate holds.
     NoSamples {
         /// Which series.

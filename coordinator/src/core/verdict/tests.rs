@@ -6,7 +6,7 @@ use crate::core::fixture::{DUE, durable, measurement, slo};
 use crate::core::measurement::{Fault, Mismatch};
 use crate::core::slo::Quantile;
 use plimsoll_common::histogram::LatencyHistogram;
-use plimsoll_common::snapshot::StepEnd;
+use plimsoll_common::snapshot::{StepEnd, UsersOnline};
 use proptest::prelude::*;
 
 /// The verdict on a trial in which all held until `change`.
@@ -47,6 +47,7 @@ fn doubt(doubt: &Doubt) -> String {
         Doubt::Fault(Fault::EndedEarly { agent, .. }) => format!("{agent} ended early"),
         Doubt::Fault(Fault::DoesNotAddUp { agent, .. }) => format!("{agent} does not add up"),
         Doubt::NothingAttempted => "nothing attempted".into(),
+        Doubt::FewUsers { online, users } => format!("{online} of {users} users"),
         Doubt::NoSamples { series } => format!("{series} no samples"),
         Doubt::PercentileByBoxes { percentile: p, boxes } => {
             format!("{} {} {}/{} by {}", p.series, p.quantile, p.above, p.n, names(boxes))
@@ -98,6 +99,65 @@ fn empty_series(step: &mut StepMeasurement, index: usize) {
 
 fn lost() -> Fault {
     Fault::AgentLost { agent: "box-b".into(), after: Duration::from_secs(3), why: "reset".into() }
+}
+
+/// A step of 1,000 users of whom so many were online throughout.
+fn of_users(online: u64) -> StepMeasurement {
+    let mut step = measurement();
+    let users = UsersOnline { online: online / 2, connections: 500 };
+    step.agents[0].health.users = Some(users);
+    step.agents[1].health.users = Some(UsersOnline { online: online - online / 2, ..users });
+    step
+}
+
+#[test]
+fn fewer_than_95_of_100_users_prove_nothing() {
+    assert_eq!(judge(&of_users(950), &slo()), Verdict::Pass);
+    let few = judge(&of_users(949), &slo());
+    assert_eq!(few, Verdict::Inconclusive(NonEmpty::one(Doubt::FewUsers { online: 949, users: 1000 })));
+    // Whatever else is broken: half of the users say nothing of all of them.
+    let mut step = of_users(500);
+    step.counters.failed_anyway = DUE;
+    step.counters.failed.refused = DUE;
+    assert_eq!(judge(&step, &slo()).word(), "INCONCLUSIVE");
+}
+
+#[test]
+fn a_durable_that_may_grow_may_not_vanish() {
+    let mut slo = slo();
+    slo.may_grow = vec!["notification-worker".into()];
+    let with = |change: fn(&mut DurableBacklog)| {
+        let mut step = measurement();
+        let mut backlog = durable("notification-worker", 500_000);
+        change(&mut backlog);
+        step.backlog.push(backlog);
+        judge(&step, &slo)
+    };
+    assert_eq!(with(|_| {}), Verdict::Pass);
+    assert_eq!(with(|backlog| backlog.growth = None), Verdict::Pass);
+    assert_eq!(with(|backlog| backlog.fate = Fate::Gone).word(), "TRIP");
+    assert_eq!(with(|backlog| backlog.fate = Fate::Recreated).word(), "TRIP");
+}
+
+#[test]
+fn what_is_rare_need_not_have_happened_and_is_charged_its_part_of_what_never_left() {
+    let mut slo = slo();
+    // One in a thousand operations: ten of 10,000.
+    slo.series[1].part_ppm = 1_000;
+    let with = |n: u64, never_left: u64, slo: &Slo| {
+        let mut step = measurement();
+        step.series[1].counts.n = n;
+        step.counters.underrun = never_left;
+        step.counters.attempted -= never_left;
+        step.counters.completed -= never_left;
+        judge(&step, slo)
+    };
+    assert_eq!(with(0, 0, &slo), Verdict::Pass);
+    assert_eq!(with(8, 60, &slo), Verdict::Pass);
+    // 600 that never left are one of its kind, and one of nine is more than one in a hundred.
+    assert_eq!(with(8, 600, &Slo { rate_tolerance: "0.1".parse().unwrap(), ..slo.clone() }).word(), "INCONCLUSIVE");
+    slo.series[1].part_ppm = 10_000;
+    assert_eq!(with(0, 0, &slo), Verdict::Inconclusive(NonEmpty::one(Doubt::NoSamples { series: "E2".into() })));
 }
 
 #[test]

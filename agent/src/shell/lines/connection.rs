@@ -1,0 +1,202 @@
+//! One line: connected, subscribed, read and written until it is no longer wanted; opened again where it breaks.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use super::{Hub, Shared, State};
+use crate::core::nats_words::{Word, next_word};
+use crate::shell::clock::boottime_ns;
+
+/// A server that has not let us in by then is not reached.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Read at once; a line's buffer grows with its messages and is given back when it was larger than `KEPT`.
+const READ_BYTES: usize = 4 * 1024;
+const KEPT_BYTES: usize = 64 * 1024;
+
+/// Opens the line, and opens it again whenever it breaks.
+pub(super) async fn keep_open(hub: Rc<Hub>, shared: Rc<Shared>) {
+    loop {
+        let why = match timeout(CONNECT_LIMIT, connect(&hub, &shared)).await {
+            Ok(Ok((stream, unread))) => serve(stream, unread, &hub, &shared).await,
+            Ok(Err(why)) => why,
+            Err(_) => "no answer in time".to_owned(),
+        };
+        hub.report(format!("a user's connection: {why}"));
+        let was = shared.state.replace(State::Down);
+        shared.out.borrow_mut().clear();
+        if was == State::Online {
+            hub.ear.changed(shared.line, false);
+        }
+        hub.settled.notify_one();
+        sleep(PAUSE).await;
+        if !hub.lease.holds(boottime_ns()) {
+            return;
+        }
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite {}
+
+impl<T: AsyncRead + AsyncWrite> Stream for T {}
+
+type Open = (std::pin::Pin<Box<dyn Stream>>, BytesMut);
+
+/// A connection that was let in, and what was read beyond that.
+async fn connect(hub: &Hub, shared: &Shared) -> Result<Open, String> {
+    let door = &hub.door;
+    let server = &door.servers[shared.line as usize % door.servers.len()];
+    let address = (server.host.as_str(), server.port);
+    let mut socket = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+    socket.set_nodelay(true).map_err(|error| error.to_string())?;
+    let mut unread = BytesMut::with_capacity(READ_BYTES);
+    let info = info(&mut socket, &mut unread).await?;
+    if !door.tls_required && info["tls_required"] != true {
+        return enter(socket, unread, hub, &info).await;
+    }
+    let name = ServerName::try_from(server.host.clone()).map_err(|error| error.to_string())?;
+    let secured = door.tls.connect(name, socket).await.map_err(|error| error.to_string())?;
+    enter(secured, unread, hub, &info).await
+}
+
+/// What the server says of itself, first of all.
+async fn info(socket: &mut TcpStream, unread: &mut BytesMut) -> Result<serde_json::Value, String> {
+    loop {
+        if let Some((word, taken)) = next_word(unread).map_err(|error| error.to_string())? {
+            let Word::Info(text) = word else { return Err("it does not begin as NATS does".to_owned()) };
+            let info = serde_json::from_str(text).map_err(|error| format!("its INFO is no JSON: {error}"))?;
+            unread.advance(taken);
+            return Ok(info);
+        }
+        read_more(socket, unread).await?;
+    }
+}
+
+async fn read_more(stream: &mut (impl AsyncRead + Unpin), unread: &mut BytesMut) -> Result<(), String> {
+    unread.reserve(READ_BYTES);
+    match stream.read_buf(unread).await {
+        Ok(0) => Err("the server closed it".to_owned()),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Says who we are, and waits to be let in.
+async fn enter(
+    mut stream: impl Stream + Unpin + 'static,
+    mut unread: BytesMut,
+    hub: &Hub,
+    info: &serde_json::Value,
+) -> Result<Open, String> {
+    let words = format!("{}PING\r\n", hub.door.connect(&hub.name, info)?);
+    stream.write_all(words.as_bytes()).await.map_err(|error| error.to_string())?;
+    stream.flush().await.map_err(|error| error.to_string())?;
+    loop {
+        while let Some((word, taken)) = next_word(&unread).map_err(|error| error.to_string())? {
+            let entered = match word {
+                Word::Error(words) => return Err(words.to_owned()),
+                word => word == Word::Pong,
+            };
+            unread.advance(taken);
+            if entered {
+                return Ok((Box::pin(stream), unread));
+            }
+        }
+        read_more(&mut stream, &mut unread).await?;
+    }
+}
+
+/// Serves a connection until it breaks; why it did.
+async fn serve(stream: std::pin::Pin<Box<dyn Stream>>, unread: BytesMut, hub: &Hub, shared: &Shared) -> String {
+    let (reader, writer) = tokio::io::split(stream);
+    shared.out.borrow_mut().clear();
+    shared.pongs_due.set(0);
+    shared.state.set(State::Subscribing);
+    shared.subscribe(hub, 0);
+    tokio::select! {
+        why = read(reader, unread, hub, shared) => why,
+        why = write(writer, hub, shared) => why,
+    }
+}
+
+async fn write(mut writer: impl AsyncWrite + Unpin, hub: &Hub, shared: &Shared) -> String {
+    loop {
+        shared.wakes.notified().await;
+        loop {
+            let words = shared.out.borrow_mut().split();
+            if words.is_empty() {
+                break;
+            }
+            if !hub.lease.holds(boottime_ns()) {
+                return "the lease has ended".to_owned();
+            }
+            if let Err(error) = writer.write_all(&words).await {
+                return error.to_string();
+            }
+        }
+        if let Err(error) = writer.flush().await {
+            return error.to_string();
+        }
+    }
+}
+
+async fn read(mut reader: impl AsyncRead + Unpin, mut unread: BytesMut, hub: &Hub, shared: &Shared) -> String {
+    loop {
+        let mut taken_of_all = 0;
+        loop {
+            match next_word(&unread[taken_of_all..]) {
+                Ok(Some((word, taken))) => {
+                    on_word(word, hub, shared);
+                    taken_of_all += taken;
+                }
+                Ok(None) => break,
+                Err(error) => return error.to_string(),
+            }
+        }
+        unread.advance(taken_of_all);
+        if unread.is_empty() && unread.capacity() > KEPT_BYTES {
+            unread = BytesMut::with_capacity(READ_BYTES);
+        }
+        if let Err(why) = read_more(&mut reader, &mut unread).await {
+            return why;
+        }
+    }
+}
+
+fn on_word(word: Word<'_>, hub: &Hub, shared: &Shared) {
+    match word {
+        Word::Message(sid, heard) => {
+            let tag = sid.checked_sub(1).and_then(|index| shared.tags.borrow().get(index as usize).copied());
+            if let Some(tag) = tag {
+                hub.ear.heard(shared.line, tag, &heard);
+            }
+        }
+        Word::Ping => {
+            shared.out.borrow_mut().extend_from_slice(b"PONG\r\n");
+            shared.wakes.notify_one();
+        }
+        Word::Pong => {
+            let due = shared.pongs_due.get().saturating_sub(1);
+            shared.pongs_due.set(due);
+            if due == 0 && shared.state.get() == State::Subscribing {
+                shared.state.set(State::Online);
+                hub.ear.changed(shared.line, true);
+                hub.settled.notify_one();
+            }
+        }
+        Word::Error(words) => {
+            hub.report(words.to_owned());
+            if words.to_lowercase().contains("permissions violation") {
+                hub.denied.borrow_mut().get_or_insert_with(|| words.to_owned());
+            }
+        }
+        Word::Info(_) | Word::Ok => {}
+    }
+}

@@ -1,0 +1,254 @@
+use plimsoll_common::contract::daily::{Band, DailyPreset};
+use plimsoll_common::contract::ids::Sender;
+use plimsoll_common::plan::{AgentPlan, Arrivals, Target, TrialId, Workload as AnyWorkload};
+use plimsoll_common::units::Rate;
+use rand::SeedableRng as _;
+
+use super::*;
+use crate::core::ledger::Release;
+use crate::workload::Part;
+use crate::workload::fixture::ledger;
+
+fn plan() -> DailyWorkload {
+    DailyWorkload {
+        preset: DailyPreset::Light,
+        site_id: "s".into(),
+        users: 1_000,
+        max_direct_users: 30,
+        multiplex_pool_size: 4,
+        max_connections: 1_000,
+        activation_rate: Rate::per_second(500).unwrap(),
+        day: None,
+        presence: false,
+    }
+}
+
+/// The first 100 users on one worker, 30 of them with a connection each, all online.
+fn daily() -> (Daily, Ledger) {
+    let any = AnyWorkload::Daily(plan());
+    let run = AgentPlan {
+        agent_index: 0,
+        run_nonce: 7,
+        seed: 42,
+        target: Target { url: "nats://nowhere".into(), credentials: None },
+        workload: any.clone(),
+        request_timeout: Duration::from_secs(5),
+        series: Vec::new(),
+        max_lateness: Duration::from_millis(100),
+    };
+    let part = Part::of_users(&(0..100).collect::<Vec<_>>(), 30, 1).remove(0);
+    let setup = Setup {
+        plan: &run,
+        fixtures: None,
+        part: &part,
+        agents: 1,
+        worker: 0,
+        workers: 1,
+        inbox: "_INBOX.test",
+        ids: IdCodec::new(Sender::new(7, 0, 0)),
+        chance: &mut ChaCha8Rng::seed_from_u64(1),
+    };
+    let mut daily = Daily::new(&plan(), setup).unwrap();
+    for wanted in daily.lines().unwrap() {
+        daily.line_changed(wanted.line, true);
+    }
+    let order = StepOrder {
+        trial: TrialId { step: 0, trial: 0 },
+        share: Rate::per_second(100).unwrap(),
+        start_boottime_ns: 0,
+        warmup: Duration::ZERO,
+        hold: Duration::from_secs(10),
+        arrivals: Arrivals::Poisson,
+        max_in_flight: 10_000,
+    };
+    daily.begin(&order).unwrap();
+    let ledger = ledger(&daily, &any);
+    (daily, ledger)
+}
+
+/// The next operation of this kind, with its message.
+fn next(daily: &mut Daily, ledger: &mut Ledger, wanted: Action) -> (u64, Choice, Outgoing) {
+    let mut chance = ChaCha8Rng::seed_from_u64(2);
+    loop {
+        daily.next_due().expect("people act on");
+        let choice = daily.choose(&mut chance);
+        if action(choice) != wanted {
+            continue;
+        }
+        let Release::Released(sequence) = ledger.due(1, 1, || choice) else { panic!("not released") };
+        let outgoing = daily.message(sequence, choice);
+        ledger.sent(sequence);
+        return (sequence, choice, outgoing);
+    }
+}
+
+fn heard<'a>(subject: &'a str, payload: &'a [u8]) -> Heard<'a> {
+    Heard { subject, payload, status: None }
+}
+
+fn broadcast(daily: &Daily, sequence: u64) -> String {
+    let id = String::from_utf8(daily.ids.message_id(sequence).to_vec()).unwrap();
+    format!("{{\"type\":\"new_message\",\"roomId\":\"r\",\"lastMsgId\":\"{id}\",\"message\":{{}}}}")
+}
+
+#[test]
+fn users_have_a_line_each_or_share_one_and_listen_to_their_rooms_once() {
+    let (daily, _) = daily();
+    let lines = daily.lines().unwrap();
+    assert_eq!((lines.len(), lines.iter().map(|line| line.users).sum::<u32>()), (34, 100));
+    for wanted in &lines {
+        let subjects: Vec<String> = wanted.tags.iter().map(|&tag| daily.line_subject(tag)).collect();
+        let unique: std::collections::HashSet<&String> = subjects.iter().collect();
+        assert_eq!(unique.len(), subjects.len());
+        if wanted.users == 1 {
+            // Seventeen channels, the answers, the user's own copies, and the inbox.
+            assert_eq!(subjects.len(), 20);
+            assert!(subjects.contains(&subjects::response_wildcard(&account(wanted.line))));
+        }
+    }
+    assert_eq!(daily.users_online(), Some(100));
+}
+
+#[test]
+fn nobody_posts_where_the_rules_refuse_it_and_everybody_acts_in_their_own_rooms() {
+    let (mut daily, _) = daily();
+    let mut chance = ChaCha8Rng::seed_from_u64(3);
+    let mut acts = 0;
+    while daily.next_due().is_some() {
+        let choice = daily.choose(&mut chance);
+        let (user, room, fixtures) = (daily.users.id(choice.actor), choice.place, daily.fixtures.clone());
+        assert!(fixtures.has_member(room, user));
+        match action(choice) {
+            Action::Send => assert!(fixtures.may_post(room, user)),
+            Action::ThreadReply => assert_ne!(fixtures.band(room), Band::Dm),
+            Action::MemberAdd => assert!(matches!(fixtures.band(room), Band::Small | Band::Medium)),
+            _ => {}
+        }
+        acts += 1;
+    }
+    assert!(acts > 8_000, "{acts}");
+}
+
+#[test]
+fn a_message_is_whole_when_its_last_recipient_here_has_it() {
+    let (mut daily, mut ledger) = daily();
+    let (sequence, choice, outgoing) = loop {
+        let (sequence, choice, outgoing) = next(&mut daily, &mut ledger, Action::Send);
+        if daily.fixtures.band(choice.place) == Band::Medium {
+            break (sequence, choice, outgoing);
+        }
+    };
+    assert!(outgoing.reply.is_none() && outgoing.headers.is_some());
+    let members = daily.fixtures.members(choice.place);
+    let here = members.iter().filter(|&&user| user < 100).count() as u32;
+    let body = broadcast(&daily, sequence);
+    let room = Tag::Room(choice.place);
+    let tag = |daily: &Daily, line: u32| {
+        let wanted = daily.lines().unwrap().into_iter().find(|wanted| wanted.line == line).unwrap();
+        wanted.tags.into_iter().find(|&tag| Tag::unpack(tag) == room)
+    };
+    let lines: Vec<u32> = daily.lines().unwrap().iter().map(|wanted| wanted.line).collect();
+    let (mut reached, mut answers) = (0, Vec::new());
+    for line in lines {
+        let Some(tag) = tag(&daily, line) else { continue };
+        let mut aside = Aside::default();
+        let incoming = daily.heard(line, tag, &heard("chat.room.x.event", body.as_bytes()), &ledger, &mut aside);
+        reached += daily.users.in_room_on(line, choice.place);
+        if let Incoming::Answer { series, .. } = incoming {
+            answers.push((series, reached));
+        }
+        answers.extend(aside.also.iter().map(|(_, series, _)| (*series, reached)));
+    }
+    assert_eq!(reached, here);
+    assert_eq!(answers.first().map(|answer| answer.0), Some(series::E2));
+    assert_eq!(answers.last(), Some(&(series::E2_LAST, here)));
+    assert_eq!(answers.len(), 2);
+}
+
+#[test]
+fn what_answers_an_action_is_told_from_what_refuses_it() {
+    let accepted = br#"{"status":"accepted"}"#;
+    let envelope = br#"{"code":"forbidden","error":"only room members can perform this action"}"#;
+    let empty_list = br#"{"subscriptions":[],"total":0}"#;
+    let list = br#"{"subscriptions":[{"roomId":"x"}],"total":1}"#;
+    let page = br#"{"messages":[{"createdAt":"2026-06-28T03:29:14.123Z"}]}"#;
+    for (wanted, payload, series, outcome) in [
+        (Action::MarkRead, &accepted[..], series::MARK_READ, Outcome::Sample),
+        (Action::MarkRead, envelope, series::MARK_READ, Outcome::Refused),
+        (Action::RefreshRoomList, list, series::REFRESH_ROOM_LIST, Outcome::Sample),
+        (Action::RefreshRoomList, empty_list, series::REFRESH_ROOM_LIST, Outcome::Unreadable),
+        (Action::ScrollHistory, page, series::SCROLL_HISTORY, Outcome::Sample),
+        (Action::ScrollHistory, envelope, series::SCROLL_HISTORY, Outcome::Refused),
+        (Action::MemberAdd, accepted, series::MEMBER_ADD, Outcome::Sample),
+        (Action::RoomCreate, accepted, series::ROOM_CREATE, Outcome::Sample),
+        (Action::MuteToggle, br#"{"status":"ok","muted":true}"#, series::MUTE_TOGGLE, Outcome::Sample),
+    ] {
+        let (mut daily, mut ledger) = daily();
+        let (sequence, choice, outgoing) = next(&mut daily, &mut ledger, wanted);
+        let reply = outgoing.reply.expect("requests are answered").to_string();
+        let line = daily.line_of(choice).unwrap();
+        let tag = daily.lines().unwrap().into_iter().find(|wanted| wanted.line == line).unwrap().tags[0];
+        assert!(reply.starts_with(daily.line_subject(tag).trim_end_matches('*')), "{reply}");
+        let mut aside = Aside::default();
+        let incoming = daily.heard(line, tag, &heard(&reply, payload), &ledger, &mut aside);
+        assert_eq!(incoming, Incoming::Answer { sequence, series, outcome }, "{wanted:?}");
+        let nobody = Heard { status: Some(503), ..heard(&reply, b"") };
+        let incoming = daily.heard(line, tag, &nobody, &ledger, &mut aside);
+        assert_eq!(incoming, Incoming::Answer { sequence, series, outcome: Outcome::NoResponders });
+    }
+}
+
+#[test]
+fn a_refused_send_and_a_failed_job_are_failures() {
+    let (mut daily, mut ledger) = daily();
+    for (wanted, payload, series) in [
+        (Action::Send, &br#"{"code":"forbidden","error":"not subscribed"}"#[..], series::E1),
+        (
+            Action::MemberAdd,
+            br#"{"operation":"room.member.add","status":"error","error":"no"}"#,
+            series::MEMBER_ADD_DONE,
+        ),
+    ] {
+        let (sequence, choice, _) = next(&mut daily, &mut ledger, wanted);
+        let user = daily.users.id(choice.actor);
+        let id = String::from_utf8(daily.ids.request_id(sequence).to_vec()).unwrap();
+        let (subject, mut aside) = (subjects::response(&account(user), &id), Aside::default());
+        let line = daily.line_of(choice).unwrap();
+        let wanted = daily.lines().unwrap().into_iter().find(|wanted| wanted.line == line).unwrap();
+        let of_user = |tag: &u64| Tag::unpack(*tag) == Tag::Responses(user);
+        let tag = wanted.tags.into_iter().find(of_user).unwrap();
+        let incoming = daily.heard(line, tag, &heard(&subject, payload), &ledger, &mut aside);
+        assert_eq!(incoming, Incoming::Answer { sequence, series, outcome: Outcome::Refused });
+    }
+}
+
+#[test]
+fn who_is_added_is_known_no_member_and_nobody_twice() {
+    let (mut daily, mut ledger) = daily();
+    let mut added = std::collections::HashSet::new();
+    for _ in 0..40 {
+        let (_, choice, outgoing) = next(&mut daily, &mut ledger, Action::MemberAdd);
+        let body: serde_json::Value = serde_json::from_slice(&outgoing.payload).unwrap();
+        let name = body["users"][0].as_str().unwrap();
+        let user = plimsoll_common::contract::fixtures::user_of_account(name).unwrap();
+        assert!(user < 1_000 && !daily.fixtures.has_member(choice.place, user));
+        assert!(added.insert((choice.place, user)));
+    }
+}
+
+#[test]
+fn users_who_are_offline_neither_act_nor_are_waited_for() {
+    let (mut daily, _) = daily();
+    let line = daily.lines().unwrap()[0].line;
+    daily.line_changed(line, false);
+    daily.line_changed(line, false);
+    assert_eq!(daily.users_online(), Some(99));
+    assert!(!daily.users.who_are_online().contains(&line));
+    let room =
+        daily.fixtures.rooms_of(line).into_iter().find(|&room| daily.fixtures.band(room) == Band::Medium).unwrap();
+    let here = daily.fixtures.members(room).into_iter().filter(|&user| user < 100 && user != line);
+    let here: Vec<u32> = here.collect();
+    if let Some(&other) = here.first() {
+        assert_eq!(daily.users.recipients(daily.users.index(other), room, &daily.fixtures), here.len() as u32);
+    }
+}
