@@ -44,7 +44,8 @@ fn parse(text: &str) -> anyhow::Result<Page> {
             .find(|family| types.get(*family).is_some_and(|kind| kind == "histogram"))
             .unwrap_or(name);
         ensure!(types.contains_key(family), "not announced: {line}");
-        if let Some((labels, _)) = sample.split_once("le=\"") {
+        // Not that of `durable`.
+        if let Some((labels, _)) = sample.split_once("{le=\"").or_else(|| sample.split_once(",le=\"")) {
             if let Some((of, below)) = &last_bucket {
                 ensure!(of != labels || *below <= value, "a bucket below the one before: {line}");
             }
@@ -133,4 +134,6 @@ fn the_parser_finds_what_is_wrong() {
     }
     let falling = "# TYPE h histogram\nh_bucket{le=\"1\"} 5\nh_bucket{le=\"2\"} 4\n";
     assert!(parse(falling).is_err());
+    let durables = "# TYPE b gauge\nb{durable=\"x\"} 1\nb{durable=\"y\"} 0\n";
+    assert!(parse(durables).is_ok(), "a durable is no bucket");
 }

@@ -149,7 +149,7 @@ fn steps_of_users_are_whole_and_end_where_the_seeded_users_do() {
     assert!(daily("--steps 1.5").contains("got 1.5, takes whole users"));
     assert!(daily("--users 50").contains("takes a whole number from 100 to 1000000"));
     assert!(daily("--day 30s").contains("takes at least the --hold, which is 3m"));
-    assert!(daily("--preset small").contains("unknown preset"));
+    assert!(error("daily --preset small").contains("unknown preset"));
     assert!(daily("--max-connections 5.5").contains("takes a whole number"));
 }
 

@@ -27,27 +27,24 @@ fn installed() -> PathBuf {
     std::env::var_os("PLIMSOLL_DATABASES").map_or_else(own, PathBuf::from)
 }
 
-/// Whether what a test needs is installed. Where it is not, the test says so and passes, but fails in CI, which has it all.
-pub fn has(what: &str) -> bool {
+/// What a test needs is installed.
+///
+/// # Panics
+/// Where it is not, with the command that installs it.
+fn need(what: &str) {
     let dir = installed().join(what);
-    if dir.is_dir() {
-        return true;
-    }
-    let words =
-        format!("skipped: {} is not there; `make databases` puts it there, or says what it needs", dir.display());
-    assert!(std::env::var_os("CI").is_none(), "{words}");
-    eprintln!("{words}");
-    false
+    assert!(dir.is_dir(), "{} is not there; `make databases` puts it there, or says what it needs", dir.display());
 }
 
-/// Whether MongoDB's stand-in and the drivers are installed.
-pub fn has_mongo() -> bool {
-    has("python")
+/// MongoDB's stand-in and the drivers are installed.
+pub fn need_mongo() {
+    need("python");
 }
 
-/// Whether Cassandra is installed too.
-pub fn has_both() -> bool {
-    has("python") && has("cassandra")
+/// Cassandra is installed too.
+pub fn need_both() {
+    need("python");
+    need("cassandra");
 }
 
 fn python() -> Command {

@@ -8,7 +8,7 @@ use plimsoll_common::contract::fixtures::{
 use plimsoll_common::contract::history::{HistoryPreset, RoomHistory};
 use plimsoll_common::contract::members::MembersPreset;
 use plimsoll_common::contract::presets::MessagesPreset;
-use plimsoll_tests::harness::databases::{MongoServer, collections, has_both, has_mongo, with_database};
+use plimsoll_tests::harness::databases::{MongoServer, collections, need_both, need_mongo, with_database};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
@@ -106,9 +106,7 @@ fn assert_is(
 
 #[test]
 fn users_rooms_keys_and_memberships_are_the_contracts_and_twice_is_once() {
-    if !has_mongo() {
-        return;
-    }
+    need_mongo();
     let mongo = MongoServer::start(&Default::default()).unwrap();
     let (uri, flags) = (mongo.uri(), mongo_flags(&mongo));
     // Indexes that a service made, and one that nobody knows, are kept.
@@ -144,9 +142,7 @@ fn users_rooms_keys_and_memberships_are_the_contracts_and_twice_is_once() {
 
 #[test]
 fn rooms_to_be_read_have_a_newest_message_that_nobody_has_seen() {
-    if !has_mongo() {
-        return;
-    }
+    need_mongo();
     let mongo = MongoServer::start(&Default::default()).unwrap();
     done(&format!("seed --workload room-read --preset small --create-schema --site-id {SITE}"), &mongo_flags(&mongo))
         .unwrap();
@@ -175,9 +171,7 @@ fn rooms_to_be_read_have_a_newest_message_that_nobody_has_seen() {
 
 #[test]
 fn members_have_one_owner_and_candidates_stay_outside() {
-    if !has_mongo() {
-        return;
-    }
+    need_mongo();
     let mongo = MongoServer::start(&Default::default()).unwrap();
     done(
         &format!("seed --workload members --preset members-small --create-schema --site-id {SITE}"),
@@ -214,9 +208,7 @@ fn sorted(mut rows: Vec<Value>) -> Vec<Value> {
 
 #[test]
 fn parents_of_threads_are_in_both_tables_and_may_be_replied_to() {
-    if !has_both() {
-        return;
-    }
+    need_both();
     let (mongo, cassandra, flags) = both("parents").unwrap();
     let seed = format!("seed --workload thread --preset small --parents-per-room 3 --create-schema --site-id {SITE}");
     done(&seed, &flags).unwrap();
@@ -262,9 +254,7 @@ fn parents_of_threads_are_in_both_tables_and_may_be_replied_to() {
 
 #[test]
 fn a_history_with_threads_and_readers_is_the_contracts() {
-    if !has_both() {
-        return;
-    }
+    need_both();
     let (mongo, cassandra, flags) = both("past").unwrap();
     // Of history-medium one room: chunk 0 is the users, the others a room each.
     let seed =

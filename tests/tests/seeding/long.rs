@@ -2,7 +2,7 @@
 
 use super::{both, command, done, mongo_flags, plimsoll};
 use anyhow::Context as _;
-use plimsoll_tests::harness::databases::{MongoOptions, MongoServer, has_both, has_mongo};
+use plimsoll_tests::harness::databases::{MongoOptions, MongoServer, need_both, need_mongo};
 use plimsoll_tests::harness::processes::{Ended, Process};
 use plimsoll_tests::harness::prove;
 use std::path::Path;
@@ -30,9 +30,10 @@ fn most_memory(arguments: &str, flags: &[String]) -> anyhow::Result<(Ended, u64)
 
 #[test]
 fn a_hundredth_of_the_largest_takes_no_more_memory_than_a_third_of_it() {
-    if !prove::whole() || !has_both() {
+    if !prove::whole() {
         return;
     }
+    need_both();
     let (_mongo, _cassandra, flags) = both("few").unwrap();
     // Chunks are 10 of users and 1,000 rooms of 50,000 messages, of which four are under way at once.
     let seed = "seed --workload history --preset history-large --create-schema";
@@ -75,10 +76,12 @@ impl Drop for SmallDisk<'_> {
 
 #[test]
 fn a_disk_that_fills_up_ends_a_seeding_that_goes_on_when_there_is_room() {
-    // SAFETY: takes and gives an integer.
-    if !prove::whole() || !has_mongo() || unsafe { libc::geteuid() } != 0 {
+    if !prove::whole() {
         return;
     }
+    need_mongo();
+    // SAFETY: takes and gives an integer.
+    assert_eq!(unsafe { libc::geteuid() }, 0, "mounting a small disk takes root");
     let dir = tempfile::tempdir().unwrap();
     // What the server takes when it is empty, and a little more.
     let disk = SmallDisk::mount(dir.path(), "8m").unwrap();

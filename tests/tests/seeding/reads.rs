@@ -7,7 +7,7 @@ use plimsoll_common::contract::fixtures::account;
 use plimsoll_common::contract::history::{HistoryPreset, RoomHistory, message_id, reply_id};
 use plimsoll_common::contract::read::read_page;
 use plimsoll_common::contract::subjects;
-use plimsoll_tests::harness::databases::{CASSANDRA_USER, has_both};
+use plimsoll_tests::harness::databases::{CASSANDRA_USER, need_both};
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::standin::config::Databases;
 use plimsoll_tests::standin::{Standin, StandinConfig};
@@ -28,9 +28,7 @@ fn ids(page: &Value) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn paging_back_through_a_room_meets_every_message_once() {
-    if !has_both() {
-        return;
-    }
+    need_both();
     let seeded = tokio::task::spawn_blocking(|| {
         let (mongo, cassandra, flags) = both("paged").unwrap();
         let seed = "seed --workload read-receipt --preset history-medium --create-schema";

@@ -2,7 +2,7 @@
 
 use super::{both, both_flags, command, done, mongo_flags, refused};
 use plimsoll_tests::harness::databases::{
-    MongoOptions, MongoServer, cassandra, certificate, documents, has_both, has_mongo, with_database,
+    MongoOptions, MongoServer, cassandra, certificate, documents, need_both, need_mongo, with_database,
 };
 use plimsoll_tests::harness::mongo_proxy::{Fault, MongoProxy};
 use plimsoll_tests::harness::processes::Process;
@@ -10,9 +10,7 @@ use std::time::Duration;
 
 #[test]
 fn another_site_preset_or_schema_is_refused_before_anything_is_written() {
-    if !has_mongo() {
-        return;
-    }
+    need_mongo();
     let mongo = MongoServer::start(&Default::default()).unwrap();
     let flags = mongo_flags(&mongo);
     let error = refused("seed --preset small", &flags, 2).unwrap();
@@ -41,9 +39,7 @@ fn another_site_preset_or_schema_is_refused_before_anything_is_written() {
 
 #[test]
 fn a_database_that_is_not_there_is_named_with_its_flag() {
-    if !has_mongo() {
-        return;
-    }
+    need_mongo();
     let nowhere = ["--mongo-uri=mongodb://ann:SECRET@127.0.0.1:1".to_owned()];
     let error = refused("seed --preset small", &nowhere, 2).unwrap();
     assert!(error.starts_with("MongoDB at mongodb://***@127.0.0.1:1 cannot be reached"), "{error}");
@@ -59,9 +55,7 @@ fn a_database_that_is_not_there_is_named_with_its_flag() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_may_not_or_cannot_write_is_told_and_a_lost_connection_is_made_anew() {
-    if !has_mongo() {
-        return;
-    }
+    need_mongo();
     let mongo = MongoServer::start(&Default::default()).unwrap();
     done("seed --preset small --create-schema", &mongo_flags(&mongo)).unwrap();
     let seed = |uri: String, code: i32| async move {
@@ -97,9 +91,7 @@ async fn a_server_that_may_not_or_cannot_write_is_told_and_a_lost_connection_is_
 
 #[test]
 fn who_may_only_read_and_who_is_nobody_are_told_apart() {
-    if !has_both() {
-        return;
-    }
+    need_both();
     let (mongo, cassandra, flags) = both("locked").unwrap();
     done("seed --workload thread --preset small --create-schema", &flags).unwrap();
     cassandra
@@ -133,9 +125,7 @@ fn who_may_only_read_and_who_is_nobody_are_told_apart() {
 
 #[test]
 fn both_are_reached_over_tls_and_with_passwords_that_nothing_shows() {
-    if !has_both() {
-        return;
-    }
+    need_both();
     let dir = tempfile::tempdir().unwrap();
     certificate(dir.path()).unwrap();
     let file = |name: &str| dir.path().join(name);

@@ -1,7 +1,7 @@
 //! Interrupted, in parts, removed: what is in the databases is whole or said not to be.
 
 use super::{both, command, done, mongo_flags, plimsoll, refused};
-use plimsoll_tests::harness::databases::{MongoServer, documents, has_both, has_mongo, with_database};
+use plimsoll_tests::harness::databases::{MongoServer, documents, need_both, need_mongo, with_database};
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::Process;
 use plimsoll_tests::standin::{Standin, StandinConfig};
@@ -10,9 +10,7 @@ use std::time::Duration;
 
 #[test]
 fn killed_in_the_middle_it_goes_on_and_says_so_meanwhile() {
-    if !has_mongo() {
-        return;
-    }
+    need_mongo();
     let mongo = MongoServer::start(&Default::default()).unwrap();
     let flags = mongo_flags(&mongo);
     let mut seeding = Process::spawn(command("seed --preset large --create-schema", &flags).unwrap()).unwrap();
@@ -38,9 +36,7 @@ fn killed_in_the_middle_it_goes_on_and_says_so_meanwhile() {
 
 #[test]
 fn parts_that_are_seeded_side_by_side_make_the_whole() {
-    if !has_mongo() {
-        return;
-    }
+    need_mongo();
     let (apart, at_once) =
         (MongoServer::start(&Default::default()).unwrap(), MongoServer::start(&Default::default()).unwrap());
     let flags = mongo_flags(&apart);
@@ -74,9 +70,7 @@ fn parts_that_are_seeded_side_by_side_make_the_whole() {
 
 #[test]
 fn a_teardown_removes_what_was_seeded_and_nothing_else() {
-    if !has_both() {
-        return;
-    }
+    need_both();
     let (mongo, cassandra, flags) = both("gone").unwrap();
     done("seed --workload thread --preset small --create-schema", &flags).unwrap();
     done("seed --workload members --preset members-small", &flags).unwrap();
@@ -128,9 +122,7 @@ fn wrong_after(script: &str, flags: &[String], mongo: &MongoServer, verify: &str
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_as_seeded_is_told_with_what_mends_it() {
-    if !has_both() {
-        return;
-    }
+    need_both();
     let nats = NatsServer::start(NatsOptions::default()).unwrap();
     let config = StandinConfig { preset: "small".parse().unwrap(), ..StandinConfig::new(nats.url()) };
     let standin = Standin::start(config).await.unwrap();
