@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use plimsoll_agent::{Agent as Daemon, AgentConfig};
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::{Agent, CpuQuota};
@@ -24,8 +24,9 @@ subject = "svc.echo"
 payload = '{"id":"{{id}}","content":"{{text:200}}","requestId":"{{uuid}}"}'
 success = "non-empty"
 "#;
-/// 5 ms of a core in 50 ms: small, and never still for long.
-const QUOTA: (u32, u32) = (100, 50);
+/// 1.5 ms of a core in 50 ms: so small that four do not fill the machine that they share with the target, and never still for
+/// long.
+const QUOTA: (u32, u32) = (30, 50);
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
@@ -78,8 +79,12 @@ fn scale() -> anyhow::Result<()> {
         outcome.trials.iter().for_each(|trial| row(count, trial));
         Ok(outcome)
     };
-    let rates: Vec<f64> = (0..10).map(|step| (1000.0 * 1.2_f64.powi(step)).round()).collect();
+    let rates: Vec<f64> = (0..16).map(|step| (1000.0 * 1.25_f64.powi(step)).round()).collect();
     let alone = carried(&hold(1, &rates)?).context("one agent carries nothing")?;
+    ensure!(
+        rates.last().is_some_and(|last| alone < *last),
+        "one agent carries {alone}/s and more: the quota is no limit"
+    );
     let together = hold(4, &[alone * 3.0, alone * 3.6, alone * 4.0])?;
     let beyond = hold(1, &[alone * 3.6])?;
     let most = carried(&together).unwrap_or(0.0);
