@@ -48,6 +48,15 @@ pub struct Wanted {
     pub users: u32,
 }
 
+/// Why lines cannot be brought up at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unsettled {
+    /// The server denies a subject, in these words of its own.
+    Denied(String),
+    /// Nothing may be sent any more.
+    LeaseEnded,
+}
+
 /// All lines of a worker.
 pub struct Lines {
     hub: Rc<Hub>,
@@ -118,7 +127,7 @@ impl Lines {
     ///
     /// # Errors
     /// The server denies a subject, in its words; or the lease has ended.
-    pub async fn settle(&mut self, wanted: Vec<Wanted>, users_per_second: f64) -> Result<(), String> {
+    pub async fn settle(&mut self, wanted: Vec<Wanted>, users_per_second: f64) -> Result<(), Unsettled> {
         let keep: HashMap<u32, &Wanted> = wanted.iter().map(|wanted| (wanted.line, wanted)).collect();
         self.lines.retain(|line, open| {
             let extends = |wanted: &&Wanted| wanted.tags.starts_with(&open.shared.tags.borrow());
@@ -169,11 +178,11 @@ impl Lines {
         users
     }
 
-    fn fails(&self) -> Result<(), String> {
+    fn fails(&self) -> Result<(), Unsettled> {
         if let Some(words) = &*self.hub.denied.borrow() {
-            return Err(format!("NATS denies what users need: {words}"));
+            return Err(Unsettled::Denied(words.clone()));
         }
-        if self.hub.lease.holds(boottime_ns()) { Ok(()) } else { Err("the lease has ended".to_owned()) }
+        if self.hub.lease.holds(boottime_ns()) { Ok(()) } else { Err(Unsettled::LeaseEnded) }
     }
 
     /// Hands a message to a line. Whether it is taken: not by one that is down.

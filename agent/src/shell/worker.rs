@@ -29,7 +29,7 @@ use super::abort::abort_when_closed;
 use super::clock::boottime_ns;
 use super::health::thread_cpu_ns;
 use super::lease::Lease;
-use super::lines::{Ear, Lines, Wanted};
+use super::lines::{Ear, Lines, Unsettled, Wanted};
 use super::nats_target::{ClientEvents, ConnectError, connect, servers};
 use super::priority;
 use crate::core::confirmations::Confirmations;
@@ -617,7 +617,10 @@ impl<W: Workload> Worker<W> {
         let rate = self.spec.plan.workload.daily().map_or(1.0, |daily| daily.activation_rate.as_f64());
         let settled = lines.settle(wanted, rate / f64::from(self.spec.workers)).await;
         self.state.borrow_mut().lines = Some(lines);
-        settled.map_err(|words| WorkerRefusal::Denied { words })
+        settled.map_err(|why| match why {
+            Unsettled::Denied(words) => WorkerRefusal::Denied { words },
+            Unsettled::LeaseEnded => WorkerRefusal::Box("the lease ended while users came online".to_owned()),
+        })
     }
 
     /// Asks whether anybody takes what will be sent, without leaving anything: the header makes every stream refuse to

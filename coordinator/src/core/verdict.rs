@@ -124,7 +124,8 @@ fn unproved(step: &StepMeasurement, slo: &Slo) -> Vec<Doubt> {
 fn backlog_doubt(backlog: &DurableBacklog, due: u64, slo: &Slo) -> Option<Doubt> {
     let durable = backlog.name.clone();
     match backlog.growth {
-        _ if slo.may_grow.contains(&durable.durable) => None,
+        // It may grow as it likes, but somebody has to have seen that it is still there.
+        _ if slo.may_grow.contains(&durable.durable) && backlog.fate != Fate::Unknown => None,
         None => Some(Doubt::BacklogUnreadable { durable, reads_at_ends: backlog.reads_at_ends }),
         Some(growth) if growth.keeps_rising(due) => {
             Some(Doubt::BacklogNotStationary { durable, growth: growth.messages, limit: slo.pending_growth })

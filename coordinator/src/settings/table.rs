@@ -180,7 +180,7 @@ const WORKLOAD: Setting = setting!(LOAD, "workload", "PLIMSOLL_WORKLOAD", None, 
 #[rustfmt::skip]
 const GENERAL: &[Setting] = &[
     setting!(LOAD, "steps", "PLIMSOLL_STEPS", None, "RATES", Text("500,1k,2k,5k,10k"), List,
-        "Rates to hold, in requests per second, strictly ascending; k is ×1000"),
+        "Rates to hold, in requests per second (of daily: users), strictly ascending; k is ×1000"),
     setting!(LOAD, "find", "PLIMSOLL_FIND", None, "", Nothing, Switch,
         "Search for the largest rate in place of --steps, to a precision and a confidence"),
     setting!(LOAD, "from", "PLIMSOLL_FROM", None, "RATE",

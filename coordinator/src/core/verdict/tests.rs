@@ -135,6 +135,8 @@ fn a_durable_that_may_grow_may_not_vanish() {
     };
     assert_eq!(with(|_| {}), Verdict::Pass);
     assert_eq!(with(|backlog| backlog.growth = None), Verdict::Pass);
+    let unseen = with(|backlog| (backlog.growth, backlog.fate) = (None, Fate::Unknown));
+    assert_eq!(unseen.word(), "INCONCLUSIVE", "nobody knows whether it is still there");
     assert_eq!(with(|backlog| backlog.fate = Fate::Gone).word(), "TRIP");
     assert_eq!(with(|backlog| backlog.fate = Fate::Recreated).word(), "TRIP");
 }
