@@ -6,7 +6,7 @@ use std::time::Duration;
 use plimsoll_agent::clock::boottime_ns;
 use plimsoll_common::contract::daily::DailyPreset;
 use plimsoll_common::contract::daily::fixtures::DailyFixtures;
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::Agent;
 use plimsoll_tests::harness::prove;
@@ -21,16 +21,16 @@ const USERS: u32 = 1_000;
 struct Target {
     server: NatsServer,
     standin: Standin,
-    _exclusive: Exclusive,
+    _shared: Shared,
 }
 
 async fn target(options: NatsOptions, change: impl FnOnce(&mut StandinConfig)) -> anyhow::Result<Target> {
-    let exclusive = Exclusive::acquire()?;
+    let shared = Shared::acquire()?;
     let server = NatsServer::start(options)?;
     let mut config = StandinConfig::new(server.url());
     config.daily = Some(DailyConfig { preset: DailyPreset::Light, users: USERS });
     change(&mut config);
-    Ok(Target { standin: Standin::start(config).await?, server, _exclusive: exclusive })
+    Ok(Target { standin: Standin::start(config).await?, server, _shared: shared })
 }
 
 impl Target {

@@ -5,6 +5,7 @@
 //! until one passes and the other trips, by the [`evidence`] [`pool`]ed over their visits (with [`statistics`],
 //! [`episodes`] and [`slope`]), a soak has the last word, and [`conclusion`] says what it came to. The [`trail`] keeps it all.
 
+pub mod behind;
 pub mod bracket;
 pub mod conclusion;
 pub mod confirm;
@@ -31,7 +32,7 @@ use self::conclusion::{Broken, Conclusion, FrontierEntry, PassedLevel, SearchDou
 use self::confirm::{Confirm, Judge, Move, implied};
 use self::estimate::{Estimate, time_to_precision};
 use self::evidence::Judgement;
-use self::hint::{cannot_pass, hint, is_hopeless};
+use self::hint::{Hint, cannot_pass, hint, is_hopeless};
 use self::outcome::{Showing, TrialOutcome};
 use self::plan::{PROBE_HOLD, SearchPlan, blocks};
 use self::pool::{Pool, Soak};
@@ -218,7 +219,10 @@ impl Search {
                 Outcome::Begin(from)
             }
             Why::First | Why::Climb | Why::Descend | Why::Capacity { .. } | Why::Bisect => {
-                let hint = hint(&outcome.showing, limits, &self.stage.focus);
+                let hint = match hint(&outcome.showing, limits, &self.stage.focus) {
+                    Hint::Under if outcome.behind > 0.0 => Hint::Behind(outcome.behind),
+                    hint => hint,
+                };
                 self.stage.bracket.take(trial.level, &hint, outcome.served);
                 Outcome::Hint(hint)
             }
@@ -285,7 +289,7 @@ impl Search {
                 if let Some(highest) = self.plan.highest.filter(|&highest| pair.high > highest) {
                     return self.at_the_highest(highest);
                 }
-                self.hold(pair.high, Why::High(pair), lengths.visit)
+                self.hold(pair.high, Why::High(pair), lengths.visit_above)
             }
         }
     }

@@ -122,6 +122,7 @@ impl Run<'_> {
         };
         TrialOutcome {
             served: measured.completed_per_second.map(kept_up).filter(|served| *served > 0.0),
+            behind: measured::behind(&showing, &measured.ended),
             vanished: (0..measured.step.backlog.len()).filter(|&i| vanished(&measured.step.backlog[i])).collect(),
             fault: measured::fault(&measured.step, measured.stopped.is_some()),
             load: next.settle + held,
