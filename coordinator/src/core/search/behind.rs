@@ -14,7 +14,7 @@ const LEAST: f64 = 0.01;
 /// Zero where it did not. Both slices have one entry per block of the hold.
 pub fn behind(attempted: &[u64], ended: &[u64]) -> f64 {
     let blocks = attempted.len().min(ended.len());
-    let Some(pairs) = (SKIPPED + FEWEST_BLOCKS <= blocks).then(|| SKIPPED..blocks) else { return 0.0 };
+    let Some(pairs) = (SKIPPED + FEWEST_BLOCKS <= blocks).then_some(SKIPPED..blocks) else { return 0.0 };
     let came_in: f64 = pairs.clone().map(|block| attempted[block] as f64).sum();
     let mut open = 0.0;
     let under_way = pairs.map(|block| {
