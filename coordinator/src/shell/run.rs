@@ -156,6 +156,7 @@ impl<'a> Run<'a> {
             baselines: vec![None; plan.target.durables.len()],
             growth_limit: plan.slo.pending_growth,
             within: plan.find.as_ref().map_or(plan.target.recovery_limit, |find| find.drain_limit),
+            flag: if plan.find.is_some() { "--drain-limit" } else { "--recovery-limit" },
         };
         let ramp = Ramp::new(&plan.steps, plan.on_trip, plan.trials);
         let trials = Vec::new();
@@ -407,7 +408,7 @@ impl<'a> Run<'a> {
     /// trial.
     async fn recover(&mut self, next: NextTrial) -> Result<Recovery, Stop> {
         let steps = self.plan.steps_to_hold();
-        self.progress.update(Now::idle(next, steps, Phase::Recovery, self.plan.target.recovery_limit));
+        self.progress.update(Now::idle(next, steps, Phase::Recovery, self.rest.within));
         let silent_in = Duration::from_nanos(self.silent_at_ns.saturating_sub(boottime_ns()));
         let recovery = tokio::select! {
             biased;

@@ -226,3 +226,16 @@ fn a_level_at_which_the_service_falls_behind_is_above_what_it_carries() {
     let bracket::Look::Around(centre) = bracket.look(&plan(500, 0.05), None) else { panic!("they lie a tenth apart") };
     assert!((12_300.0..12_500.0).contains(&centre), "about what it carries, {centre}");
 }
+
+#[test]
+fn a_search_that_is_short_of_time_shows_a_level_that_holds() {
+    let plan = SearchPlan { max_time: Duration::from_secs(40), ..plan(500, 0.05) };
+    let lengths = Lengths { soak: Duration::from_secs(7), ..plan.lengths };
+    let service = Service { knee: 1e6, durable: NO_LIMIT };
+    let (search, conclusion) = service.search(SearchPlan { lengths, ..plan });
+    let last = search.trail().last().expect("there were trials");
+    assert_eq!(last.trial.why, Why::Soak, "the climb leaves time for it: {:?}", search.trail());
+    let passed = conclusion.passed.expect("it was soaked").level.as_f64();
+    assert!(passed >= 500.0, "{passed}");
+    assert!(conclusion.doubt.is_some(), "and it is no answer to the precision asked for");
+}
