@@ -303,8 +303,11 @@ impl Reader {
                 command = self.parts.commands.recv() => match command {
                     Some(EndpointCommand::Leave(answer)) => {
                         if let Some(mut requests) = self.requests.take() {
-                            requests.unsubscribe().await?;
-                            self.parts.client.flush().await?;
+                            // What is on its way here is answered: nobody else would.
+                            requests.drain().await?;
+                            while let Some(request) = requests.next().await {
+                                self.service.arrive(self.parts.clock.now(), request);
+                            }
                         }
                         // Whoever asked may have gone.
                         let _ = answer.send(());
