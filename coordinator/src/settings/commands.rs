@@ -54,7 +54,7 @@ const ONLY: &[(&str, &[LoadCommand])] = &[
 ];
 
 /// All that seeding takes beside what only it takes.
-const OF_SEED: &[&str] = &["workload", "preset", "site-id", "parents-per-room", "seed", "plan", "dry-run"];
+const OF_SEED: &[&str] = &["workload", "preset", "users", "site-id", "parents-per-room", "seed", "plan", "dry-run"];
 /// All that removing takes beside what only it takes.
 const OF_TEARDOWN: &[&str] = &["workload", "site-id", "plan", "dry-run"];
 
@@ -107,7 +107,11 @@ impl LoadCommand {
 
     /// Whether it drives this workload.
     pub fn drives(self, workload: &str) -> bool {
-        self.workload().map_or(workload != DAILY, |own| own == workload)
+        match self {
+            Self::Daily => workload == DAILY,
+            Self::MaxRps | Self::Run => workload != DAILY,
+            Self::Seed | Self::Verify | Self::Teardown => true,
+        }
     }
 
     /// Whether it takes this setting.
@@ -162,6 +166,7 @@ impl LoadCommand {
                 "plimsoll seed --preset medium --mongo-uri mongodb://chat-db:27017",
                 "plimsoll seed --workload history --preset history-medium --plan databases.toml",
                 "plimsoll seed --workload history --preset history-large --shard 1/4 --plan databases.toml",
+                "plimsoll seed --workload daily --preset daily-heavy --users 20k --plan databases.toml",
             ],
             Self::Teardown => &[
                 "plimsoll teardown --mongo-uri mongodb://chat-db:27017",

@@ -9,7 +9,7 @@ use std::time::Duration;
 use plimsoll_common::histogram::HIGHEST_US;
 use plimsoll_common::plan::{MAX_AGENTS, Workload, redact_url};
 use plimsoll_common::units::{Rate, Steps};
-use plimsoll_common::workload::{self, BadSetting, Given, SettingKind, is_subject_token};
+use plimsoll_common::workload::{self, BadSetting, DailyWorkload, Given, SettingKind, is_subject_token};
 
 use super::agents::{AgentSource, sources};
 use super::commands::LoadCommand;
@@ -48,11 +48,11 @@ pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, Setting
     let values = Values::new(layers);
     let workload = workload(command, layers, &values)?;
     let slo = slo(&values, &workload)?;
-    let mut levels = match command {
-        LoadCommand::Run => soak(&values)?,
-        LoadCommand::Daily => users(&values, &workload)?,
+    let mut levels = match (command, workload.daily()) {
+        (LoadCommand::Run, _) => soak(&values)?,
         // A check is one of what the ramp with these settings needs.
-        _ => ramp(&values)?,
+        (_, Some(daily)) => users(&values, daily)?,
+        (_, None) => ramp(&values)?,
     };
     if let (Some(find), Some(_)) = (&mut levels.find, workload.pool()) {
         find.from = find.from.or_else(|| Rate::per_second(FIRST_OF_POOL));
@@ -67,7 +67,7 @@ pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, Setting
         find: levels.find,
         phases: levels.phases,
         // People keep no intervals.
-        spread: if command == LoadCommand::Daily { Spread::Poisson } else { spread(&values)? },
+        spread: if workload.daily().is_some() { Spread::Poisson } else { spread(&values)? },
         request_timeout: request_timeout(&values, &slo, &workload)?,
         max_lateness: values.duration("max-lateness", Duration::from_millis(1), HIGHEST_LIMIT)?,
         max_in_flight: max_in_flight(&values)?,
@@ -125,8 +125,7 @@ fn phases(values: &Values) -> Result<Phases, SettingsError> {
 }
 
 /// Users in place of rates.
-fn users(values: &Values, workload: &Workload) -> Result<Levels, SettingsError> {
-    let daily = workload.daily().expect("the command drives no other workload");
+fn users(values: &Values, daily: &DailyWorkload) -> Result<Levels, SettingsError> {
     let phases = phases(values)?;
     super::users::check_day(values, daily, phases)?;
     let trials = values.number("trials", 1, 3)?;
