@@ -119,7 +119,11 @@ async fn every_action_reaches_its_service_and_changes_what_it_should() -> anyhow
 
 #[tokio::test]
 async fn presence_is_observed_and_never_judged() -> anyhow::Result<()> {
-    let target = target(NatsOptions::default(), |config| config.presence_drop_every = every(4)).await?;
+    let target = target(NatsOptions::default(), |config| {
+        config.presence_drop_every = every(4);
+        config.broadcast_faults.duplicate_every = every(2);
+    })
+    .await?;
     let run = target.run().flag("--day", "10s").switch("--presence").hold(Duration::from_secs(3)).trials(1);
     let run = run.flag("--max-direct-users", 20).flag("--multiplex-pool-size", 2);
     let outcome = finish(run.steps(&[40.0]).local(1)).await?;
@@ -127,6 +131,8 @@ async fn presence_is_observed_and_never_judged() -> anyhow::Result<()> {
     // What is lost of it fails nothing.
     assert_ne!(trial.verdict, Verdict::Trip, "{outcome}");
     assert_eq!((trial.completed, trial.foreign), (trial.attempted, 0), "{outcome}");
+    // Neither does what comes twice, which reaches nobody a second time.
+    assert!(trial.duplicate > 0 && trial.number("recipients_dropped") == Some(0.0), "{outcome}");
     let (shown, lost) = (trial.number("presence_us_count"), trial.number("presence_lost_count"));
     assert!(shown > Some(20.0) && lost > Some(0.0), "{outcome}");
     assert!(target.standin.counters().presence_signs.get() as f64 > shown.unwrap_or_default(), "{outcome}");
@@ -184,6 +190,13 @@ async fn a_target_that_was_seeded_for_other_users_is_told_so_before_any_load() -
     let outcome = finish(others).await?;
     assert!(outcome.trials.is_empty() && outcome.code() == Some(2), "{outcome}");
     assert!(outcome.ended.stderr.contains("the target was not seeded with the fixtures of"), "{outcome}");
+
+    // A service that nobody runs is told apart from one that refuses.
+    target.standin.leave(Endpoint::ToggleMute).await?;
+    let alone = finish(Run::daily(&target.server.url(), "daily-light", USERS).steps(&[100.0])).await?;
+    assert!(alone.trials.is_empty() && alone.code() == Some(2), "{alone}");
+    let words = "preflight: nobody answers mute.toggle, asked at chat.user.plimsoll-probe.request.room.plimsoll-probe";
+    assert!(alone.ended.stderr.contains(words) && alone.ended.stderr.contains("start the room service"), "{alone}");
 
     let too_many = finish(Run::daily("nats://127.0.0.1:1", "daily-light", USERS).steps(&[2_000.0])).await?;
     assert_eq!(too_many.code(), Some(2), "{too_many}");

@@ -6,6 +6,8 @@ mod bad_input;
 mod command_line;
 mod custom;
 mod daily;
+mod daily_find;
+mod daily_logins;
 mod discovery;
 mod fan_in;
 mod find;

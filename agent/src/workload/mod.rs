@@ -25,6 +25,7 @@ use plimsoll_common::contract::ids::IdCodec;
 use plimsoll_common::deal::Hand;
 use plimsoll_common::plan::{AgentPlan, StepOrder, Workload as WorkloadPlan};
 use plimsoll_common::units::split_largest_remainder;
+use plimsoll_common::workload::ServiceProbe;
 use rand_chacha::ChaCha8Rng;
 
 use crate::core::ledger::{Choice, Kind, Ledger, Outcome};
@@ -142,6 +143,14 @@ pub struct Probe {
     pub payload: Bytes,
     /// What nobody answering means, and what to do.
     pub nobody: &'static str,
+}
+
+impl Probe {
+    /// A request that a service refuses.
+    pub fn of_service(probe: ServiceProbe) -> Self {
+        let nobody = "the service is not there, or of another --site-id";
+        Self { subject: probe.subject, payload: Bytes::new(), nobody }
+    }
 }
 
 /// What a worker was dealt of the agent's work.

@@ -176,7 +176,7 @@ impl Search {
         let planned = blocks(trial.hold);
         match trial.why {
             Why::First | Why::Climb | Why::Descend | Why::Capacity { .. } | Why::Bisect => {
-                is_hopeless(so_far, limits, focus, planned, trial.level.as_f64())
+                is_hopeless(so_far, limits, focus, planned, self.plan.levels.operations(trial.level.as_f64()))
             }
             Why::Soak => cannot_pass(so_far, limits, focus, planned),
             // A visit is worth its whole length: blocks that are chosen by what they show prove nothing.
@@ -256,7 +256,7 @@ impl Search {
             match self.stage.bracket.look(&self.plan, again) {
                 Look::At(level, why, hold) => return self.hold(level, why, hold),
                 Look::Around(centre) => {
-                    let confirm = Confirm::around(centre, self.plan.precision, self.stage.soaks);
+                    let confirm = Confirm::around(centre, &self.plan, self.stage.soaks);
                     self.stage.confirm = Some(confirm);
                 }
                 Look::Highest(highest) => return self.at_the_highest(highest),
@@ -272,7 +272,13 @@ impl Search {
         let mut confirm = self.stage.confirm.expect("a comparison is under way");
         let judge = judge(&self.plan, &self.stage, &self.quantiles);
         let next = confirm.next(&self.pool, judge, &self.plan, left);
+        let lowest = confirm.pair().low;
+        let is_lowest = lowest.as_f64() <= self.plan.levels.lowest();
+        let nothing_passes = is_lowest && implied(&self.pool, judge, lowest) == Judgement::Trip;
         self.stage.confirm = Some(confirm);
+        if nothing_passes {
+            return self.finish(Some(SearchDoubt::NothingPasses { lowest }));
+        }
         let lengths = self.plan.lengths;
         match next {
             Move::Settled(_) => {
@@ -306,6 +312,8 @@ impl Search {
     fn hold(&mut self, level: Rate, why: Why, hold: Duration) -> Step {
         let lengths = self.plan.lengths;
         let takes = |hold: Duration| lengths.settle + hold + OVERHEAD;
+        let before = self.trail.last().map(|entry| entry.trial.level);
+        let comes = |level: Rate| self.plan.coming(before, level);
         let trial = |level, why, hold| {
             Step::Hold(NextTrial { number: self.trail.len() as u32, level, why, settle: lengths.settle, hold })
         };
@@ -313,11 +321,11 @@ impl Search {
         let unsoaked = (self.stage.soaks && why != Why::Soak && self.bounds().below.is_none_or(|b| !b.confirmed))
             .then(|| self.best_unsoaked())
             .flatten();
-        let needed = takes(hold) + unsoaked.map_or(Duration::ZERO, |_| takes(lengths.soak));
+        let needed = comes(level) + takes(hold) + unsoaked.map_or(Duration::ZERO, |_| takes(lengths.soak));
         if self.left() >= needed {
             return trial(level, why, hold);
         }
-        match unsoaked.filter(|_| self.left() >= takes(lengths.soak)) {
+        match unsoaked.filter(|&level| self.left() >= comes(level) + takes(lengths.soak)) {
             Some(level) => trial(level, Why::Soak, lengths.soak),
             None => self.finish(Some(self.out_of_time())),
         }
@@ -335,7 +343,7 @@ impl Search {
         let passes = |level: &&pool::LevelPool| self.judge_level(level.rate) == Judgement::Pass;
         let levels = self.pool.levels();
         let untried = levels.iter().rev().filter(|level| level.soak == Soak::Untried);
-        let half = levels.first().map(|level| grid::round(level.rate.as_f64() / 2.0));
+        let half = levels.first().map(|level| self.plan.levels.round(level.rate.as_f64() / 2.0));
         untried.clone().find(passes).map(|level| level.rate).or(half)
     }
 

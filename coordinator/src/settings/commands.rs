@@ -3,6 +3,7 @@
 use LoadCommand::{Daily, MaxRps, Run, Seed, Teardown, Verify};
 
 use super::table::{SETTINGS, STORAGE, Setting};
+use crate::seed::spec::SEEDED;
 
 /// A command whose settings come from the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,15 +29,15 @@ pub const DAILY: &str = "daily";
 const ONLY: &[(&str, &[LoadCommand])] = &[
     ("steps", &[MaxRps, Verify, Daily]),
     ("hold", &[MaxRps, Verify, Daily]),
-    ("find", &[MaxRps, Verify]),
-    ("from", &[MaxRps, Verify]),
-    ("precision", &[MaxRps, Verify]),
-    ("confidence", &[MaxRps, Verify]),
-    ("max-time", &[MaxRps, Verify]),
-    ("drain-limit", &[MaxRps, Verify]),
-    ("frontier", &[MaxRps, Verify]),
-    ("explain", &[MaxRps, Verify]),
-    ("skip-self-check", &[MaxRps, Verify]),
+    ("find", &[MaxRps, Verify, Daily]),
+    ("from", &[MaxRps, Verify, Daily]),
+    ("precision", &[MaxRps, Verify, Daily]),
+    ("confidence", &[MaxRps, Verify, Daily]),
+    ("max-time", &[MaxRps, Verify, Daily]),
+    ("drain-limit", &[MaxRps, Verify, Daily]),
+    ("frontier", &[MaxRps, Verify, Daily]),
+    ("explain", &[MaxRps, Verify, Daily]),
+    ("skip-self-check", &[MaxRps, Verify, Daily]),
     ("cooldown", &[MaxRps, Verify, Daily]),
     ("no-stop-on-trip", &[MaxRps, Verify, Daily]),
     ("trials", &[MaxRps, Verify, Daily]),
@@ -110,7 +111,8 @@ impl LoadCommand {
         match self {
             Self::Daily => workload == DAILY,
             Self::MaxRps | Self::Run => workload != DAILY,
-            Self::Seed | Self::Verify | Self::Teardown => true,
+            Self::Verify => true,
+            Self::Seed | Self::Teardown => SEEDED.contains(&workload),
         }
     }
 
@@ -157,6 +159,7 @@ impl LoadCommand {
                 "plimsoll daily --preset daily-heavy",
                 "plimsoll daily --preset daily-light --users 50k --steps 10k,20k,50k --agents box-1:7700,box-2:7700",
                 "plimsoll daily --preset daily-power --slo mark_read:p95=80ms --slo E2_last:p99=2s --csv steps.csv",
+                "plimsoll daily --preset daily-heavy --users 20k --find --precision 5%",
             ],
             Self::Verify => &[
                 "plimsoll verify --preset medium --mongo-uri mongodb://chat-db:27017 --nats-url nats://chat:4222",
