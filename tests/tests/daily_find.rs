@@ -83,8 +83,8 @@ async fn the_users_that_are_carried_are_found_by_a_search_that_is_killed_resumed
     let standin = standin(&server, SEEDED, Some(CAPACITY)).await?;
     let results = tempfile::tempdir()?;
     let (precision, search) = match prove::whole() {
-        true => (0.05, ["--precision", "5%", "--max-time", "12m", "--from", "150"]),
-        false => (0.5, ["--precision", "50%", "--max-time", "80s", "--from", "150"]),
+        true => (0.05, ["--precision", "5%", "--max-time", "12m", "--from", "300"]),
+        false => (0.5, ["--precision", "50%", "--max-time", "80s", "--from", "300"]),
     };
     let mut process = Process::spawn(command(&server, SEEDED, results.path(), &search)?)?;
     let killed = tokio::task::spawn_blocking(move || {
@@ -92,7 +92,7 @@ async fn the_users_that_are_carried_are_found_by_a_search_that_is_killed_resumed
         process.signal(libc::SIGKILL)?;
         process.wait(Duration::from_secs(10))
     });
-    assert!(killed.await??.stderr.contains("trial 1 150 users "));
+    assert!(killed.await??.stderr.contains("trial 1 300 users "));
     let dir = only_run_in(results.path())?;
     let mut resume = Program::Cli.command()?;
     let resumed = wait(Process::spawn({
@@ -105,7 +105,7 @@ async fn the_users_that_are_carried_are_found_by_a_search_that_is_killed_resumed
     check(&resumed, precision);
     let trail = resumed.stdout.lines().map(str::trim).filter(|line| line.contains("; now between "));
     let trail: Vec<&str> = trail.collect();
-    assert!(trail[0].starts_with("trial 1 150 users ") && trail[1].starts_with("trial 2 300 users "), "{trail:?}");
+    assert!(trail[0].starts_with("trial 1 300 users ") && trail[1].starts_with("trial 2 "), "{trail:?}");
     // Down as well as up: those who are too many go offline, and the others stay.
     let levels: Vec<f64> = trail.iter().filter_map(|line| line.split(' ').nth(2)?.parse().ok()).collect();
     assert!(levels.windows(2).any(|pair| pair[1] < pair[0]), "{levels:?}");
@@ -123,7 +123,7 @@ async fn an_answer_that_only_the_seeded_users_bound_says_so() -> anyhow::Result<
     let server = NatsServer::start(NatsOptions::default())?;
     let standin = standin(&server, 100, None).await?;
     let results = tempfile::tempdir()?;
-    let search = ["--precision", "50%", "--max-time", "12s", "--from", "50", "--skip-self-check"];
+    let search = ["--precision", "50%", "--max-time", "84s", "--from", "50", "--skip-self-check"];
     let ended = wait(Process::spawn(command(&server, 100, results.path(), &search)?)?).await?;
     standin.shutdown().await?;
     assert_eq!(ended.code, Some(4), "{ended:?}");

@@ -269,6 +269,10 @@ impl Workload for Daily {
         std::iter::once(send).chain(services).collect()
     }
 
+    fn inherit(&mut self, before: &mut Self) {
+        self.bodies.inherit(&mut before.bodies);
+    }
+
     fn lines(&self) -> Option<Vec<Wanted>> {
         Some(self.users.lines())
     }

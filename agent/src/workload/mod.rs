@@ -267,6 +267,9 @@ pub trait Workload: Sized + 'static {
         std::future::ready(Ok(()))
     }
 
+    /// Takes over from that of the deal before what a run must not forget.
+    fn inherit(&mut self, _before: &mut Self) {}
+
     /// How many more operations it can make; `None`: as many as are asked for.
     fn budget(&self) -> Option<u64> {
         None

@@ -193,13 +193,15 @@ async fn people_are_seeded_verified_driven_and_removed() -> anyhow::Result<()> {
             let error = refused(&format!("{run} {other}"), &flags, 2)?;
             assert!(error.contains(differs) && error.contains("`plimsoll seed --workload daily --preset daily-light"), "{error}");
         }
+        let password = tempfile::NamedTempFile::new()?;
+        std::fs::write(password.path(), CASSANDRA_USER)?;
         let mut run = Run::daily(&url, "daily-light", USERS).flag("--day", "20s").flag("--max-lateness", "1s");
         for (flag, value) in flags.iter().filter_map(|flag| flag.split_once('=')) {
             run = run.flag(flag, value);
         }
         // The tests' databases answer when they can: how fast that is, is not asked here.
         let limits = "mark_read:p95=4s,refresh_room_list:p95=4s,refresh_room_list:p99=4s,scroll_history:p95=4s,scroll_history:p99=4s";
-        let run = run.flag("--slo", limits).flag("--request-timeout", "5s").local(1);
+        let run = run.flag("--cassandra-password", password.path().display()).flag("--slo", limits).flag("--request-timeout", "5s").local(1);
         let ran = run.steps(&[40.0]).hold(Duration::from_secs(4)).trials(1).finish()?;
         let trial = ran.trial_at(40.0)?;
         assert_eq!((trial.completed, trial.foreign), (trial.attempted, 0), "{ran}");
