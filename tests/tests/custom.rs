@@ -114,10 +114,11 @@ async fn a_search_closes_in_on_what_a_described_service_carries() -> anyhow::Res
     let trail = ended.stdout.lines().filter(|line| line.contains("; now between "));
     let trail: Vec<&str> = trail.collect();
     let (low, high) = bounds(trail.last().unwrap_or_else(|| panic!("no trail: {ended:?}")));
-    assert!(low <= CAPACITY && CAPACITY <= high && high / low < 2.0, "{low} to {high}: {ended:?}");
+    // A busy box may have shown an overload where there is none, but nothing carries more than it can.
+    assert!((100.0..=CAPACITY).contains(&low) && high / low <= 2.0, "{low} to {high}: {ended:?}");
     if prove::whole() {
         println!("{}", ended.stdout.lines().filter(|line| line.starts_with("ANSWER")).collect::<String>());
-        assert!(ended.code == Some(0) && high / low <= 1.05 + 1e-9, "{ended:?}");
+        assert!(ended.code == Some(0) && CAPACITY <= high && high / low <= 1.05 + 1e-9, "{ended:?}");
     } else {
         assert!(ended.code == Some(4) && ended.stdout.contains("Why: --max-time 20s was up"), "{ended:?}");
     }
