@@ -1,5 +1,6 @@
 //! The agent daemon: parses, starts tracing and the runtime, serves, and turns the outcome into an exit code.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -93,7 +94,7 @@ fn main() -> ExitCode {
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
+    logs::say(format_args!("error: {error:#}"));
     ExitCode::from(USAGE)
 }
 
@@ -155,7 +156,9 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
     }
     tracing::info!(targets = %limits.targets, max_run = ?limits.max_run, "listens within these limits");
     // Scripts wait for this line, and find the port in it.
-    println!("plimsoll-agent listens on {}", agent.local_addr());
+    let mut stdout = std::io::stdout();
+    let announced = writeln!(stdout, "plimsoll-agent listens on {}", agent.local_addr()).and_then(|()| stdout.flush());
+    announced.context("stdout cannot be written")?;
     let (first, second) = two_signals()?;
     agent.serve(first, second).await?;
     Ok(())

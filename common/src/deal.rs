@@ -4,11 +4,14 @@
 //! Each room first gets one anchor (a member who lives with its owner), so that every room has a sender; any other user
 //! lives where most of their rooms are. Rooms are dealt whole where their weights can follow the shares within 2 %; where
 //! they cannot (many owners, few rooms) they are laid on a line that is cut where the shares end, so that a room may have
-//! several owners, each with an anchor of its own. The same rule deals an agent's rooms to its workers, which then get
+//! several owners, each with an anchor of its own; where too many of them meet in a small room, they are cut apart. The same rule deals an agent's rooms to its workers, which then get
 //! shares by the weight of what they were dealt.
 
 /// Whole rooms may miss the shares by this much, relatively, before rooms are cut.
 const WHOLE_ROOM_TOLERANCE: f64 = 0.02;
+
+/// Pieces below this part of a room would need an anchor for next to no traffic.
+const SLIVER: f64 = 1e-6;
 
 /// A room's part in the hands of one owner.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,10 +89,19 @@ pub fn deal_to_agents(members: &[&[u32]], weights: &[f64], users: u32, shares: &
     let whole: Vec<WeightedRoom> =
         (0..).zip(weights).map(|(room, &weight)| WeightedRoom { room, weight, start: 0.0 }).collect();
     let mut parts = deal_whole(&whole, shares);
-    if deviation_of_owners(&parts, shares) > WHOLE_ROOM_TOLERANCE {
-        parts = cut(&whole, shares);
+    let mut anchored = None;
+    if deviation_of_owners(&parts, shares) <= WHOLE_ROOM_TOLERANCE {
+        anchored = anchors(&parts, members, users);
+    } else {
+        for cut in [cut, cut_apart] {
+            parts = cut(&whole, shares);
+            anchored = anchors(&parts, members, users);
+            if anchored.is_some() {
+                break;
+            }
+        }
     }
-    let anchors = anchors(&parts, members, users).ok_or(DealError::TooManyOwners {
+    let anchors = anchored.ok_or(DealError::TooManyOwners {
         owners: shares.iter().filter(|&&share| share > 0).count(),
         rooms: members.len(),
         users,
@@ -166,8 +178,6 @@ fn deviation_of_owners(parts: &[Vec<WeightedRoom>], shares: &[u64]) -> f64 {
 
 /// Lays the rooms on a line and cuts it where the shares end (McNaughton's wrap-around rule).
 fn cut(rooms: &[WeightedRoom], shares: &[u64]) -> Vec<Vec<WeightedRoom>> {
-    // Slivers below this part of a room would need an anchor for next to no traffic.
-    const SLIVER: f64 = 1e-6;
     let total: f64 = rooms.iter().map(|room| room.weight).sum();
     let sum: f64 = shares.iter().map(|&share| share as f64).sum();
     let mut parts = vec![Vec::new(); shares.len()];
@@ -189,6 +199,42 @@ fn cut(rooms: &[WeightedRoom], shares: &[u64]) -> Vec<Vec<WeightedRoom>> {
             };
         }
     }
+    parts
+}
+
+/// Cuts rooms so that small owners meet in as few of them as can be: each, the smallest first, takes from the rooms that were
+/// cut least, and the largest owner has what is left of all. On the line of [`cut`] the owners of small shares would lie
+/// side by side in one room, which may have fewer members than that.
+fn cut_apart(rooms: &[WeightedRoom], shares: &[u64]) -> Vec<Vec<WeightedRoom>> {
+    let total: f64 = rooms.iter().map(|room| room.weight).sum();
+    let sum: f64 = shares.iter().map(|&share| share as f64).sum();
+    let mut parts: Vec<Vec<WeightedRoom>> = vec![Vec::new(); shares.len()];
+    // What is left of each room, and how often it was cut.
+    let mut left: Vec<(WeightedRoom, u32)> = rooms.iter().map(|&room| (room, 0)).collect();
+    let mut owners: Vec<usize> = (0..shares.len()).filter(|&owner| shares[owner] > 0).collect();
+    owners.sort_by_key(|&owner| (shares[owner], owner));
+    let Some(largest) = owners.pop() else { return parts };
+    for owner in owners {
+        let mut wanted = total * shares[owner] as f64 / sum;
+        while let Some(at) = (0..left.len()).min_by(|&a, &b| {
+            left[a].1.cmp(&left[b].1).then(left[b].0.weight.total_cmp(&left[a].0.weight)).then(a.cmp(&b))
+        }) {
+            let (room, cuts) = &mut left[at];
+            if wanted <= room.weight * SLIVER {
+                break;
+            }
+            if room.weight - wanted <= room.weight * SLIVER {
+                wanted -= room.weight;
+                parts[owner].push(left.swap_remove(at).0);
+            } else {
+                parts[owner].push(WeightedRoom { weight: wanted, ..*room });
+                (room.start, room.weight, *cuts) = (room.start + wanted, room.weight - wanted, *cuts + 1);
+                break;
+            }
+        }
+    }
+    parts[largest].extend(left.into_iter().map(|(room, _)| room));
+    parts.iter_mut().for_each(|part| part.sort_by_key(|room| room.room));
     parts
 }
 
@@ -371,6 +417,15 @@ mod tests {
                 check(&fixtures, &workers, hand.weight());
                 prop_assert_eq!(workers.iter().map(Hand::sender_count).sum::<u32>(), hand.sender_count());
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_few_small_rooms_feed_a_few_agents_whatever_their_shares(shares in prop::collection::vec(1_u64..10_000, 1..5)) {
+            let (fixtures, deal) = dealt(MessagesPreset::Small, &shares).unwrap();
+            check(&fixtures, &deal.hands, 10.0);
+            prop_assert!(deal.largest_deviation <= WHOLE_ROOM_TOLERANCE + 1e-9, "{}", deal.largest_deviation);
         }
     }
 

@@ -66,7 +66,7 @@ pub async fn resume(ask: &Resume, environment: Environment<'_>) -> Result<ExitCo
 async fn run_on(plan: &RunPlan, before: Option<Before>) -> Result<ExitCode, Failure> {
     let interrupt = Interrupt::listen().map_err(|error| Failure::Incomplete(format!("no signals: {error}")))?;
     let report = shell::run::run(plan, before, interrupt).await?;
-    to_stdout(&report::render(&report));
+    to_stdout(&report::render(&report))?;
     if let Some(search) = &report.search {
         return Ok(core::search::conclusion::exit_code(search.next(), &report.ending));
     }
@@ -80,7 +80,7 @@ async fn run_on(plan: &RunPlan, before: Option<Before>) -> Result<ExitCode, Fail
 /// A step cannot be split over the fleet.
 pub fn dry_run(plan: &RunPlan) -> Result<ExitCode, Failure> {
     let text = settings::dry_run::describe(plan).map_err(|error| Failure::Usage(format!("--steps: {error}")))?;
-    to_stdout(&text);
+    to_stdout(&text)?;
     Ok(ExitCode::Answer)
 }
 
@@ -90,11 +90,11 @@ pub fn dry_run(plan: &RunPlan) -> Result<ExitCode, Failure> {
 /// It could not begin, or not go on.
 pub async fn seed(plan: &SeedPlan) -> Result<ExitCode, Failure> {
     if plan.dry_run {
-        to_stdout(&seed::write::describe(plan).map_err(Failure::Usage)?);
+        to_stdout(&seed::write::describe(plan).map_err(Failure::Usage)?)?;
         return Ok(ExitCode::Answer);
     }
     let seeded = seed::write::seed(plan).await?;
-    to_stdout(&seeded.words);
+    to_stdout(&seeded.words)?;
     Ok(ExitCode::Answer)
 }
 
@@ -103,7 +103,7 @@ pub async fn seed(plan: &SeedPlan) -> Result<ExitCode, Failure> {
 /// # Errors
 /// It could not begin, or not go on.
 pub async fn teardown(plan: &TeardownPlan) -> Result<ExitCode, Failure> {
-    to_stdout(&seed::teardown::teardown(plan).await?);
+    to_stdout(&seed::teardown::teardown(plan).await?)?;
     Ok(ExitCode::Answer)
 }
 
@@ -112,7 +112,7 @@ pub async fn teardown(plan: &TeardownPlan) -> Result<ExitCode, Failure> {
 /// # Errors
 /// It would not: one line for each thing, with what mends it.
 pub async fn verify(plan: &RunPlan) -> Result<ExitCode, Failure> {
-    to_stdout(&shell::setup::verify(plan).await?);
+    to_stdout(&shell::setup::verify(plan).await?)?;
     Ok(ExitCode::Answer)
 }
 
@@ -124,7 +124,7 @@ pub fn agents(command: &Reach) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Runtime::new();
     let runtime = runtime.map_err(|error| Failure::Incomplete(format!("no runtime: {error}")))?;
     let (table, code) = runtime.block_on(shell::describe::list(command))?;
-    to_stdout(&table);
+    to_stdout(&table)?;
     Ok(code)
 }
 
@@ -135,7 +135,7 @@ pub fn agents(command: &Reach) -> Result<ExitCode, Failure> {
 pub fn calibrate(command: &CalibrateCommand) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Runtime::new();
     let runtime = runtime.map_err(|error| Failure::Incomplete(format!("no runtime: {error}")))?;
-    to_stdout(&runtime.block_on(shell::calibrate::calibrate(command))?);
+    to_stdout(&runtime.block_on(shell::calibrate::calibrate(command))?)?;
     Ok(ExitCode::Answer)
 }
 
@@ -154,7 +154,7 @@ pub fn saved(command: &SavedCommand, environment: Environment) -> Result<ExitCod
                 Format::Csv => report::formats::csv(&report),
                 Format::Json => report::formats::json(&report),
                 Format::Markdown => report::formats::markdown(&report),
-            });
+            })?;
             Ok(ExitCode::Answer)
         }
         SavedCommand::Resume(ask) => {
@@ -166,17 +166,23 @@ pub fn saved(command: &SavedCommand, environment: Environment) -> Result<ExitCod
             let (before, after) = (read(&ask.before)?, read(&ask.after)?);
             let comparison =
                 results::compare::compare(&before, &after, ask).map_err(|error| Failure::Usage(error.to_string()))?;
-            to_stdout(&report::comparison::render(&comparison, ask.tolerance, before.header.unit()));
+            to_stdout(&report::comparison::render(&comparison, ask.tolerance, before.header.unit()))?;
             Ok(if comparison.has_regression() { ExitCode::NothingPassed } else { ExitCode::Answer })
         }
     }
 }
 
-/// A reader that has gone away, as `head` does, is no reason to fail.
-pub fn to_stdout(text: &str) {
+/// Writes what was asked for. A reader that has gone away, as `head` does, is no reason to fail.
+///
+/// # Errors
+/// It cannot be written, as on a full disk: whoever reads the exit code must not take it for read.
+pub fn to_stdout(text: &str) -> Result<(), Failure> {
     use std::io::Write as _;
     let mut stdout = std::io::stdout().lock();
-    if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        tracing::warn!(%error, "the report could not be written to stdout");
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::Incomplete(format!("stdout cannot be written: {error}")))
+        }
+        _ => Ok(()),
     }
 }

@@ -24,10 +24,9 @@ fn main() -> ExitCode {
         Invocation::Saved(command) => plimsoll::saved(command, &environment),
         Invocation::Verify(plan) => on_runtime(plimsoll::verify(plan)),
         Invocation::Teardown(plan) => on_runtime(plimsoll::teardown(plan)),
-        Invocation::Certs(command) => plimsoll::certs::make(command).map(|words| {
-            plimsoll::to_stdout(&words);
-            ExitCodeOf::Answer
-        }),
+        Invocation::Certs(command) => {
+            plimsoll::certs::make(command).and_then(|words| plimsoll::to_stdout(&words).map(|()| ExitCodeOf::Answer))
+        }
         Invocation::Load(plan) => on_runtime(plimsoll::run(plan)),
         Invocation::Seed(plan) => on_runtime(plimsoll::seed(plan)),
     };
@@ -45,6 +44,6 @@ fn on_runtime(command: impl Future<Output = Result<ExitCodeOf, Failure>>) -> Res
 }
 
 fn fail(failure: &Failure) -> ExitCode {
-    eprintln!("error: {failure}");
+    logs::say(format_args!("error: {failure}"));
     failure.exit_code().into()
 }

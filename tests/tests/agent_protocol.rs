@@ -14,7 +14,7 @@ use plimsoll_proto::v1::agent_message::Message as FromAgent;
 use plimsoll_proto::v1::coordinator_message::Message as ToAgent;
 use plimsoll_proto::v1::{self, RefusedKind};
 use plimsoll_tests::harness::driver::{Driver, Load};
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::messages::{self, claim};
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::{Agent, AgentOptions};
@@ -141,7 +141,7 @@ async fn a_second_coordinator_is_refused_with_who_holds_the_lease_and_since_when
 
 #[tokio::test]
 async fn what_makes_no_sense_is_refused_by_its_field_and_the_lease_goes_on() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let standin = Standin::start(StandinConfig::new(server.url())).await?;
     let agent = Agent::start(&AgentOptions::default())?;
@@ -305,7 +305,7 @@ async fn bytes_that_are_no_grpc_and_messages_that_are_too_long_end_their_own_con
 #[tokio::test]
 async fn without_echoes_the_lease_ends_a_timeout_after_the_sending_of_the_last_ping_that_was_echoed()
 -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let standin = Standin::start(StandinConfig::new(server.url())).await?;
     let agent = Agent::start(&AgentOptions::default())?;
@@ -343,7 +343,7 @@ async fn without_echoes_the_lease_ends_a_timeout_after_the_sending_of_the_last_p
 
 #[tokio::test]
 async fn a_step_stopped_half_way_adds_up_to_its_snapshots_and_the_next_one_runs() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let standin = Standin::start(StandinConfig::new(server.url())).await?;
     let agent = Agent::start(&AgentOptions { workers: 2, ..AgentOptions::default() })?;

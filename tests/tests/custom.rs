@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer, NatsUser};
 use plimsoll_tests::harness::processes::{Process, Program};
 use plimsoll_tests::harness::prove;
@@ -38,7 +38,7 @@ async fn finish(run: Run) -> anyhow::Result<Outcome> {
 
 #[tokio::test]
 async fn every_example_runs_as_it_stands_and_fills_its_series() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let url = server.url();
     let _services = [
@@ -78,7 +78,7 @@ async fn every_example_runs_as_it_stands_and_fills_its_series() -> anyhow::Resul
 
 #[tokio::test]
 async fn the_capacity_of_a_responder_is_found() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let slow = Answers { capacity: Some(600.0), ..Answers::default() };
     let _service = Responder::echo(&server.url(), "svc.echo", slow).await?;
@@ -92,7 +92,7 @@ async fn the_capacity_of_a_responder_is_found() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_search_closes_in_on_what_a_described_service_carries() -> anyhow::Result<()> {
     const CAPACITY: f64 = 600.0;
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let slow = Answers { capacity: Some(CAPACITY), ..Answers::default() };
     let _service = Responder::echo(&server.url(), "svc.echo", slow).await?;
@@ -135,7 +135,7 @@ fn bounds(line: &str) -> (f64, f64) {
 
 #[tokio::test]
 async fn the_capacity_of_a_queues_worker_is_found_by_its_backlog_and_its_deliveries() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let _worker = Responder::work_queue(&server.url(), Some(600.0)).await?;
     let steps = run(&server, &example("work-queue.toml")).steps(&[300.0, 1200.0]);
@@ -152,7 +152,7 @@ const FAULTS: [&str; 6] = ["sound", "refused", "failed", "skipped", "strayed", "
 
 #[tokio::test]
 async fn what_fails_is_no_sample_of_success_and_what_is_not_ours_changes_nothing() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let mut services = Vec::new();
     for name in FAULTS {
@@ -198,7 +198,7 @@ async fn what_fails_is_no_sample_of_success_and_what_is_not_ours_changes_nothing
 
 #[tokio::test]
 async fn what_the_target_lacks_is_said_before_any_load() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let absent = |words: &'static str, scenario: PathBuf| {
         let run = run(&server, &scenario);
@@ -225,7 +225,7 @@ async fn what_the_target_lacks_is_said_before_any_load() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_responder_that_leaves_is_a_failure_of_its_own() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let service = Responder::echo(&server.url(), "svc.echo", Answers::default()).await?;
     let running = run(&server, &example("echo.toml"));
@@ -264,7 +264,7 @@ async fn a_bad_file_is_one_error_with_its_line_and_what_fits() -> anyhow::Result
 /// Nobody answers a publish: what the client took and the server never did must not pass for done.
 #[tokio::test]
 async fn publishes_that_the_server_never_took_are_failures() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let mut server = NatsServer::start(NatsOptions::default())?;
     let scenario = described("[[operation]]\nname = \"shot\"\nkind = \"publish\"\nsubject = \"shots.{{worker}}\"")?;
     // So few that the client's queue holds all of them.
@@ -282,7 +282,7 @@ async fn publishes_that_the_server_never_took_are_failures() -> anyhow::Result<(
 
 #[tokio::test]
 async fn publishes_that_the_server_denies_are_failures_in_its_words() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let user = NatsUser {
         name: "load".into(),
         password: "secret".into(),

@@ -12,7 +12,7 @@ use plimsoll_common::contract::daily::DailyPreset;
 use plimsoll_common::contract::ids::{IdCodec, Sender};
 use plimsoll_common::plan::{self, AgentPlan, Workload};
 use plimsoll_common::workload::Given;
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::{Agent, Process};
 use plimsoll_tests::harness::prove;
@@ -29,16 +29,16 @@ const USERS: u32 = 1_000;
 struct Target {
     server: NatsServer,
     standin: Standin,
-    _exclusive: Exclusive,
+    _shared: Shared,
 }
 
 async fn target(options: NatsOptions, change: impl FnOnce(&mut StandinConfig)) -> anyhow::Result<Target> {
-    let exclusive = Exclusive::acquire()?;
+    let shared = Shared::acquire()?;
     let server = NatsServer::start(options)?;
     let mut config = StandinConfig::new(server.url());
     config.daily = Some(DailyConfig { preset: DailyPreset::Light, users: USERS });
     change(&mut config);
-    Ok(Target { standin: Standin::start(config).await?, server, _exclusive: exclusive })
+    Ok(Target { standin: Standin::start(config).await?, server, _shared: shared })
 }
 
 impl Target {

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nkeys::KeyPair;
 use plimsoll_common::contract::daily::DailyPreset;
 use plimsoll_tests::harness::certificates::Certificates;
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer, NatsUser};
 use plimsoll_tests::harness::run::Run;
 use plimsoll_tests::standin::{DailyConfig, Standin, StandinConfig};
@@ -46,7 +46,7 @@ async fn everybody_gets_in(url: &str, flags: &[(&str, String)]) -> anyhow::Resul
 
 #[tokio::test]
 async fn users_get_in_over_tls_by_password_and_by_nkey() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let certificates = Certificates::make()?;
     let pem = |file: &str| certificates.path(file).display().to_string();
     let key = KeyPair::new_user();
@@ -76,7 +76,7 @@ async fn users_get_in_over_tls_by_password_and_by_nkey() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn users_get_in_by_a_token_and_by_credentials_of_an_account() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let dir = tempfile::tempdir()?;
     let token = dir.path().join("token");
     std::fs::write(&token, "the-right-token\n")?;

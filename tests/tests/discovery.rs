@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use plimsoll_tests::harness::driver::Driver;
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::{Agent, AgentOptions, Program};
 use plimsoll_tests::harness::run::{Run, Verdict};
@@ -22,7 +22,7 @@ fn row<'a>(table: &'a str, agent: &str) -> Vec<&'a str> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agents_are_listed_with_who_holds_them_and_keep_their_leases() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let (ready, held) = (Agent::start(&AgentOptions::default())?, Agent::start(&AgentOptions::default())?);
     let capped = Agent::start(&AgentOptions { arguments: vec!["--max-rate=2k".into()], ..AgentOptions::default() })?;
     let driver = Driver::claim(held.address, Duration::from_secs(60)).await?;
@@ -73,7 +73,7 @@ fn what_names_no_agents_is_refused_in_words() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_waits_for_a_fleet_that_is_still_starting() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let standin = Standin::start(StandinConfig::new(server.url())).await?;
     let first = Agent::start(&AgentOptions::default())?;
@@ -103,7 +103,7 @@ async fn a_run_waits_for_a_fleet_that_is_still_starting() -> anyhow::Result<()> 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_for_one_run_ends_with_it_and_not_before() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let standin = Standin::start(StandinConfig::new(server.url())).await?;
     let for_one = AgentOptions { arguments: vec!["--exit-after-run".into()], ..AgentOptions::default() };

@@ -1,6 +1,6 @@
 //! SIGINT and SIGTERM: the agents are silent at once, the report covers what was finished and says so, exit 130.
 
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer, NatsUser};
 use plimsoll_tests::harness::processes::{Agent, AgentOptions};
 use plimsoll_tests::harness::run::{Outcome, Run};
@@ -13,7 +13,7 @@ const QUIET: Duration = Duration::from_millis(500);
 /// Runs 200/s and then 300/s over two agents, and sends the signal as soon as stderr says this. What the agents have sent by
 /// the time the run is over must be all that they ever send.
 async fn interrupt(signal: libc::c_int, at: &'static str) -> anyhow::Result<Outcome> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let user = NatsUser { name: "ann".into(), password: "pass-word".into(), ..NatsUser::default() };
     let server = NatsServer::start(NatsOptions { users: vec![user.clone()], ..NatsOptions::default() })?;
     let standin = Standin::start(StandinConfig::new(server.url_of(&user))).await?;

@@ -1,7 +1,7 @@
 //! Something is lost in a hold: the coordinator, an agent, the target. No load outlives it, and the report says what happened.
 
 use plimsoll_tests::harness::driver::Driver;
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::nats::{AgentsSeen, NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::Agent;
 use plimsoll_tests::harness::run::{Outcome, Run, Running, Trial, Verdict};
@@ -16,7 +16,7 @@ const SILENT_WITHIN: Duration = Duration::from_secs(3);
 
 /// A target, a backend and two agents.
 struct Scene {
-    _exclusive: Exclusive,
+    _shared: Shared,
     server: NatsServer,
     standin: Standin,
     agents: Vec<Agent>,
@@ -28,12 +28,12 @@ impl Scene {
     }
 
     async fn set_with(agents: usize, service: impl FnOnce(&mut StandinConfig)) -> anyhow::Result<Self> {
-        let exclusive = Exclusive::acquire()?;
+        let shared = Shared::acquire()?;
         let server = NatsServer::start(NatsOptions::default())?;
         let mut config = StandinConfig::new(server.url());
         service(&mut config);
         let standin = Standin::start(config).await?;
-        Ok(Self { _exclusive: exclusive, server, standin, agents: Agent::start_many(agents)? })
+        Ok(Self { _shared: shared, server, standin, agents: Agent::start_many(agents)? })
     }
 
     fn run(&self, rates: &[f64]) -> Run {

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use plimsoll_common::contract::members::MembersPreset;
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::{Agent, Ended, Process, Program};
 use plimsoll_tests::harness::run::{Outcome, Run, Verdict};
@@ -21,16 +21,16 @@ fn every(n: u64) -> Option<NonZeroU64> {
 struct Target {
     server: NatsServer,
     standin: Standin,
-    _exclusive: Exclusive,
+    _shared: Shared,
 }
 
 async fn target(preset: MembersPreset, change: impl FnOnce(&mut StandinConfig)) -> anyhow::Result<Target> {
-    let exclusive = Exclusive::acquire()?;
+    let shared = Shared::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let mut config = StandinConfig::new(server.url());
     config.members = preset;
     change(&mut config);
-    Ok(Target { standin: Standin::start(config).await?, server, _exclusive: exclusive })
+    Ok(Target { standin: Standin::start(config).await?, server, _shared: shared })
 }
 
 impl Target {

@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::http;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::{Agent, AgentOptions};
@@ -78,7 +78,7 @@ fn page_with(address: &str, what: &str, shows: impl Fn(&Page) -> bool) -> anyhow
 
 #[tokio::test]
 async fn both_pages_are_valid_and_move_during_a_run() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let mut config = StandinConfig::new(server.url());
     config.broadcast_faults.drop_every = NonZeroU64::new(10);

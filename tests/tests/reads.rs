@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use plimsoll_common::contract::history::HistoryPreset;
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::Agent;
 use plimsoll_tests::harness::run::{Outcome, Run, Trial, Verdict};
@@ -19,15 +19,15 @@ fn every(n: u64) -> Option<NonZeroU64> {
 struct Target {
     server: NatsServer,
     _standin: Standin,
-    _exclusive: Exclusive,
+    _shared: Shared,
 }
 
 async fn target(change: impl FnOnce(&mut StandinConfig)) -> anyhow::Result<Target> {
-    let exclusive = Exclusive::acquire()?;
+    let shared = Shared::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let mut config = StandinConfig::new(server.url());
     change(&mut config);
-    Ok(Target { _standin: Standin::start(config).await?, server, _exclusive: exclusive })
+    Ok(Target { _standin: Standin::start(config).await?, server, _shared: shared })
 }
 
 impl Target {
@@ -156,7 +156,7 @@ async fn foreign_and_second_replies_change_nothing() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_service_that_is_not_there_stops_the_run_before_it_and_is_a_failure_of_its_own_in_it() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let absent = finish(run(&server, "history", "history-small")).await?;
     assert!(absent.trials.is_empty() && absent.code() == Some(2), "{absent}");

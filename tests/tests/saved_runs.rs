@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::{Ended, Process, Program};
 use plimsoll_tests::harness::run::Run;
@@ -31,7 +31,7 @@ fn trials_in(dir: &Path) -> usize {
 
 #[tokio::test]
 async fn a_run_killed_in_the_middle_is_resumed_to_the_answer_of_an_undisturbed_one() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let mut config = StandinConfig::new(server.url());
     config.stage_mut(Stage::BroadcastWorker).capacity = Some(1000.0);

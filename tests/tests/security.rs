@@ -8,7 +8,7 @@ use plimsoll_proto::v1;
 use plimsoll_proto::v1::coordinator_message::Message as ToAgent;
 use plimsoll_tests::harness::certificates::{Certificates, flags};
 use plimsoll_tests::harness::driver::Driver;
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::messages;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer, NatsUser};
 use plimsoll_tests::harness::processes::{Agent, AgentOptions, Ended, Process, Program};
@@ -109,7 +109,7 @@ fn hides(what: &str, text: &str, secrets: &[&str]) {
 async fn a_run_over_tls_with_two_agents_is_as_any_other_and_shows_no_secret_at_the_most_talkative() -> anyhow::Result<()>
 {
     const PASSWORD: &str = "s3cr3t-passw0rd";
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let certificates = Certificates::make()?;
     // Of Plimsoll alone: a certificate, an NKey and a password; the stand-in connects in clear.
     let key = nkeys::KeyPair::new_user();

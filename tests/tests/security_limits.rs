@@ -7,7 +7,7 @@ use plimsoll_proto::v1::agent_message::Message as FromAgent;
 use plimsoll_proto::v1::coordinator_message::Message as ToAgent;
 use plimsoll_tests::harness::certificates::Certificates;
 use plimsoll_tests::harness::driver::{Driver, Load};
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::messages;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::{Agent, AgentOptions, Process, Program};
@@ -58,7 +58,7 @@ async fn a_run_beyond_an_agents_limits_ends_before_it_begins_with_agent_limit_an
 
 #[tokio::test]
 async fn an_agent_holds_to_its_limits_when_the_coordinator_does_not() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let standin = Standin::start(StandinConfig::new(server.url())).await?;
     let port = server.url().rsplit(':').next().unwrap_or_default().to_owned();

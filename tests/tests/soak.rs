@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::{Ended, Process, Program};
 use plimsoll_tests::harness::prove;
@@ -47,7 +47,7 @@ fn saved_in(dir: &Path) -> anyhow::Result<String> {
 
 #[tokio::test]
 async fn a_soak_has_a_row_per_minute_one_verdict_and_the_same_rows_when_it_is_read_again() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let standin = Standin::start(StandinConfig::new(server.url())).await?;
     let dir = tempfile::tempdir()?;
@@ -85,7 +85,7 @@ async fn a_soak_has_a_row_per_minute_one_verdict_and_the_same_rows_when_it_is_re
 
 #[tokio::test]
 async fn a_soak_above_the_capacity_trips_and_one_that_is_interrupted_shows_what_it_measured() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let slow = Answers { capacity: Some(300.0), ..Answers::default() };
     let service = Responder::echo(&server.url(), "svc.echo", slow).await?;

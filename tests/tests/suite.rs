@@ -1,18 +1,14 @@
 //! Every end-to-end proof, a module each. One binary, since linking one for each would take longer than most of them run.
 
 mod agent_protocol;
-mod answer;
+mod alone;
 mod bad_input;
 mod command_line;
 mod custom;
 mod daily;
-mod daily_find;
 mod daily_logins;
 mod discovery;
-mod fan_in;
-mod find;
-mod fooled;
-mod hosts;
+mod full_disk;
 mod interrupted;
 mod lost;
 mod members;
@@ -27,5 +23,5 @@ mod seeding;
 mod soak;
 mod standin;
 mod standin_program;
-mod weak_box;
+mod wall_clock;
 mod wire;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use plimsoll_common::contract::presets::MessagesPreset;
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer, NatsUser};
 use plimsoll_tests::harness::run::{Outcome, Run, Verdict};
 use plimsoll_tests::standin::config::{Incident, Trigger};
@@ -19,7 +19,7 @@ async fn hold(
     service: impl FnOnce(&mut StandinConfig),
     change: impl FnOnce(Run, &NatsServer) -> Run,
 ) -> anyhow::Result<Outcome> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let owner = options.users.first().cloned();
     let server = NatsServer::start(options)?;
     let url = owner.map_or(server.url(), |owner| server.url_of(&owner));
@@ -158,7 +158,7 @@ async fn a_target_seeded_with_other_fixtures_is_refused_before_any_load() -> any
 #[tokio::test]
 async fn what_enters_past_the_gatekeeper_carries_its_message_id_as_the_header_that_the_stream_deduplicates_by()
 -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let standin = Standin::start(StandinConfig::new(server.url())).await?;
     let run = Run::new(&server.url(), "small").steps(&[200.0]).warmup(Duration::ZERO).hold(Duration::from_secs(1));

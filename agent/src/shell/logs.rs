@@ -1,6 +1,7 @@
 //! Logs to stderr, for both programs. What is written never holds a secret, whatever `RUST_LOG` asks for.
 
-use std::io::IsTerminal as _;
+use std::fmt::Display;
+use std::io::{IsTerminal as _, Write as _};
 
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::{EnvFilter, filter_fn};
@@ -15,7 +16,14 @@ pub fn start(default: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let colours = std::io::stderr().is_terminal();
     let words = tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(std::io::stderr);
+    // It would say on stderr that stderr cannot be written, and panic when that fails.
+    let words = words.log_internal_errors(false);
     tracing_subscriber::registry().with(filter).with(filter_fn(is_free_of_secrets)).with(words).init();
+}
+
+/// A line on stderr. Where it goes to a file on a full disk it is lost, and nothing else is: `eprintln!` would panic.
+pub fn say(words: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{words}");
 }
 
 /// The NATS client's traces repeat what it writes and reads, its CONNECT with user, password or token among it; the

@@ -249,6 +249,12 @@ impl TrialMerge {
         (!ended.is_empty()).then(|| ended.iter().sum::<u64>() as f64 / (BLOCK * ended.len() as u32).as_secs_f64())
     }
 
+    /// Operations that completed in each block of wall time of the hold, whenever they set out. The warmup is whole blocks.
+    pub fn ended_per_block(&self) -> &[u64] {
+        let warmup = (self.plan.warmup.as_micros() / BLOCK.as_micros()) as usize;
+        self.ended.get(warmup..).unwrap_or_default()
+    }
+
     fn overdue(&self, series: usize, limit: usize) -> u64 {
         self.agents.iter().map(|agent| agent.overdue(series, limit)).fold(0, u64::saturating_add)
     }

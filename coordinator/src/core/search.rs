@@ -5,6 +5,7 @@
 //! until one passes and the other trips, by the [`evidence`] [`pool`]ed over their visits (with [`statistics`],
 //! [`episodes`] and [`slope`]), a soak has the last word, and [`conclusion`] says what it came to. The [`trail`] keeps it all.
 
+pub mod behind;
 pub mod bracket;
 pub mod conclusion;
 pub mod confirm;
@@ -30,8 +31,8 @@ use self::bracket::{Bracket, Look, begin_below};
 use self::conclusion::{Broken, Conclusion, FrontierEntry, PassedLevel, SearchDoubt, TrippedLevel};
 use self::confirm::{Confirm, Judge, Move, implied};
 use self::estimate::{Estimate, time_to_precision};
-use self::evidence::Judgement;
-use self::hint::{cannot_pass, hint, is_hopeless};
+use self::evidence::{Judgement, PASS_BLOCKS};
+use self::hint::{Hint, cannot_pass, hint, is_hopeless};
 use self::outcome::{Showing, TrialOutcome};
 use self::plan::{PROBE_HOLD, SearchPlan, blocks};
 use self::pool::{Pool, Soak};
@@ -80,6 +81,8 @@ struct Stage {
 
 /// Trials in a row that may not be trusted.
 const MOST_FAULTS: u32 = 3;
+/// The last hold of a search that is short of time: enough for a PASS at a level that was not visited, and for a void second or two.
+const SHORTEST_LAST: Duration = Duration::from_secs(PASS_BLOCKS as u64 / 2 + 2);
 /// What a trial costs beside its load: arming, drain, and reading the backlog twice.
 const OVERHEAD: Duration = Duration::from_secs(1);
 
@@ -218,7 +221,10 @@ impl Search {
                 Outcome::Begin(from)
             }
             Why::First | Why::Climb | Why::Descend | Why::Capacity { .. } | Why::Bisect => {
-                let hint = hint(&outcome.showing, limits, &self.stage.focus);
+                let hint = match hint(&outcome.showing, limits, &self.stage.focus) {
+                    Hint::Under if outcome.behind > 0.0 => Hint::Behind(outcome.behind),
+                    hint => hint,
+                };
                 self.stage.bracket.take(trial.level, &hint, outcome.served);
                 Outcome::Hint(hint)
             }
@@ -291,7 +297,7 @@ impl Search {
                 if let Some(highest) = self.plan.highest.filter(|&highest| pair.high > highest) {
                     return self.at_the_highest(highest);
                 }
-                self.hold(pair.high, Why::High(pair), lengths.visit)
+                self.hold(pair.high, Why::High(pair), lengths.visit_above)
             }
         }
     }
@@ -321,12 +327,13 @@ impl Search {
         let unsoaked = (self.stage.soaks && why != Why::Soak && self.bounds().below.is_none_or(|b| !b.confirmed))
             .then(|| self.best_unsoaked())
             .flatten();
-        let needed = comes(level) + takes(hold) + unsoaked.map_or(Duration::ZERO, |_| takes(lengths.soak));
+        let last = lengths.soak.max(SHORTEST_LAST);
+        let needed = comes(level) + takes(hold) + unsoaked.map_or(Duration::ZERO, |_| takes(last));
         if self.left() >= needed {
             return trial(level, why, hold);
         }
-        match unsoaked.filter(|&level| self.left() >= comes(level) + takes(lengths.soak)) {
-            Some(level) => trial(level, Why::Soak, lengths.soak),
+        match unsoaked.filter(|&level| self.left() >= comes(level) + takes(last)) {
+            Some(level) => trial(level, Why::Soak, last),
             None => self.finish(Some(self.out_of_time())),
         }
     }
@@ -338,12 +345,14 @@ impl Search {
         }
     }
 
-    /// The largest level that passes and was never soaked; where none does, half of the smallest that was visited.
+    /// The largest level that passes and was never soaked; where none does, half of the smallest that was visited, or of the
+    /// largest that looked good where none was.
     fn best_unsoaked(&self) -> Option<Rate> {
         let passes = |level: &&pool::LevelPool| self.judge_level(level.rate) == Judgement::Pass;
         let levels = self.pool.levels();
         let untried = levels.iter().rev().filter(|level| level.soak == Soak::Untried);
-        let half = levels.first().map(|level| self.plan.levels.round(level.rate.as_f64() / 2.0));
+        let half = levels.first().map(|level| level.rate).or(self.stage.bracket.under);
+        let half = half.map(|rate| self.plan.levels.round(rate.as_f64() / 2.0));
         untried.clone().find(passes).map(|level| level.rate).or(half)
     }
 

@@ -237,6 +237,9 @@ fn result(result: &Outcome, limits: &Limits) -> String {
         Outcome::Nothing => "nothing".to_owned(),
         Outcome::Begin(from) => format!("begin at {from}/s"),
         Outcome::Hint(Hint::Under) => "hint: under every limit".to_owned(),
+        Outcome::Hint(Hint::Behind(part)) => {
+            format!("hint: under every limit yet, but {:.1}% of what came in was left undone", part * 100.0)
+        }
         Outcome::Hint(Hint::Unclear) => "hint: unclear, the load boxes stalled".to_owned(),
         Outcome::Hint(Hint::Over(over)) => {
             let names: Vec<String> = over.iter().map(|&limit| signal(&limits.signal(limit))).collect();

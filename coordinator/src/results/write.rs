@@ -77,6 +77,11 @@ impl RunWriter {
         &self.dir
     }
 
+    /// Whether all that it was given is there; an error was returned where it is not.
+    pub fn is_whole(&self) -> bool {
+        self.state != State::GaveUp
+    }
+
     /// Writes the first line, and the head of the histograms' log.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures::future::try_join_all;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use mongodb::bson::{Document, doc};
+use plimsoll_agent::shell::logs;
 use plimsoll_common::contract::fixtures::{RoomKind, user_id};
 use tokio::time::{Instant, interval};
 
@@ -57,13 +58,13 @@ pub async fn seed(plan: &SeedPlan) -> Result<Seeded, Failure> {
     let sizes: Vec<u64> = own.iter().map(|chunk| totals(dataset, chunk).all()).collect();
     let (all, before) = (sizes.iter().sum::<u64>(), sizes.iter().take(start).sum::<u64>());
     if start > 0 {
-        eprintln!("seed: goes on after {} of {} rows and documents", grouped(before), grouped(all));
+        logs::say(format_args!("seed: goes on after {} of {} rows and documents", grouped(before), grouped(all)));
     }
     let written = seeder.write_all(&own, start, before, all).await;
     if let Err(words) = written {
         return Err(Failure::Incomplete(words));
     }
-    eprintln!("{}", line(before, seeder.count.get(), all, began.elapsed()));
+    logs::say(format_args!("{}", line(before, seeder.count.get(), all, began.elapsed())));
     let left = seeder.finish(own.len()).await.map_err(Failure::Incomplete)?;
     Ok(Seeded { words: seeder.ending(&left, all) })
 }
@@ -111,7 +112,7 @@ impl Seeder {
         loop {
             tokio::select! {
                 biased;
-                _ = ticks.tick() => eprintln!("{}", line(before, self.count.get(), all, began.elapsed())),
+                _ = ticks.tick() => logs::say(format_args!("{}", line(before, self.count.get(), all, began.elapsed()))),
                 next = chunks.try_next() => match next {
                     Ok(None) => return Ok(()),
                     Ok(Some(())) => {

@@ -153,6 +153,8 @@ pub struct Rest {
     pub growth_limit: u64,
     /// How long it may take.
     pub within: Duration,
+    /// The flag that says so.
+    pub flag: &'static str,
 }
 
 /// Waits until every backlog is twice running at most its baseline and a tenth of the growth limit. Without a baseline
@@ -207,7 +209,7 @@ fn no_recovery(rest: &Rest, waiting: &[usize], answers: &[Result<DurableState, S
         }
     };
     let all: Vec<String> = waiting.iter().map(words).collect();
-    format!("no recovery within {} (--recovery-limit): {}", humantime::format_duration(rest.within), all.join("; "))
+    format!("no recovery within {} ({}): {}", humantime::format_duration(rest.within), rest.flag, all.join("; "))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! All agents of a run, as one: orders go to each, answers are awaited from all.
 
+mod error;
+
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -8,11 +10,12 @@ use futures::future::join_all;
 use plimsoll_common::calibration::{Calibration, CalibrationOrder};
 use plimsoll_common::plan::{AgentPlan, TrialId};
 use plimsoll_common::units::Rate;
-use plimsoll_proto::PROTOCOL_VERSION;
 use plimsoll_proto::v1;
 use plimsoll_proto::v1::coordinator_message::Message as ToAgent;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
+
+pub use error::FleetError;
 
 use super::muster::Muster;
 use super::session::{AgentAddress, AgentEvent, Claim, Session};
@@ -30,149 +33,6 @@ const DEAL_LIMIT: Duration = Duration::from_secs(60);
 const RELEASE_LIMIT: Duration = Duration::from_secs(1);
 /// Events that may wait: half a minute of snapshots of a thousand agents, which the coordinator reads as they come.
 const EVENTS: usize = 64 * 1024;
-
-/// Why a fleet cannot do what it is asked.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FleetError {
-    /// No connection, or nothing that answers as an agent does.
-    #[error("agent {agent} cannot be reached: {why}; start plimsoll-agent there, or check --agents")]
-    Unreachable {
-        /// Its address.
-        agent: String,
-        /// For people.
-        why: String,
-    },
-    /// The agent refuses the lease.
-    #[error("agent {agent} refuses: {words}")]
-    Denied {
-        /// Its address.
-        agent: String,
-        /// Its words.
-        words: String,
-    },
-    /// The agent is of another release.
-    #[error(
-        "agent {agent} speaks protocol {theirs} (build {their_build}) and this coordinator {PROTOCOL_VERSION} (build {}): \
-         run one release on both",
-        env!("CARGO_PKG_VERSION")
-    )]
-    Version {
-        /// Its address.
-        agent: String,
-        /// Its protocol's version.
-        theirs: u32,
-        /// Its build, for people.
-        their_build: String,
-    },
-    /// Two addresses of one daemon.
-    #[error("--agents: {first} and {second} are the same agent: name each once")]
-    SameAgent {
-        /// The earlier address.
-        first: String,
-        /// The later one.
-        second: String,
-    },
-    /// The agent's release does not know the workload.
-    #[error("agent {agent} does not know the workload {workload}: it knows {known}")]
-    Workload {
-        /// Its name.
-        agent: String,
-        /// What it lacks.
-        workload: String,
-        /// What it has.
-        known: String,
-    },
-    /// What the agent must be told must not travel there in clear.
-    #[error(
-        "agent {agent} is not on a loopback address, and what --nats-url or the other --nats- flags carry must not travel \
-         unencrypted: give --tls-cert, --tls-key and --tls-ca, use a target without credentials, or agents on this host"
-    )]
-    Secrets {
-        /// Its address.
-        agent: String,
-    },
-    /// The run is longer than the agent lets any run be.
-    #[error(
-        "agent {agent} takes runs of at most {} (its --max-run), and this one may take {}: shorten the run",
-        humantime::format_duration(*limit),
-        humantime::format_duration(*length)
-    )]
-    TooLong {
-        /// Its name.
-        agent: String,
-        /// Its limit.
-        limit: Duration,
-        /// All steps of the run, held once.
-        length: Duration,
-    },
-    /// The agent cannot do what it was asked.
-    #[error("agent {agent} cannot {what}: {words}")]
-    Refused {
-        /// Its name.
-        agent: String,
-        /// What it was asked.
-        what: &'static str,
-        /// Its words.
-        words: String,
-    },
-    /// Too few agents are there by the end of the wait.
-    #[error(
-        "{there} of {wanted} agents were there within {} (--wait-agents, --wait-timeout){}",
-        humantime::format_duration(*within),
-        list(missing)
-    )]
-    TooFew {
-        /// So many are.
-        there: usize,
-        /// So many were waited for.
-        wanted: usize,
-        /// For so long.
-        within: Duration,
-        /// What kept the others away when they were last looked for.
-        missing: Vec<FleetError>,
-    },
-    /// The agent did not answer in time.
-    #[error("agent {agent} did not {what} within {within:?}")]
-    NoAnswer {
-        /// Its name.
-        agent: String,
-        /// What it was asked.
-        what: &'static str,
-        /// How long it was given.
-        within: Duration,
-    },
-    /// The agent's session ended.
-    #[error("agent {agent} was lost: {why}")]
-    Lost {
-        /// Its name.
-        agent: String,
-        /// For people.
-        why: String,
-    },
-}
-
-/// Agents beyond this many are counted only.
-const NAMED: usize = 8;
-
-fn list(missing: &[FleetError]) -> String {
-    let named: String = missing.iter().take(NAMED).map(|error| format!("; {error}")).collect();
-    match missing.len().saturating_sub(NAMED) {
-        0 => named,
-        more => format!("{named}; and {more} more"),
-    }
-}
-
-impl FleetError {
-    /// Whether an agent with this error may be there later.
-    fn may_pass(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Denied { .. })
-    }
-
-    /// Whether somebody has to change what was asked, rather than look after a box.
-    pub fn is_usage(&self) -> bool {
-        !matches!(self, Self::NoAnswer { .. } | Self::Lost { .. })
-    }
-}
 
 /// A daemon that is named twice refuses one of the claims, since this very run holds it: that is said in those words.
 async fn name_twice_named(

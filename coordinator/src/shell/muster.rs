@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use plimsoll_agent::shell::logs;
 use plimsoll_common::plan::AgentPlan;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -116,7 +117,7 @@ pub async fn gather(
             return Ok(fleet);
         }
         if shown != Some(fleet.len()) {
-            eprintln!("waiting for agents: {} of {wanted} are there", fleet.len());
+            logs::say(format_args!("waiting for agents: {} of {wanted} are there", fleet.len()));
             shown = Some(fleet.len());
         }
         if Instant::now() >= deadline {

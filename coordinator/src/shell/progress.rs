@@ -4,6 +4,7 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use plimsoll_agent::shell::logs;
 use tokio::time::Instant;
 
 use super::live::{Live, Now, Phase};
@@ -54,7 +55,7 @@ impl Progress {
                     at.elapsed() >= LINE_INTERVAL || (phase, step, trial) != (now.phase, now.step, now.trial)
                 });
                 if is_new {
-                    eprintln!("{}", line(&now, self.unit));
+                    logs::say(format_args!("{}", line(&now, self.unit)));
                     *last = Some((Instant::now(), now.phase, now.step, now.trial));
                 }
             }
@@ -66,7 +67,7 @@ impl Progress {
     pub fn say(&self, words: &str) {
         match &self.shown {
             Shown::Bar(bar) => bar.println(words),
-            Shown::Lines { .. } => eprintln!("{words}"),
+            Shown::Lines { .. } => logs::say(format_args!("{words}")),
         }
     }
 

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::time::{Duration, SystemTime};
 
 use plimsoll_agent::clock::boottime_ns;
+use plimsoll_agent::shell::logs;
 use plimsoll_common::units::Rate;
 use tokio::time::sleep;
 
@@ -85,8 +86,11 @@ pub async fn run(plan: &RunPlan, before: Option<Before>, interrupt: Interrupt) -
     }
     if let Some(saved) = &mut saved {
         match saved.end(&report.ending, &render(&report)) {
-            Ok(()) => eprintln!("saved in {}", saved.dir().display()),
-            Err(words) => eprintln!("warning: {words}"),
+            Ok(()) if saved.is_whole() => logs::say(format_args!("saved in {}", saved.dir().display())),
+            Ok(()) => {
+                logs::say(format_args!("warning: {} holds no more than the run's beginning", saved.dir().display()))
+            }
+            Err(words) => logs::say(format_args!("warning: {words}")),
         }
     }
     Ok(report)
@@ -152,6 +156,7 @@ impl<'a> Run<'a> {
             baselines: vec![None; plan.target.durables.len()],
             growth_limit: plan.slo.pending_growth,
             within: plan.find.as_ref().map_or(plan.target.recovery_limit, |find| find.drain_limit),
+            flag: if plan.find.is_some() { "--drain-limit" } else { "--recovery-limit" },
         };
         let ramp = Ramp::new(&plan.steps, plan.on_trip, plan.trials);
         let trials = Vec::new();
@@ -403,7 +408,7 @@ impl<'a> Run<'a> {
     /// trial.
     async fn recover(&mut self, next: NextTrial) -> Result<Recovery, Stop> {
         let steps = self.plan.steps_to_hold();
-        self.progress.update(Now::idle(next, steps, Phase::Recovery, self.plan.target.recovery_limit));
+        self.progress.update(Now::idle(next, steps, Phase::Recovery, self.rest.within));
         let silent_in = Duration::from_nanos(self.silent_at_ns.saturating_sub(boottime_ns()));
         let recovery = tokio::select! {
             biased;
@@ -452,9 +457,9 @@ impl<'a> Run<'a> {
             durables: watch.finish(&recovery.states, hold_start_ns),
             streams: streams.into_iter().zip(before).zip(after).filter_map(growth).collect(),
         };
-        let completed_per_second = merge.completed_per_second();
+        let (completed_per_second, ended) = (merge.completed_per_second(), merge.ended_per_block().to_vec());
         let step = merge.finish(&reads);
-        Ok(Measured { step, reads, started_at, stopped, interrupted, completed_per_second })
+        Ok(Measured { step, reads, started_at, stopped, interrupted, completed_per_second, ended })
     }
 
     /// The number of each stream's newest message; `None` where it cannot be read, which only costs a note.
@@ -554,6 +559,8 @@ struct Measured {
     /// By SIGINT or SIGTERM, in a soak.
     interrupted: bool,
     completed_per_second: Option<f64>,
+    /// Operations that ended in each block, whenever they set out.
+    ended: Vec<u64>,
 }
 
 /// Operations that each agent is to make of a trial.

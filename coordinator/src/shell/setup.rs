@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use plimsoll_agent::shell::logs;
 use plimsoll_common::calibration::{Calibration, CalibrationOrder};
 use plimsoll_common::histogram::LatencyHistogram;
 use plimsoll_common::plan::{AgentPlan, Target};
@@ -379,7 +380,7 @@ async fn self_check(fleet: &mut Fleet, plan: &RunPlan) -> Result<Vec<Applied>, F
     let found = fleet.calibrate(&order).await.map_err(failure)?;
     let line = |setting: String, value: String| Applied { setting, value, source: "null target".to_owned() };
     let whole = self_check_words(&found);
-    eprintln!("self-check: {whole}");
+    logs::say(format_args!("self-check: {whole}"));
     let of_fleet = line("self-check".to_owned(), whole);
     if found.len() == 1 {
         return Ok(vec![of_fleet]);

@@ -1,11 +1,12 @@
-//! One measurement at a time: tests that measure share the box's cores, and would otherwise measure each other.
+//! Who has the box: tests that measure near a limit share its cores with nobody, and would otherwise measure each other; tests
+//! at modest rates share it. Over all test binaries of this checkout, however many threads run them.
 
 use super::processes::target_dir;
 use anyhow::{Context as _, ensure};
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
 
-/// The only holder of the box while it lives, over all tests of all test binaries of this checkout.
+/// The only holder of the box while it lives.
 #[derive(Debug)]
 pub struct Exclusive {
     // Closing the file gives the lock back; the kernel does so too for a process that dies.
@@ -18,16 +19,36 @@ impl Exclusive {
     /// # Errors
     /// If the lock file cannot be made.
     pub fn acquire() -> anyhow::Result<Self> {
-        let path = target_dir()?.join("plimsoll-measuring.lock");
-        let lock = File::options().create(true).truncate(false).write(true).open(&path);
-        let lock = lock.with_context(|| format!("making {}", path.display()))?;
-        loop {
-            // SAFETY: flock takes two integers; the descriptor is open while `lock` lives. Each open file has its own lock.
-            if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX) } == 0 {
-                return Ok(Self { _lock: lock });
-            }
-            let error = std::io::Error::last_os_error();
-            ensure!(error.kind() == std::io::ErrorKind::Interrupted, "locking {}: {error}", path.display());
+        Ok(Self { _lock: lock(libc::LOCK_EX)? })
+    }
+}
+
+/// One of several that have the box at once.
+#[derive(Debug)]
+pub struct Shared {
+    _lock: File,
+}
+
+impl Shared {
+    /// Waits until nobody has it alone.
+    ///
+    /// # Errors
+    /// If the lock file cannot be made.
+    pub fn acquire() -> anyhow::Result<Self> {
+        Ok(Self { _lock: lock(libc::LOCK_SH)? })
+    }
+}
+
+fn lock(kind: libc::c_int) -> anyhow::Result<File> {
+    let path = target_dir()?.join("plimsoll-measuring.lock");
+    let lock = File::options().create(true).truncate(false).write(true).open(&path);
+    let lock = lock.with_context(|| format!("making {}", path.display()))?;
+    loop {
+        // SAFETY: flock takes two integers; the descriptor is open while `lock` lives. Each open file has its own lock.
+        if unsafe { libc::flock(lock.as_raw_fd(), kind) } == 0 {
+            return Ok(lock);
         }
+        let error = std::io::Error::last_os_error();
+        ensure!(error.kind() == std::io::ErrorKind::Interrupted, "locking {}: {error}", path.display());
     }
 }

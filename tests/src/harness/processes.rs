@@ -84,6 +84,20 @@ impl Program {
     }
 }
 
+/// The same command in a shell, whose script has the program and its arguments as `"$0" "$@"`: it may redirect outputs or set
+/// variables first, and ends with `exec`, so that signals reach the program.
+pub fn in_shell(script: &str, command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
+}
+
 /// The directory that cargo builds into, as `target`.
 ///
 /// # Errors
@@ -348,11 +362,13 @@ pub struct AgentOptions {
     pub arguments: Vec<String>,
     /// Where it runs; this host if none.
     pub host: Option<Host>,
+    /// What a shell does before it becomes the agent, as [`in_shell`] says.
+    pub script: Option<String>,
 }
 
 impl Default for AgentOptions {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:0".into(), workers: 1, arguments: Vec::new(), host: None }
+        Self { listen: "127.0.0.1:0".into(), workers: 1, arguments: Vec::new(), host: None, script: None }
     }
 }
 
@@ -371,6 +387,9 @@ impl Agent {
     pub fn start(options: &AgentOptions) -> anyhow::Result<Self> {
         let mut command = Program::Agent.command()?;
         command.args(["--listen", &options.listen, "--workers", &options.workers.to_string()]).args(&options.arguments);
+        if let Some(script) = &options.script {
+            command = in_shell(script, &command);
+        }
         options.host.iter().for_each(|host| host.put(&mut command));
         let mut process = Process::spawn(command)?;
         let address = process.wait_for_line("plimsoll-agent listens on ")?;

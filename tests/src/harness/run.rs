@@ -1,7 +1,7 @@
 //! A run of the whole system: `plimsoll max-rps` with a test's arguments, and what it said as values.
 
 use super::hosts::Host;
-use super::processes::{Agent, Ended, Process, Program};
+use super::processes::{Agent, Ended, Process, Program, in_shell};
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -23,6 +23,7 @@ pub struct Run {
     cooldown: Duration,
     trials: u32,
     host: Option<Host>,
+    script: Option<String>,
 }
 
 /// A verdict as the CSV says it.
@@ -147,6 +148,7 @@ impl Run {
             cooldown: Duration::from_millis(200),
             trials: 3,
             host: None,
+            script: None,
         };
         run.flag("--nats-url", nats_url)
             .flag("--request-timeout", "2s")
@@ -217,6 +219,13 @@ impl Run {
         self
     }
 
+    /// In a shell that does this first, as [`in_shell`] says.
+    #[must_use]
+    pub fn script(mut self, script: &str) -> Self {
+        self.script = Some(script.to_owned());
+        self
+    }
+
     /// Over so many agents in the program itself.
     #[must_use]
     pub fn local(self, count: usize) -> Self {
@@ -238,6 +247,9 @@ impl Run {
             .args([OsStr::new("--csv"), dir.path().join("trials.csv").as_os_str()]);
         if !self.arguments.iter().any(|argument| argument == "--results") {
             command.args([OsStr::new("--results"), dir.path().join("results").as_os_str()]);
+        }
+        if let Some(script) = &self.script {
+            command = in_shell(script, &command);
         }
         self.host.iter().for_each(|host| host.put(&mut command));
         // Of each trial: its phases, the drain, and a recovery that takes about as long.

@@ -95,6 +95,7 @@ pub fn search(mut queue: Queue, plan: &SearchPlan) -> (Found, Search) {
         search.record(&TrialOutcome {
             showing: held.showing,
             served: held.served,
+            behind: 0.0,
             vanished: Vec::new(),
             fault: None,
             load: Duration::from_secs_f64(held.load),
@@ -111,6 +112,7 @@ fn probe(queue: &mut Queue, trial: &NextTrial) -> TrialOutcome {
     TrialOutcome {
         showing: Showing::default(),
         served: Some(carried),
+        behind: 0.0,
         vanished: Vec::new(),
         fault: None,
         load: Duration::from_secs_f64(load),

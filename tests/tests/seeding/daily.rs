@@ -8,7 +8,7 @@ use plimsoll_common::contract::fixtures::{account, eng_name, room_key, user_id};
 use plimsoll_tests::harness::databases::{
     CASSANDRA_USER, CassandraServer, MongoServer, collections, need_both, with_database,
 };
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::run::Run;
 use plimsoll_tests::standin::config::Databases;
@@ -152,7 +152,7 @@ async fn standin(nats: &NatsServer, mongo_uri: String, cassandra: String) -> any
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn people_are_seeded_verified_driven_and_removed() -> anyhow::Result<()> {
     need_both();
-    let _box = Exclusive::acquire()?;
+    let _box = Shared::acquire()?;
     let seeded = tokio::task::spawn_blocking(|| {
         let (mongo, cassandra, flags) = both("people")?;
         // Side by side with rooms whose ids begin alike: five, of two each, of the first ten users.

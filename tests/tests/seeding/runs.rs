@@ -2,14 +2,14 @@
 
 use super::{mongo_flags, plimsoll};
 use plimsoll_tests::harness::databases::{MongoServer, need_mongo};
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::standin::{Standin, StandinConfig};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_says_what_it_found_and_does_not_begin_on_what_it_must_not() {
     need_mongo();
-    let _box = Exclusive::acquire().unwrap();
+    let _box = Shared::acquire().unwrap();
     let nats = NatsServer::start(NatsOptions::default()).unwrap();
     let config = StandinConfig { preset: "small".parse().unwrap(), ..StandinConfig::new(nats.url()) };
     let standin = Standin::start(config).await.unwrap();

@@ -66,7 +66,7 @@ impl Bracket {
                 self.over = self.over.filter(|&over| over > level);
                 self.gallop = 0;
             }
-            Hint::Over(_) => {
+            Hint::Over(_) | Hint::Behind(_) => {
                 self.put_over(level);
                 self.served = served.or(self.served);
             }
@@ -138,7 +138,7 @@ impl Bracket {
         let round = |level: f64| plan.levels.round(level);
         if high / low <= close || round(middle) <= under || round(middle) >= over {
             return Look::Around(
-                self.served.map_or(middle, |served| towards(middle, served * NEAR_CAPACITY[0], low, high)),
+                self.served.map_or(middle, |served| towards(middle, served * plan.utilization(served), low, high)),
             );
         }
         let inside =

@@ -5,12 +5,14 @@ use super::outcome::{Limits, Showing};
 use super::slope::slope;
 
 /// What a short trial hints at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Hint {
     /// Over these limits, by position.
     Over(Vec<usize>),
     /// Over none.
     Under,
+    /// Over none yet, but so much of what came in was left undone that a longer trial would be.
+    Behind(f64),
     /// Over one, but not by what the service did alone.
     Unclear,
 }

@@ -58,6 +58,14 @@ pub fn blocks(blocks: &[FleetBlock], slo: &Slo, elapsed: Option<Duration>) -> Ve
     blocks.iter().enumerate().take_while(is_known).map(|(_, block)| one(block, slo)).collect()
 }
 
+/// See [`super::behind::behind`]: of every operation of a trial, whose error rate is the last of the counts. `ended` has one
+/// entry per block.
+pub fn behind(showing: &Showing, ended: &[u64]) -> f64 {
+    let attempted = |block: &Block| block.counts.last().map_or(0, |count| count.n);
+    let attempted: Vec<u64> = showing.blocks.iter().map(attempted).collect();
+    super::behind::behind(&attempted, ended)
+}
+
 fn open(block: &FleetBlock) -> u64 {
     let counters = &block.counters;
     counters.attempted.saturating_sub(counters.completed + counters.errors())

@@ -125,6 +125,9 @@ pub struct TrialOutcome {
     pub showing: Showing,
     /// Operations that ended per second while the service had more to do than it could, where it had.
     pub served: Option<f64>,
+    /// The part of what came in that the service left undone, where it fell behind steadily: see [`super::behind`].
+    #[serde(default)]
+    pub behind: f64,
     /// Durables, by their position among the slopes, that were deleted or created anew under load.
     pub vanished: Vec<usize>,
     /// Why nothing of this can be trusted, in words; `None`: it can.

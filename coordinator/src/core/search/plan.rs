@@ -7,7 +7,7 @@ use plimsoll_common::units::Rate;
 use serde::{Deserialize, Serialize};
 
 use super::grid::round;
-use super::outcome::Limits;
+use super::outcome::{FractionLimit, Limits, Signal};
 
 /// What a search is asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -129,8 +129,10 @@ pub struct Lengths {
     pub climb: Duration,
     /// A trial of the bisection, at most.
     pub probe: Duration,
-    /// A visit of a level that is to be confirmed.
+    /// A visit of the lower of two levels that are compared.
     pub visit: Duration,
+    /// A visit of the upper one: what it shows begins once a queue is full up to the limit.
+    pub visit_above: Duration,
     /// The hold before an answer.
     pub soak: Duration,
     /// A level's visits together, before the search looks elsewhere.
@@ -147,6 +149,12 @@ pub const PROBE_HOLD: Duration = Duration::from_secs(1);
 
 /// The hold before an answer.
 pub const SOAK: Duration = Duration::from_secs(60);
+/// Lower is not looked first: it would be the lower level of a pair whose upper one passes too.
+const LEAST_UTILIZATION: f64 = 0.97;
+/// The time over a limit that shows it as broken, and from which filling time on a visit is sized by it: where a queue fills in
+/// less, several short visits show as much.
+const TELLING: Duration = Duration::from_secs(10);
+const LONG_FILL: Duration = Duration::from_secs(2);
 /// A longer visit would leave no time for a second one.
 const LONGEST_VISIT: Duration = Duration::from_secs(30);
 
@@ -156,11 +164,17 @@ impl Lengths {
     pub fn for_limit(tightest: Option<Duration>, precision: f64) -> Self {
         let fill = tightest.unwrap_or_default().div_f64(precision / 2.0);
         let at_least = |seconds: u64, length: Duration| whole_blocks(length.max(Duration::from_secs(seconds)));
+        let visit = at_least(5, fill.mul_f64(1.5)).min(LONGEST_VISIT);
         Self {
             settle: BLOCK,
             climb: at_least(1, tightest.unwrap_or_default() * 4).min(LONGEST_VISIT),
             probe: at_least(2, fill.mul_f64(0.75)).min(LONGEST_VISIT / 2),
-            visit: at_least(5, fill.mul_f64(1.5)).min(LONGEST_VISIT),
+            visit,
+            visit_above: if fill < LONG_FILL {
+                visit
+            } else {
+                at_least(0, fill.mul_f64(1.25) + TELLING).min(LONGEST_VISIT)
+            },
             soak: SOAK,
             patience: Duration::from_secs(120),
         }
@@ -186,6 +200,18 @@ impl SearchPlan {
     /// How long a level takes to be there after this one.
     pub fn coming(&self, from: Option<Rate>, to: Rate) -> Duration {
         self.levels.coming(from, to)
+    }
+
+    /// How far a service can be used before its percentiles break their limits, as a part of what it carries per second: of
+    /// one queue with exponential service, p of the operations take longer than t where what is left over is ln(1/p)/t
+    /// (Kleinrock, Queueing Systems I, 3.2). Never less than [`LEAST_UTILIZATION`]: services are many queues, or drift.
+    pub fn utilization(&self, served: f64) -> f64 {
+        let left_over = |fraction: &FractionLimit| match &fraction.signal {
+            Signal::Percentile { limit, .. } => -fraction.allowed.ln() / limit.as_secs_f64().max(1e-9),
+            _ => 0.0,
+        };
+        let most = self.limits.fractions.iter().map(left_over).fold(0.0, f64::max);
+        (1.0 - most / served.max(1.0)).max(LEAST_UTILIZATION)
     }
 
     /// The probability of a wrong decision: an answer rests on five (two levels, a soak, and two that may have been sent
@@ -215,13 +241,13 @@ mod tests {
     fn trials_are_long_enough_for_an_overload_to_show() {
         let seconds = |limit: Option<u64>, precision| {
             let lengths = Lengths::for_limit(limit.map(Duration::from_millis), precision);
-            [lengths.climb, lengths.probe, lengths.visit].map(|length| length.as_secs_f64())
+            [lengths.climb, lengths.probe, lengths.visit, lengths.visit_above].map(|length| length.as_secs_f64())
         };
-        assert_eq!(seconds(None, 0.05), [1.0, 2.0, 5.0]);
-        assert_eq!(seconds(Some(5), 0.05), [1.0, 2.0, 5.0]);
-        assert_eq!(seconds(Some(100), 0.05), [1.0, 3.0, 6.0]);
-        assert_eq!(seconds(Some(400), 0.05), [2.0, 12.0, 24.0]);
-        assert_eq!(seconds(Some(400), 0.1), [2.0, 6.0, 12.0]);
-        assert_eq!(seconds(Some(10_000), 0.05), [30.0, 15.0, 30.0]);
+        assert_eq!(seconds(None, 0.05), [1.0, 2.0, 5.0, 5.0]);
+        assert_eq!(seconds(Some(5), 0.05), [1.0, 2.0, 5.0, 5.0]);
+        assert_eq!(seconds(Some(100), 0.05), [1.0, 3.0, 6.0, 15.0]);
+        assert_eq!(seconds(Some(400), 0.05), [2.0, 12.0, 24.0, 30.0]);
+        assert_eq!(seconds(Some(400), 0.1), [2.0, 6.0, 12.0, 20.0]);
+        assert_eq!(seconds(Some(10_000), 0.05), [30.0, 15.0, 30.0, 30.0]);
     }
 }

@@ -174,6 +174,7 @@ mod tests {
         let outcome = TrialOutcome {
             showing: Showing { blocks: vec![block; blocks], reads: vec![Vec::new()] },
             served: None,
+            behind: 0.0,
             vanished: Vec::new(),
             fault: None,
             load: Duration::ZERO,

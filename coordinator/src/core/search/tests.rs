@@ -44,7 +44,15 @@ impl Service {
         }
         let load = trial.settle + BLOCK * showing.blocks.len() as u32;
         let took = load + Duration::from_millis(500);
-        TrialOutcome { showing, served: (over > 0).then_some(self.knee), vanished: vec![], fault: None, load, took }
+        TrialOutcome {
+            showing,
+            served: (over > 0).then_some(self.knee),
+            behind: 0.0,
+            vanished: vec![],
+            fault: None,
+            load,
+            took,
+        }
     }
 
     fn search(self, plan: SearchPlan) -> (Search, Conclusion) {
@@ -76,7 +84,7 @@ fn the_trail_of_a_knee_at_3300() {
         search.trail().iter().map(|entry| format!("{} {}", entry.trial.level, word(entry))).collect();
     insta::assert_snapshot!(
         trail.join(", "),
-        @"500 under, 1000 under, 2000 under, 4000 over, 3201 under, 3399 over, 3173 more, 3328 more, 3173 more, 3328 TRIP, 3173 more, 3173 soaked"
+        @"500 under, 1000 under, 2000 under, 4000 over, 3201 under, 3399 over, 3222 more, 3379 TRIP, 3222 more, 3222 more, 3222 soaked"
     );
     assert!(conclusion.is_conclusive(), "{conclusion:?}");
 }
@@ -264,4 +272,28 @@ fn a_search_whose_operations_are_used_up_ends_with_what_was_shown_and_replays_so
         assert_eq!(code, crate::core::answer::ExitCode::Inconclusive);
         assert_eq!(Search::replay(records), Some(search));
     }
+}
+
+#[test]
+fn a_level_at_which_the_service_falls_behind_is_above_what_it_carries() {
+    let rate = |rate| Rate::per_second(rate).unwrap();
+    let mut bracket = bracket::Bracket::default();
+    bracket.take(rate(12_060), &hint::Hint::Under, None);
+    bracket.take(rate(12_810), &hint::Hint::Behind(0.024), Some(12_500.0));
+    assert_eq!((bracket.under, bracket.over), (Some(rate(12_060)), Some(rate(12_810))));
+    let bracket::Look::Around(centre) = bracket.look(&plan(500, 0.05), None) else { panic!("they lie a tenth apart") };
+    assert!((12_300.0..12_500.0).contains(&centre), "about what it carries, {centre}");
+}
+
+#[test]
+fn a_search_that_is_short_of_time_shows_a_level_that_holds() {
+    let plan = SearchPlan { max_time: Duration::from_secs(40), ..plan(500, 0.05) };
+    let lengths = Lengths { soak: Duration::from_secs(7), ..plan.lengths };
+    let service = Service { knee: 1e6, durable: NO_LIMIT };
+    let (search, conclusion) = service.search(SearchPlan { lengths, ..plan });
+    let last = search.trail().last().expect("there were trials");
+    assert_eq!(last.trial.why, Why::Soak, "the climb leaves time for it: {:?}", search.trail());
+    let passed = conclusion.passed.expect("it was soaked").level.as_f64();
+    assert!(passed >= 500.0, "{passed}");
+    assert!(conclusion.doubt.is_some(), "and it is no answer to the precision asked for");
 }

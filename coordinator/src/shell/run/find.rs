@@ -125,6 +125,7 @@ impl Run<'_> {
         TrialOutcome {
             // What people do together says nothing of how many messages of theirs are carried.
             served: measured.completed_per_second.filter(|_| is_rate).map(kept_up).filter(|served| *served > 0.0),
+            behind: measured::behind(&showing, &measured.ended),
             vanished: (0..measured.step.backlog.len()).filter(|&i| vanished(&measured.step.backlog[i])).collect(),
             fault: measured::fault(&measured.step, slo, measured.stopped.is_some()),
             load: next.settle + held,

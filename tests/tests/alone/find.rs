@@ -101,7 +101,7 @@ async fn look_at_every_stage() -> anyhow::Result<()> {
     for stage in [Stage::Gatekeeper, Stage::BroadcastWorker, Stage::MessageWorker] {
         for capacity in [900.0, 3_300.0, 12_500.0] {
             if is_asked_for(stage, capacity) {
-                look_at(Find { stage, capacity, precision: "5%", max_time: "4m" }).await?;
+                look_at(Find { stage, capacity, precision: "5%", max_time: "3m" }).await?;
             }
         }
     }

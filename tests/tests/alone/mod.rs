@@ -1,0 +1,10 @@
+//! Proofs that need the box to themselves: they measure near a capacity, near the box's own limit, or how evenly it is woken.
+//! `make test` holds them one after the other, and the others three at a time.
+
+mod answer;
+mod daily_find;
+mod fan_in;
+mod find;
+mod fooled;
+mod hosts;
+mod weak_box;
