@@ -55,7 +55,7 @@ pub async fn resume(ask: &Resume, environment: Environment<'_>) -> Result<ExitCo
         )));
     }
     let command = match run.header.kind {
-        RunKind::Steps if LoadCommand::Daily.drives(&run.header.workload) => LoadCommand::Daily,
+        RunKind::Steps | RunKind::Find if LoadCommand::Daily.drives(&run.header.workload) => LoadCommand::Daily,
         RunKind::Steps | RunKind::Find => LoadCommand::MaxRps,
         RunKind::Soak => LoadCommand::Run,
     };
@@ -166,7 +166,7 @@ pub fn saved(command: &SavedCommand, environment: Environment) -> Result<ExitCod
             let (before, after) = (read(&ask.before)?, read(&ask.after)?);
             let comparison =
                 results::compare::compare(&before, &after, ask).map_err(|error| Failure::Usage(error.to_string()))?;
-            to_stdout(&report::comparison::render(&comparison, ask.tolerance))?;
+            to_stdout(&report::comparison::render(&comparison, ask.tolerance, before.header.unit()))?;
             Ok(if comparison.has_regression() { ExitCode::NothingPassed } else { ExitCode::Answer })
         }
     }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer, NatsUser};
+use plimsoll_tests::harness::processes::{Process, Program};
+use plimsoll_tests::harness::prove;
 use plimsoll_tests::harness::run::{Outcome, Run, Verdict};
 use plimsoll_tests::standin::responder::{Answers, Responder, make_bucket, make_stream};
 
@@ -84,6 +86,51 @@ async fn the_capacity_of_a_responder_is_found() -> anyhow::Result<()> {
     assert_eq!((outcome.max_rps(), outcome.code()), (Some(300.0), Some(0)), "{outcome}");
     assert!(outcome.trial_at(1200.0)?.reasons.contains("echo p95"), "{outcome}");
     Ok(())
+}
+
+/// The suite looks whether the search closes in on the capacity, which takes seconds; PLIMSOLL_PROVE=1 has it show the interval.
+#[tokio::test]
+async fn a_search_closes_in_on_what_a_described_service_carries() -> anyhow::Result<()> {
+    const CAPACITY: f64 = 600.0;
+    let _shared = Shared::acquire()?;
+    let server = NatsServer::start(NatsOptions::default())?;
+    let slow = Answers { capacity: Some(CAPACITY), ..Answers::default() };
+    let _service = Responder::echo(&server.url(), "svc.echo", slow).await?;
+    let mut search = Program::Cli.command()?;
+    search.args([
+        "max-rps",
+        "--find",
+        "--explain",
+        "--workload",
+        "custom",
+        "--nats-url",
+        &server.url(),
+        "--results=none",
+    ]);
+    search.arg("--scenario").arg(example("echo.toml")).args(["--slo-p95", "none", "--slo-p99", "100ms"]);
+    search.args(["--request-timeout", "2s", "--precision", "5%", "--from", "100"]);
+    search.args(["--max-time", if prove::whole() { "5m" } else { "20s" }]);
+    let ended = tokio::task::spawn_blocking(move || Process::spawn(search)?.wait(Duration::from_secs(400))).await??;
+    let trail = ended.stdout.lines().filter(|line| line.contains("; now between "));
+    let trail: Vec<&str> = trail.collect();
+    let (low, high) = bounds(trail.last().unwrap_or_else(|| panic!("no trail: {ended:?}")));
+    // A busy box may have shown an overload where there is none, but nothing carries more than it can.
+    assert!((100.0..=CAPACITY).contains(&low) && high / low <= 2.0, "{low} to {high}: {ended:?}");
+    if prove::whole() {
+        println!("{}", ended.stdout.lines().filter(|line| line.starts_with("ANSWER")).collect::<String>());
+        assert!(ended.code == Some(0) && CAPACITY <= high && high / low <= 1.05 + 1e-9, "{ended:?}");
+    } else {
+        assert!(ended.code == Some(4) && ended.stdout.contains("Why: --max-time 20s was up"), "{ended:?}");
+    }
+    Ok(())
+}
+
+/// The two levels of `now between A and B`, each with whether it is a hint behind it.
+fn bounds(line: &str) -> (f64, f64) {
+    let (low, high) =
+        line.split_once("; now between ").and_then(|(_, bounds)| bounds.split_once(" and ")).expect("two");
+    let level = |text: &str| text.split(' ').next().and_then(|level| level.parse().ok());
+    (level(low).unwrap_or(0.0), level(high).unwrap_or(f64::INFINITY))
 }
 
 #[tokio::test]

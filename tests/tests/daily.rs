@@ -1,18 +1,26 @@
 //! People in place of rates: the capacity that is set is found, whoever drives them does the same, and what is wrong shows.
 
 use std::num::NonZeroU64;
+use std::process::Command;
 use std::time::Duration;
 
 use plimsoll_agent::clock::boottime_ns;
+use plimsoll_agent::core::people::users_of;
+use plimsoll_agent::workload::daily::Daily;
+use plimsoll_agent::workload::{Part, Setup, Workload as _};
 use plimsoll_common::contract::daily::DailyPreset;
-use plimsoll_common::contract::daily::fixtures::DailyFixtures;
+use plimsoll_common::contract::ids::{IdCodec, Sender};
+use plimsoll_common::plan::{self, AgentPlan, Workload};
+use plimsoll_common::workload::Given;
 use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
-use plimsoll_tests::harness::processes::Agent;
+use plimsoll_tests::harness::processes::{Agent, Process};
 use plimsoll_tests::harness::prove;
 use plimsoll_tests::harness::run::{Outcome, Run, Verdict};
 use plimsoll_tests::standin::config::Refusal;
 use plimsoll_tests::standin::{DailyConfig, Endpoint, Stage, Standin, StandinConfig};
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
 
 /// Users that the stand-in knows.
 const USERS: u32 = 1_000;
@@ -119,7 +127,11 @@ async fn every_action_reaches_its_service_and_changes_what_it_should() -> anyhow
 
 #[tokio::test]
 async fn presence_is_observed_and_never_judged() -> anyhow::Result<()> {
-    let target = target(NatsOptions::default(), |config| config.presence_drop_every = every(4)).await?;
+    let target = target(NatsOptions::default(), |config| {
+        config.presence_drop_every = every(4);
+        config.broadcast_faults.duplicate_every = every(2);
+    })
+    .await?;
     let run = target.run().flag("--day", "10s").switch("--presence").hold(Duration::from_secs(3)).trials(1);
     let run = run.flag("--max-direct-users", 20).flag("--multiplex-pool-size", 2);
     let outcome = finish(run.steps(&[40.0]).local(1)).await?;
@@ -127,6 +139,8 @@ async fn presence_is_observed_and_never_judged() -> anyhow::Result<()> {
     // What is lost of it fails nothing.
     assert_ne!(trial.verdict, Verdict::Trip, "{outcome}");
     assert_eq!((trial.completed, trial.foreign), (trial.attempted, 0), "{outcome}");
+    // Neither does what comes twice, which reaches nobody a second time.
+    assert!(trial.duplicate > 0 && trial.number("recipients_dropped") == Some(0.0), "{outcome}");
     let (shown, lost) = (trial.number("presence_us_count"), trial.number("presence_lost_count"));
     assert!(shown > Some(20.0) && lost > Some(0.0), "{outcome}");
     assert!(target.standin.counters().presence_signs.get() as f64 > shown.unwrap_or_default(), "{outcome}");
@@ -185,11 +199,91 @@ async fn a_target_that_was_seeded_for_other_users_is_told_so_before_any_load() -
     assert!(outcome.trials.is_empty() && outcome.code() == Some(2), "{outcome}");
     assert!(outcome.ended.stderr.contains("the target was not seeded with the fixtures of"), "{outcome}");
 
+    // A service that nobody runs is told apart from one that refuses.
+    target.standin.leave(Endpoint::ToggleMute).await?;
+    let alone = finish(Run::daily(&target.server.url(), "daily-light", USERS).steps(&[100.0])).await?;
+    assert!(alone.trials.is_empty() && alone.code() == Some(2), "{alone}");
+    let words = "preflight: nobody answers mute.toggle, asked at chat.user.plimsoll-probe.request.room.plimsoll-probe";
+    assert!(alone.ended.stderr.contains(words) && alone.ended.stderr.contains("start the room service"), "{alone}");
+
     let too_many = finish(Run::daily("nats://127.0.0.1:1", "daily-light", USERS).steps(&[2_000.0])).await?;
     assert_eq!(too_many.code(), Some(2), "{too_many}");
     let words = "--steps: got 2000 users, and the target was seeded for 1000: takes at most that, or a larger --users";
     assert!(too_many.ended.stderr.contains(words), "{too_many}");
     Ok(())
+}
+
+/// So many agents share the users of the proof below.
+const AGENTS_OF_PROOF: &str = "PLIMSOLL_TEST_AGENTS";
+const USERS_OF_PROOF: u32 = 100_000;
+
+/// What the first of so many agents builds, in a process that has built nothing else: seconds, and KiB at most.
+fn built_for_one_of(agents: usize) -> anyhow::Result<(f64, f64)> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--exact", "daily::users_of_one_agent_are_built_when_asked_for", "--nocapture"]);
+    command.env(AGENTS_OF_PROOF, agents.to_string());
+    let ended = Process::spawn(command)?.wait(Duration::from_secs(300))?;
+    let figures = ended.stdout.lines().find_map(|line| line.split_once("built: ")).map(|(_, figures)| figures);
+    let figures: Vec<f64> = figures.unwrap_or_default().split(' ').filter_map(|figure| figure.parse().ok()).collect();
+    let [seconds, kib] = figures[..] else { anyhow::bail!("nothing was built: {ended:?}") };
+    Ok((seconds, kib))
+}
+
+/// A helper of the proof below: alone it does nothing.
+#[test]
+fn users_of_one_agent_are_built_when_asked_for() -> anyhow::Result<()> {
+    let Ok(agents) = std::env::var(AGENTS_OF_PROOF) else { return Ok(()) };
+    let agents: usize = agents.parse()?;
+    let given = [
+        ("preset", "daily-power"),
+        ("site-id", "s"),
+        ("max-direct-users", "100k"),
+        ("multiplex-pool-size", "200"),
+        ("max-connections", "100k"),
+        ("activation-rate", "500"),
+        ("users", "100k"),
+    ];
+    let value = |name: &str| given.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+    let workload = Workload::read("daily", &Given::new(&value)).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let daily = workload.daily().expect("that is what was read").clone();
+    let agent_plan = AgentPlan {
+        agent_index: 0,
+        run_nonce: 1,
+        seed: 42,
+        target: plan::Target { url: "nats://nowhere".into(), credentials: None },
+        workload,
+        request_timeout: Duration::from_secs(5),
+        series: Vec::new(),
+        max_lateness: Duration::from_millis(100),
+    };
+    let (before, begun_ns) = (most_memory_kib()?, boottime_ns());
+    let counts = vec![u64::from(USERS_OF_PROOF) / agents as u64; agents];
+    let users = users_of(0, &counts);
+    let part = Part::of_users(&users, users.len(), 1).remove(0);
+    let setup = Setup {
+        plan: &agent_plan,
+        fixtures: None,
+        part: &part,
+        agents,
+        worker: 0,
+        workers: 1,
+        inbox: "_INBOX.proof",
+        ids: IdCodec::new(Sender::new(1, 0, 0)),
+        chance: &mut ChaCha8Rng::seed_from_u64(1),
+    };
+    let built = Daily::new(&daily, setup).map_err(|error| anyhow::anyhow!(error))?;
+    let took = Duration::from_nanos(boottime_ns() - begun_ns);
+    println!("built: {} {}", took.as_secs_f64(), most_memory_kib()? - before);
+    drop(built);
+    Ok(())
+}
+
+/// The most that this process has held.
+fn most_memory_kib() -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let high =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
+    high.ok_or_else(|| anyhow::anyhow!("no VmHWM in {status}"))
 }
 
 /// The longer proofs: figures of this machine are printed, and what does not depend on its speed is asserted.
@@ -198,20 +292,32 @@ async fn a_hundred_thousand_users_fixtures_and_five_thousand_users_online() -> a
     if !prove::whole() {
         return Ok(());
     }
-    let begun_ns = boottime_ns();
-    let fixtures = DailyFixtures::build(DailyPreset::Power, 100_000, 42)?;
-    let rooms: usize = (0..100_000).map(|user| fixtures.rooms_of(user).len()).sum();
-    println!("100,000 users of daily-power in {rooms} rooms: {:?}", Duration::from_nanos(boottime_ns() - begun_ns));
-    assert_eq!(rooms, 8_300_000);
+    let [(seconds, whole), (_, third)] = [built_for_one_of(1)?, built_for_one_of(3)?];
+    println!(
+        "100,000 users of daily-power: {seconds:.2} s, {:.0} MiB; a third of them {:.0} MiB",
+        whole / 1024.0,
+        third / 1024.0
+    );
+    assert!(whole < 1.5 * 1024.0 * 1024.0, "{whole} KiB");
+    assert!(third < whole * (1.0 / 3.0 + 0.1), "{third} of {whole} KiB");
 
     let target = target(NatsOptions::default(), |config| {
         config.daily = Some(DailyConfig { preset: DailyPreset::Light, users: 10_000 });
     })
     .await?;
-    let begun_ns = boottime_ns();
+    let (begun_ns, warmup) = (boottime_ns(), Duration::from_secs(10));
     let run = Run::daily(&target.server.url(), "daily-light", 10_000).steps(&[5_000.0]).local(2);
-    let outcome = finish(run.hold(Duration::from_secs(180)).warmup(Duration::from_secs(10)).trials(1)).await?;
-    println!("{outcome}\n5,000 users, hold and all: {:?}", Duration::from_nanos(boottime_ns() - begun_ns));
+    let run = run.hold(Duration::from_secs(180)).warmup(warmup).trials(1);
+    let mut running = tokio::task::spawn_blocking(move || run.start()).await??;
+    let running =
+        tokio::task::spawn_blocking(move || running.wait_for_hold_within(Duration::from_secs(300)).map(|()| running));
+    let running = running.await??;
+    let online = Duration::from_nanos(boottime_ns() - begun_ns).saturating_sub(warmup);
+    let outcome = tokio::task::spawn_blocking(move || running.finish()).await??;
+    println!("{outcome}");
+    println!("5,000 direct users online with all subscriptions, preflight and all: {:.1} s", online.as_secs_f64());
+    let boxes = outcome.ended.stdout.lines().skip_while(|line| !line.starts_with("Load boxes")).take(5);
+    boxes.for_each(|line| println!("{line}"));
     let trial = outcome.trial_at(5_000.0)?;
     assert_eq!(
         (trial.number("users_active"), trial.number("connections")),

@@ -180,8 +180,8 @@ async fn a_search_ends_where_the_candidates_do_and_a_run_that_used_some_is_not_r
     assert_eq!(found.code, Some(4), "{found:?}");
     let words = "Why: there is too little left of what operations use up: the next trial takes 240 operations";
     assert!(found.stdout.contains(words), "{found:?}");
-    // What was asked before the run, with a body that changes nothing.
-    assert_eq!(target.standin.counters().rejected[ADD].get(), 1, "{found:?}");
+    // What coordinator and agent asked before the run, with a body that changes nothing.
+    assert_eq!(target.standin.counters().rejected[ADD].get(), 2, "{found:?}");
 
     let saved = std::fs::read_dir(dir.path())?.next().expect("the run was saved")?.path();
     let saved = saved.to_str().expect("a name of ours is plain");

@@ -6,6 +6,7 @@ mod bad_input;
 mod command_line;
 mod custom;
 mod daily;
+mod daily_logins;
 mod discovery;
 mod full_disk;
 mod interrupted;

@@ -12,7 +12,7 @@ use plimsoll_common::contract::daily::behaviour::{
     ACTIVE_PART, Action, BECOMES_ACTIVE, BECOMES_IDLE, FIRST_PEAK, TICKS_PER_DAY, envelope, envelope_mean,
     tenths_per_day,
 };
-use plimsoll_common::plan::TrialId;
+use plimsoll_common::plan::{DailyWorkload, TrialId};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
@@ -27,6 +27,8 @@ pub struct Day {
     hold: f64,
     /// Acts per second of somebody who is active, where the envelope is 1.
     peak_rate: f64,
+    /// The envelope is 1 throughout.
+    at_peak: bool,
 }
 
 impl Day {
@@ -37,11 +39,25 @@ impl Day {
         let hold_begins = (FIRST_PEAK * length - hold / 2.0).clamp(0.0, length - hold);
         let budget = f64::from(tenths_per_day()) / 10.0;
         let peak_rate = budget / (ACTIVE_PART * envelope_mean() * length);
-        Self { length, hold_begins, warmup: warmup.as_secs_f64(), hold, peak_rate }
+        Self { length, hold_begins, warmup: warmup.as_secs_f64(), hold, peak_rate, at_peak: false }
+    }
+
+    /// The day of a workload's people.
+    pub fn of(daily: &DailyWorkload, warmup: Duration, hold: Duration) -> Self {
+        let day = Self::new(daily.day, warmup, hold);
+        if !daily.at_peak {
+            return day;
+        }
+        // However long the hold is, also beyond the day.
+        let length = daily.day_length(hold).as_secs_f64();
+        Self { at_peak: true, peak_rate: day.peak_rate * day.length / length, length, ..day }
     }
 
     /// How busy people are so many seconds after the warmup began: in it, as when the hold begins.
     fn envelope(&self, since: f64) -> f64 {
+        if self.at_peak {
+            return 1.0;
+        }
         envelope((self.hold_begins + (since - self.warmup).max(0.0)) / self.length)
     }
 

@@ -559,6 +559,9 @@ impl<W: Workload> Worker<W> {
             chance: &mut chance,
         };
         let mut workload = W::new(&self.plan, setup).map_err(WorkerRefusal::Fixtures)?;
+        if let Some(before) = &mut self.state.borrow_mut().workload {
+            workload.inherit(before);
+        }
         let subscriptions = if part.is_idle() { Vec::new() } else { workload.subscriptions() };
         let count = subscriptions.len();
         for subscription in subscriptions {

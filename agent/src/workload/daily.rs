@@ -159,11 +159,12 @@ impl Daily {
         answer.into()
     }
 
-    /// A message that was broadcast to a room, or to a user; to how many of ours it came by this copy.
+    /// A message that was broadcast to a room, or to a user; by which line or to which user this copy came, and to how many
+    /// of ours with it.
     fn broadcast(
         &mut self,
         copy_of: Option<u32>,
-        came_to: u32,
+        (way, came_to): (u32, u32),
         heard: &Heard<'_>,
         ledger: &Ledger,
         aside: &mut Aside,
@@ -183,11 +184,15 @@ impl Daily {
             return if own { answer } else { Incoming::NotForUs };
         }
         let answer = |series| Incoming::Answer { sequence, series, outcome: Outcome::Sample };
-        let Some(copied) = self.fan_outs.copy(sequence, came_to) else { return Incoming::NotForUs };
+        let Some(copied) = self.fan_outs.copy(sequence, way, came_to) else { return Incoming::NotForUs };
         if ledger.choice(sequence).is_none() {
             // Given up, or whole already: it is late, or comes twice, and nobody is reached by it any more.
             let first = matches!(copied, Copied::First | Copied::FirstAndLast);
             return answer(if first { series::E2 } else { series::E2_LAST });
+        }
+        if copied == Copied::Again {
+            // Its first recipient has answered for it, so this is counted as a duplicate and changes nothing else.
+            return answer(series::E2);
         }
         aside.observed.push((RECIPIENTS_REACHED, u64::from(came_to)));
         aside.observed.extend(self.expected(sequence));
@@ -197,8 +202,8 @@ impl Daily {
                 aside.also.push((sequence, series::E2_LAST, Outcome::Sample));
                 answer(series::E2)
             }
-            Copied::Last | Copied::TooMany => answer(series::E2_LAST),
-            Copied::Between => Incoming::Copy { sequence },
+            Copied::Last => answer(series::E2_LAST),
+            Copied::Between | Copied::Again => Incoming::Copy { sequence },
         }
     }
 
@@ -255,19 +260,17 @@ impl Workload for Daily {
     fn probes(&self) -> Vec<Probe> {
         let Some((account, room)) = self.users.somebody(&self.fixtures) else { return Vec::new() };
         let site = &self.plan.site_id;
-        let probe = |subject: String, nobody| Probe { subject, payload: Bytes::new(), nobody };
-        let service = "the service is not there, or of another --site-id";
-        vec![
-            probe(
-                subjects::send(&account, &room, site),
-                "no stream takes it: are the target's streams and the site id right?",
-            ),
-            // What an empty body asks for is refused, or changes nothing.
-            probe(subjects::room_request(&account, &room, site, subjects::LOAD_HISTORY), service),
-            probe(subjects::user_request(&account, site, subjects::LIST_ROOMS), service),
-            probe(subjects::room_request(&account, &room, site, subjects::ADD_MEMBERS), service),
-            probe(subjects::create_room(&account, site), service),
-        ]
+        let send = Probe {
+            subject: subjects::send(&account, &room, site),
+            payload: Bytes::new(),
+            nobody: "no stream takes it: are the target's streams and the site id right?",
+        };
+        let services = self.plan.service_probes().into_iter().map(Probe::of_service);
+        std::iter::once(send).chain(services).collect()
+    }
+
+    fn inherit(&mut self, before: &mut Self) {
+        self.bodies.inherit(&mut before.bodies);
     }
 
     fn lines(&self) -> Option<Vec<Wanted>> {
@@ -293,7 +296,7 @@ impl Workload for Daily {
     }
 
     fn begin(&mut self, order: &StepOrder) -> Option<f64> {
-        let day = Day::new(self.plan.day, order.warmup, order.hold);
+        let day = Day::of(&self.plan, order.warmup, order.hold);
         let online = self.users.who_are_online();
         let level = plimsoll_common::units::Rate::per_second((online.len() as u64).max(1));
         let rate = level.map_or(0.0, |level| self.plan.rate(level, order.hold).as_f64());
@@ -378,9 +381,9 @@ impl Workload for Daily {
         match Tag::unpack(tag) {
             Tag::Room(room) => {
                 let came_to = self.users.in_room_on(line, room);
-                self.broadcast(None, came_to, heard, ledger, aside)
+                self.broadcast(None, (line, came_to), heard, ledger, aside)
             }
-            Tag::User(user) => self.broadcast(Some(user), 1, heard, ledger, aside),
+            Tag::User(user) => self.broadcast(Some(user), (user, 1), heard, ledger, aside),
             Tag::Responses(_) => self.response(heard, ledger, aside),
             Tag::Inbox(_) => self.reply(heard, ledger, aside),
             Tag::Presence(user) => {

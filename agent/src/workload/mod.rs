@@ -25,6 +25,7 @@ use plimsoll_common::contract::ids::IdCodec;
 use plimsoll_common::deal::Hand;
 use plimsoll_common::plan::{AgentPlan, StepOrder, Workload as WorkloadPlan};
 use plimsoll_common::units::split_largest_remainder;
+use plimsoll_common::workload::ServiceProbe;
 use rand_chacha::ChaCha8Rng;
 
 use crate::core::ledger::{Choice, Kind, Ledger, Outcome};
@@ -144,6 +145,14 @@ pub struct Probe {
     pub nobody: &'static str,
 }
 
+impl Probe {
+    /// A request that a service refuses.
+    pub fn of_service(probe: ServiceProbe) -> Self {
+        let nobody = "the service is not there, or of another --site-id";
+        Self { subject: probe.subject, payload: Bytes::new(), nobody }
+    }
+}
+
 /// What a worker was dealt of the agent's work.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Part {
@@ -257,6 +266,9 @@ pub trait Workload: Sized + 'static {
     fn prepare(&mut self, _client: &Client) -> impl Future<Output = Result<(), String>> {
         std::future::ready(Ok(()))
     }
+
+    /// Takes over from that of the deal before what a run must not forget.
+    fn inherit(&mut self, _before: &mut Self) {}
 
     /// How many more operations it can make; `None`: as many as are asked for.
     fn budget(&self) -> Option<u64> {

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use plimsoll_common::contract::read::classify_status;
 use plimsoll_common::contract::subjects;
 use plimsoll_common::plan::RoomReadWorkload;
+use plimsoll_common::workload::WorkloadPlan as _;
 use rand_chacha::ChaCha8Rng;
 
 use super::replies::Replies;
@@ -16,6 +17,7 @@ use crate::core::ledger::{Choice, Kind, Ledger};
 pub struct RoomRead {
     askers: Askers,
     replies: Replies,
+    probes: Vec<Probe>,
 }
 
 impl Workload for RoomRead {
@@ -23,7 +25,9 @@ impl Workload for RoomRead {
 
     fn new(plan: &RoomReadWorkload, setup: Setup<'_>) -> Result<Self, String> {
         let askers = Askers::new(&setup, &plan.site_id, &[subjects::MARK_READ]);
-        Ok(Self { askers, replies: Replies::new(setup.inbox, "r") })
+        // As a member it would mark something as read.
+        let probes = plan.service_probes().into_iter().map(Probe::of_service).collect();
+        Ok(Self { askers, replies: Replies::new(setup.inbox, "r"), probes })
     }
 
     fn kinds(&self) -> Vec<Kind> {
@@ -35,7 +39,7 @@ impl Workload for RoomRead {
     }
 
     fn probes(&self) -> Vec<Probe> {
-        self.askers.probes("start the room service, and check --site-id")
+        self.probes.clone()
     }
 
     fn choose(&mut self, chance: &mut ChaCha8Rng) -> Choice {

@@ -21,6 +21,7 @@ pub(super) enum Purpose {
     DailyOrder = 9,
     DailyPairs = 10,
     DailyMessages = 11,
+    DailyTexts = 12,
 }
 
 /// The random stream number `stream` of a purpose under a seed.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    BadSetting, Entry, Given, ObservationKind, ObservationSpec, SITE_ID, SeedProbe, SettingDefault, SettingKind,
-    Workload, WorkloadPlan, WorkloadSetting, preset,
+    BadSetting, Entry, Given, HISTORY_SERVICE, NOBODY, ObservationKind, ObservationSpec, ROOM_SERVICE, SITE_ID,
+    SeedProbe, ServiceProbe, SettingDefault, SettingKind, Workload, WorkloadPlan, WorkloadSetting, preset,
 };
 use crate::contract::daily::behaviour::{Action, envelope_mean, tenths_per_day};
 use crate::contract::daily::fixtures::DailyFixtures;
@@ -24,6 +24,7 @@ pub(super) const ENTRY: Entry = Entry {
         MAX_CONNECTIONS,
         ACTIVATION_RATE,
         DAY,
+        AT_PEAK,
         PRESENCE,
         SITE_ID,
     ],
@@ -122,6 +123,17 @@ const DAY: WorkloadSetting = setting(
      the day's peak; without it, the day is the hold",
 );
 
+const AT_PEAK: WorkloadSetting = WorkloadSetting {
+    kind: SettingKind::Switch,
+    ..setting(
+        "at-peak",
+        "PLIMSOLL_AT_PEAK",
+        "",
+        SettingDefault::Nothing,
+        "The day stands still at its peak, where people do most: each hold makes the same load, however long it is",
+    )
+};
+
 const PRESENCE: WorkloadSetting = WorkloadSetting {
     kind: SettingKind::Switch,
     ..setting(
@@ -152,6 +164,8 @@ pub struct DailyWorkload {
     pub activation_rate: Rate,
     /// How long the working day takes; `None`: as long as the hold.
     pub day: Option<Duration>,
+    /// Whether the day stands still at its peak.
+    pub at_peak: bool,
     /// Whether they say that they are there.
     pub presence: bool,
 }
@@ -177,12 +191,17 @@ fn read(given: &Given<'_>) -> Result<Workload, BadSetting> {
         max_connections: count("max-connections", 1, MOST_USERS)?,
         activation_rate: given.parsed("activation-rate", "users per second, such as 500")?,
         day: given.optional("day").map(|text| day(&text)).transpose()?,
-        presence: match given.optional("presence").as_deref() {
-            Some("true" | "1") => true,
-            None | Some("false" | "0") => false,
-            Some(other) => return Err(BadSetting::takes("presence", other, "true or false")),
-        },
+        at_peak: switch(given, "at-peak")?,
+        presence: switch(given, "presence")?,
     }))
+}
+
+fn switch(given: &Given<'_>, name: &'static str) -> Result<bool, BadSetting> {
+    match given.optional(name).as_deref() {
+        Some("true" | "1") => Ok(true),
+        None | Some("false" | "0") => Ok(false),
+        Some(other) => Err(BadSetting::takes(name, other, "true or false")),
+    }
 }
 
 /// `8h`, `30m`, `180s` or `1500ms`.
@@ -227,6 +246,24 @@ const REQUESTS: [(&str, u64, u64); 6] = [
 ];
 
 impl WorkloadPlan for DailyWorkload {
+    fn service_probes(&self) -> Vec<ServiceProbe> {
+        let site = &self.site_id;
+        let of_room = |operation, service| ServiceProbe::about_room(operation, site, service);
+        let (list, create) = (subjects::LIST_ROOMS, "create");
+        vec![
+            of_room(subjects::LOAD_HISTORY, HISTORY_SERVICE),
+            of_room(subjects::MARK_READ, ROOM_SERVICE),
+            of_room(subjects::ADD_MEMBERS, ROOM_SERVICE),
+            of_room(subjects::TOGGLE_MUTE, ROOM_SERVICE),
+            ServiceProbe { operation: create, subject: subjects::create_room(NOBODY, site), service: ROOM_SERVICE },
+            ServiceProbe {
+                operation: list,
+                subject: subjects::user_request(NOBODY, site, list),
+                service: "user service",
+            },
+        ]
+    }
+
     fn settings(&self) -> Vec<(&'static str, String)> {
         let mut settings = vec![
             ("preset", self.preset.to_string()),
@@ -237,8 +274,8 @@ impl WorkloadPlan for DailyWorkload {
             ("max-connections", self.max_connections.to_string()),
             ("activation-rate", self.activation_rate.to_string()),
         ];
-        if self.presence {
-            settings.push(("presence", "true".to_owned()));
+        for (name, is_on) in [("at-peak", self.at_peak), ("presence", self.presence)] {
+            settings.extend(is_on.then(|| (name, "true".to_owned())));
         }
         settings.extend(self.day.map(|day| ("day", format!("{}ms", day.as_millis()))));
         settings
@@ -379,6 +416,7 @@ mod tests {
             max_connections: 1,
             activation_rate: Rate::per_second(1).unwrap(),
             day: None,
+            at_peak: false,
             presence: false,
         };
         let rate = daily.rate(Rate::per_second(1_000).unwrap(), Duration::from_secs(180));

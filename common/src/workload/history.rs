@@ -4,11 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{
-    BadSetting, Entry, Given, ObservationKind, ObservationSpec, READ_STEPS, REPLY_BYTES, SITE_ID, SettingDefault,
-    SettingKind, Workload, WorkloadPlan, WorkloadSetting, preset,
+    BadSetting, Entry, Given, HISTORY_SERVICE, ObservationKind, ObservationSpec, READ_STEPS, REPLY_BYTES, SITE_ID,
+    ServiceProbe, SettingDefault, SettingKind, Workload, WorkloadPlan, WorkloadSetting, preset,
 };
 use crate::contract::fixtures::{Fixtures, Room};
 use crate::contract::history::{HistoryPreset, room_weight};
+use crate::contract::subjects;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "history",
@@ -175,6 +176,12 @@ fn read(given: &Given<'_>) -> Result<Workload, BadSetting> {
 }
 
 impl WorkloadPlan for HistoryWorkload {
+    fn service_probes(&self) -> Vec<ServiceProbe> {
+        let reads = [(self.reads_history(), subjects::LOAD_HISTORY), (self.reads_threads(), subjects::GET_THREAD)];
+        let read = reads.into_iter().filter(|(reads, _)| *reads);
+        read.map(|(_, operation)| ServiceProbe::about_room(operation, &self.site_id, HISTORY_SERVICE)).collect()
+    }
+
     fn settings(&self) -> Vec<(&'static str, String)> {
         vec![
             ("preset", self.preset.to_string()),

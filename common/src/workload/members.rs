@@ -1,8 +1,8 @@
 //! Adding members to rooms.
 
 use super::{
-    BadSetting, Entry, Given, Pool, SITE_ID, SettingDefault, SettingKind, Workload, WorkloadPlan, WorkloadSetting,
-    preset,
+    BadSetting, Entry, Given, Pool, ROOM_SERVICE, SITE_ID, ServiceProbe, SettingDefault, SettingKind, Workload,
+    WorkloadPlan, WorkloadSetting, preset,
 };
 use crate::contract::fixtures::Fixtures;
 use crate::contract::members::MembersPreset;
@@ -70,6 +70,10 @@ fn read(given: &Given<'_>) -> Result<Workload, BadSetting> {
 }
 
 impl WorkloadPlan for MembersWorkload {
+    fn service_probes(&self) -> Vec<ServiceProbe> {
+        vec![ServiceProbe::about_room(subjects::ADD_MEMBERS, &self.site_id, ROOM_SERVICE)]
+    }
+
     fn settings(&self) -> Vec<(&'static str, String)> {
         vec![
             ("preset", self.preset.to_string()),

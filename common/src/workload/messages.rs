@@ -93,22 +93,20 @@ impl WorkloadPlan for MessagesWorkload {
         if self.inject == Inject::Canonical {
             return Vec::new();
         }
-        let fixtures = Fixtures::build(self.preset, seed, &self.site_id);
-        let rooms: Vec<&Room> = fixtures.rooms.iter().filter(|room| !room.members.is_empty()).collect();
-        let count = rooms.len().min(SEED_PROBES);
-        (0..count)
-            .map(|number| {
-                let room = rooms[number * rooms.len() / count];
-                seed_probe(
-                    &room.id(),
-                    &account(room.members[number % room.members.len()]),
-                    &self.site_id,
-                    nonce,
-                    number,
-                )
-            })
-            .collect()
+        memberships(&Fixtures::build(self.preset, seed, &self.site_id), &self.site_id, nonce)
     }
+}
+
+/// Memberships of these fixtures, spread over their rooms.
+pub(super) fn memberships(fixtures: &Fixtures, site: &str, nonce: u64) -> Vec<SeedProbe> {
+    let rooms: Vec<&Room> = fixtures.rooms.iter().filter(|room| !room.members.is_empty()).collect();
+    let count = rooms.len().min(SEED_PROBES);
+    (0..count)
+        .map(|number| {
+            let room = rooms[number * rooms.len() / count];
+            seed_probe(&room.id(), &account(room.members[number % room.members.len()]), site, nonce, number)
+        })
+        .collect()
 }
 
 /// Memberships that are asked for, spread over all rooms: presets and seeds differ in more than one of so many.

@@ -23,6 +23,7 @@ pub use self::read_receipt::ReadReceiptWorkload;
 pub use self::room_read::RoomReadWorkload;
 pub use self::thread::ThreadWorkload;
 use crate::contract::fixtures::{Fixtures, Room};
+use crate::contract::subjects;
 use crate::units::Rate;
 
 /// A setting that only some workloads take.
@@ -249,6 +250,12 @@ pub trait WorkloadPlan {
         Vec::new()
     }
 
+    /// A request of each kind that operations make of a service, which refuses it: it shows that the service is there, and
+    /// changes nothing. What goes into streams has durables that are looked at.
+    fn service_probes(&self) -> Vec<ServiceProbe> {
+        Vec::new()
+    }
+
     /// What operations use up, so that a run can make only so many of them; `None`: nothing. Rooms are dealt once for such a
     /// run, whose agents say how many operations they have left.
     fn pool(&self) -> Option<Pool> {
@@ -302,6 +309,29 @@ pub struct SeedProbe {
     pub payload: String,
     /// Where its answer comes.
     pub answer: String,
+}
+
+/// A request without a body that a service refuses whoever asks, and it is somebody who is in no room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceProbe {
+    /// What the service is asked to do: `msg.history`.
+    pub operation: &'static str,
+    /// Where it goes.
+    pub subject: String,
+    /// Who answers it.
+    pub service: &'static str,
+}
+
+/// Nobody of this name, and no room.
+const NOBODY: &str = "plimsoll-probe";
+const HISTORY_SERVICE: &str = "history service";
+const ROOM_SERVICE: &str = "room service";
+
+impl ServiceProbe {
+    /// About a room that there is not.
+    pub fn about_room(operation: &'static str, site: &str, service: &'static str) -> Self {
+        Self { operation, subject: subjects::room_request(NOBODY, NOBODY, site, operation), service }
+    }
 }
 
 /// What operations use up.

@@ -1,11 +1,12 @@
 //! Asking who has read one's own messages.
 
 use super::{
-    BadSetting, Entry, Given, ObservationKind, ObservationSpec, READ_STEPS, REPLY_BYTES, SITE_ID, Workload,
-    WorkloadPlan, preset,
+    BadSetting, Entry, Given, ObservationKind, ObservationSpec, READ_STEPS, REPLY_BYTES, ROOM_SERVICE, SITE_ID,
+    ServiceProbe, Workload, WorkloadPlan, preset,
 };
 use crate::contract::fixtures::{Fixtures, Room};
 use crate::contract::history::{HistoryPreset, room_weight};
+use crate::contract::subjects;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "read-receipt",
@@ -34,6 +35,10 @@ fn read(given: &Given<'_>) -> Result<Workload, BadSetting> {
 }
 
 impl WorkloadPlan for ReadReceiptWorkload {
+    fn service_probes(&self) -> Vec<ServiceProbe> {
+        vec![ServiceProbe::about_room(subjects::READ_RECEIPT, &self.site_id, ROOM_SERVICE)]
+    }
+
     fn settings(&self) -> Vec<(&'static str, String)> {
         vec![("preset", self.preset.to_string()), ("site-id", self.site_id.clone())]
     }

@@ -1,8 +1,11 @@
 //! Marking rooms as read.
 
-use super::{BadSetting, Entry, Given, READ_STEPS, SITE_ID, Workload, WorkloadPlan, preset};
+use super::{
+    BadSetting, Entry, Given, READ_STEPS, ROOM_SERVICE, SITE_ID, ServiceProbe, Workload, WorkloadPlan, preset,
+};
 use crate::contract::fixtures::Fixtures;
 use crate::contract::presets::MessagesPreset;
+use crate::contract::subjects;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "room-read",
@@ -28,6 +31,10 @@ fn read(given: &Given<'_>) -> Result<Workload, BadSetting> {
 }
 
 impl WorkloadPlan for RoomReadWorkload {
+    fn service_probes(&self) -> Vec<ServiceProbe> {
+        vec![ServiceProbe::about_room(subjects::MARK_READ, &self.site_id, ROOM_SERVICE)]
+    }
+
     fn settings(&self) -> Vec<(&'static str, String)> {
         vec![("preset", self.preset.to_string()), ("site-id", self.site_id.clone())]
     }

@@ -1,8 +1,9 @@
 //! Thread replies through the front door.
 
-use super::messages::pipeline_stream;
+use super::messages::{memberships, pipeline_stream};
 use super::{
-    BadSetting, Entry, Given, SITE_ID, SettingDefault, SettingKind, Workload, WorkloadPlan, WorkloadSetting, preset,
+    BadSetting, Entry, Given, SITE_ID, SeedProbe, SettingDefault, SettingKind, Workload, WorkloadPlan, WorkloadSetting,
+    preset,
 };
 use crate::contract::fixtures::Fixtures;
 use crate::contract::presets::MessagesPreset;
@@ -47,6 +48,10 @@ fn read(given: &Given<'_>) -> Result<Workload, BadSetting> {
 }
 
 impl WorkloadPlan for ThreadWorkload {
+    fn seed_probes(&self, seed: u64, nonce: u64) -> Vec<SeedProbe> {
+        memberships(&Fixtures::build(self.preset, seed, &self.site_id), &self.site_id, nonce)
+    }
+
     fn settings(&self) -> Vec<(&'static str, String)> {
         vec![
             ("preset", self.preset.to_string()),

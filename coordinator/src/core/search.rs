@@ -179,7 +179,7 @@ impl Search {
         let planned = blocks(trial.hold);
         match trial.why {
             Why::First | Why::Climb | Why::Descend | Why::Capacity { .. } | Why::Bisect => {
-                is_hopeless(so_far, limits, focus, planned, trial.level.as_f64())
+                is_hopeless(so_far, limits, focus, planned, self.plan.levels.operations(trial.level.as_f64()))
             }
             Why::Soak => cannot_pass(so_far, limits, focus, planned),
             // A visit is worth its whole length: blocks that are chosen by what they show prove nothing.
@@ -262,7 +262,7 @@ impl Search {
             match self.stage.bracket.look(&self.plan, again) {
                 Look::At(level, why, hold) => return self.hold(level, why, hold),
                 Look::Around(centre) => {
-                    let confirm = Confirm::around(centre, self.plan.precision, self.stage.soaks);
+                    let confirm = Confirm::around(centre, &self.plan, self.stage.soaks);
                     self.stage.confirm = Some(confirm);
                 }
                 Look::Highest(highest) => return self.at_the_highest(highest),
@@ -278,7 +278,13 @@ impl Search {
         let mut confirm = self.stage.confirm.expect("a comparison is under way");
         let judge = judge(&self.plan, &self.stage, &self.quantiles);
         let next = confirm.next(&self.pool, judge, &self.plan, left);
+        let lowest = confirm.pair().low;
+        let is_lowest = lowest.as_f64() <= self.plan.levels.lowest();
+        let nothing_passes = is_lowest && implied(&self.pool, judge, lowest) == Judgement::Trip;
         self.stage.confirm = Some(confirm);
+        if nothing_passes {
+            return self.finish(Some(SearchDoubt::NothingPasses { lowest }));
+        }
         let lengths = self.plan.lengths;
         match next {
             Move::Settled(_) => {
@@ -312,6 +318,8 @@ impl Search {
     fn hold(&mut self, level: Rate, why: Why, hold: Duration) -> Step {
         let lengths = self.plan.lengths;
         let takes = |hold: Duration| lengths.settle + hold + OVERHEAD;
+        let before = self.trail.last().map(|entry| entry.trial.level);
+        let comes = |level: Rate| self.plan.coming(before, level);
         let trial = |level, why, hold| {
             Step::Hold(NextTrial { number: self.trail.len() as u32, level, why, settle: lengths.settle, hold })
         };
@@ -320,11 +328,11 @@ impl Search {
             .then(|| self.best_unsoaked())
             .flatten();
         let last = lengths.soak.max(SHORTEST_LAST);
-        let needed = takes(hold) + unsoaked.map_or(Duration::ZERO, |_| takes(last));
+        let needed = comes(level) + takes(hold) + unsoaked.map_or(Duration::ZERO, |_| takes(last));
         if self.left() >= needed {
             return trial(level, why, hold);
         }
-        match unsoaked.filter(|_| self.left() >= takes(last)) {
+        match unsoaked.filter(|&level| self.left() >= comes(level) + takes(last)) {
             Some(level) => trial(level, Why::Soak, last),
             None => self.finish(Some(self.out_of_time())),
         }
@@ -344,7 +352,7 @@ impl Search {
         let levels = self.pool.levels();
         let untried = levels.iter().rev().filter(|level| level.soak == Soak::Untried);
         let half = levels.first().map(|level| level.rate).or(self.stage.bracket.under);
-        let half = half.map(|rate| grid::round(rate.as_f64() / 2.0));
+        let half = half.map(|rate| self.plan.levels.round(rate.as_f64() / 2.0));
         untried.clone().find(passes).map(|level| level.rate).or(half)
     }
 

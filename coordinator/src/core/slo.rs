@@ -101,6 +101,13 @@ impl Slo {
         self.series.iter().flat_map(SeriesSlo::gates).map(|gate| gate.limit).min()
     }
 
+    /// The largest of what each series is held to at its tightest: where series have limits of their own, an overload shows in
+    /// the slowest of them last. `None` when none is gated.
+    pub fn slowest_tightest_limit(&self) -> Option<Duration> {
+        let tightest = |series: &SeriesSlo| series.gates().into_iter().map(|gate| gate.limit).min();
+        self.series.iter().filter_map(tightest).max()
+    }
+
     /// The largest limit of any series, which the request timeout must exceed; `None` when none is gated.
     pub fn largest_limit(&self) -> Option<Duration> {
         self.series.iter().flat_map(SeriesSlo::gates).map(|gate| gate.limit).max()

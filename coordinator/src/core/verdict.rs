@@ -54,11 +54,9 @@ fn measurement_failures(step: &StepMeasurement, slo: &Slo) -> Vec<Doubt> {
     } else if slo.error_rate.holds(step.counters.errors(), step.counters.attempted) {
         // Where the error rate is broken, an empty series is what that looks like.
         // What is rare may not have been due at all.
-        let owed = |objective: &SeriesSlo| {
-            objective.part_ppm == WHOLE_PPM || objective.part_of(step.counters.attempted) >= SURE
-        };
+        let attempted = step.counters.attempted;
         let mut empty: Vec<&str> = gates_of(step, slo)
-            .filter(|(objective, series, _)| series.counts.n == 0 && owed(objective))
+            .filter(|(objective, series, _)| series.counts.n == 0 && owed_a_sample(objective, attempted))
             .map(|(_, series, _)| &*series.series)
             .collect();
         empty.dedup();
@@ -71,8 +69,13 @@ fn measurement_failures(step: &StepMeasurement, slo: &Slo) -> Vec<Doubt> {
 /// So many that are expected are not all missing by chance: once in 500 million.
 const SURE: u64 = 20;
 
+/// Whether a series that has no sample after so many operations is missing them.
+pub(in crate::core) fn owed_a_sample(objective: &SeriesSlo, attempted: u64) -> bool {
+    objective.part_ppm == WHOLE_PPM || objective.part_of(attempted) >= SURE
+}
+
 /// Where levels are users, that too few of them were online.
-fn few_users(step: &StepMeasurement) -> Option<Doubt> {
+pub(in crate::core) fn few_users(step: &StepMeasurement) -> Option<Doubt> {
     let (online, users) = (step.users_online()?.online, step.target.milli() / 1000);
     (u128::from(online) * 100 < u128::from(users) * 95).then_some(Doubt::FewUsers { online, users })
 }

@@ -7,18 +7,20 @@ use crate::core::compare::{Change, Comparison, Finding, Skipped, Values, What};
 use crate::core::slo::Fraction;
 
 /// One line per finding, the levels that say nothing, and the conclusion last.
-pub fn render(comparison: &Comparison, tolerance: Fraction) -> String {
-    let header = ["what", "level/s", "A", "B", "change", ""].map(str::to_owned);
-    let rows = comparison.findings.iter().map(row).collect();
+/// `unit` stands behind a level: `/s` or ` users`.
+pub fn render(comparison: &Comparison, tolerance: Fraction, unit: &str) -> String {
+    let level = if unit == "/s" { "level/s" } else { unit.trim_start() };
+    let header = ["what", level, "A", "B", "change", ""].map(str::to_owned);
+    let rows = comparison.findings.iter().map(|finding| row(finding, unit)).collect();
     let mut lines = table::lines(table::Shape::Text, &header, &[0, 5], rows);
-    let skipped = |(level, why): &(Rate, Skipped)| format!("{level}/s is not compared: {}", skipped_words(*why));
+    let skipped = |(level, why): &(Rate, Skipped)| format!("{level}{unit} is not compared: {}", skipped_words(*why));
     lines.extend(comparison.skipped.iter().map(skipped));
     lines.push(String::new());
-    lines.push(conclusion(comparison, tolerance));
+    lines.push(conclusion(comparison, tolerance, unit));
     lines.join("\n") + "\n"
 }
 
-fn row(finding: &Finding) -> Vec<String> {
+fn row(finding: &Finding, unit: &str) -> Vec<String> {
     let (what, level) = match &finding.what {
         What::Answer => ("answer".to_owned(), String::new()),
         What::Tail { level, series, quantile } => (format!("{series} {quantile}"), level.to_string()),
@@ -26,7 +28,7 @@ fn row(finding: &Finding) -> Vec<String> {
         What::Backlog { level, durable } => (format!("{durable} backlog"), level.to_string()),
     };
     let (before, after, change) = match finding.values {
-        Values::Answers { before, after } => (answer(before), answer(after), String::new()),
+        Values::Answers { before, after } => (answer(before, unit), answer(after, unit), String::new()),
         Values::Latencies { before, after } => {
             let change = after.as_secs_f64() / before.as_secs_f64() - 1.0;
             (words::duration(before), words::duration(after), format!("{:+.1} %", change * 100.0))
@@ -40,11 +42,11 @@ fn row(finding: &Finding) -> Vec<String> {
     vec![what, level, before, after, change, change_words(finding.change).to_owned()]
 }
 
-fn answer((passed, tripped): (Option<Rate>, Option<Rate>)) -> String {
+fn answer((passed, tripped): (Option<Rate>, Option<Rate>), unit: &str) -> String {
     match (passed, tripped) {
-        (Some(passed), Some(tripped)) => format!("{passed} to {tripped}/s"),
-        (Some(passed), None) => format!(">= {passed}/s"),
-        (None, Some(tripped)) => format!("< {tripped}/s"),
+        (Some(passed), Some(tripped)) => format!("{passed} to {tripped}{unit}"),
+        (Some(passed), None) => format!(">= {passed}{unit}"),
+        (None, Some(tripped)) => format!("< {tripped}{unit}"),
         (None, None) => "none".to_owned(),
     }
 }
@@ -71,15 +73,15 @@ fn skipped_words(why: Skipped) -> &'static str {
     }
 }
 
-fn conclusion(comparison: &Comparison, tolerance: Fraction) -> String {
+fn conclusion(comparison: &Comparison, tolerance: Fraction, unit: &str) -> String {
     let tolerance = words::percent(tolerance);
     let worse: Vec<String> = comparison
         .findings
         .iter()
         .filter(|finding| finding.change == Change::Regression)
         .map(|finding| {
-            let [what, level, before, after, ..] = &row(finding)[..] else { unreachable!("six cells") };
-            let at = if level.is_empty() { String::new() } else { format!(" at {level}/s") };
+            let [what, level, before, after, ..] = &row(finding, unit)[..] else { unreachable!("six cells") };
+            let at = if level.is_empty() { String::new() } else { format!(" at {level}{unit}") };
             format!("{what}{at} {before} -> {after}")
         })
         .collect();
@@ -120,7 +122,7 @@ mod tests {
             skipped: vec![(rate(2000), Skipped::PassedInNeither)],
         };
         let tolerance = "0.05".parse().unwrap();
-        insta::assert_snapshot!(render(&comparison, tolerance), @r"
+        insta::assert_snapshot!(render(&comparison, tolerance, "/s"), @r"
          what                     level/s                A                   B    change
         ---------------------------------------------------------------------------------------------------
          answer                             1900 to 2000/s      1600 to 1800/s             REGRESSION
@@ -131,8 +133,13 @@ mod tests {
 
         REGRESSION beyond 5 %: answer 1900 to 2000/s -> 1600 to 1800/s; E2 p99 at 1800/s 20ms -> 25ms
         ");
+        let users = render(&comparison, tolerance, " users");
+        assert!(
+            users.contains(" users ") && users.contains("1900 to 2000 users") && users.contains("at 1800 users"),
+            "{users}"
+        );
         comparison.findings.truncate(0);
         comparison.skipped.truncate(0);
-        assert!(render(&comparison, tolerance).ends_with("NO REGRESSION beyond 5 %\n"));
+        assert!(render(&comparison, tolerance, "/s").ends_with("NO REGRESSION beyond 5 %\n"));
     }
 }

@@ -161,7 +161,8 @@ pub fn answer_lines(report: &RunReport) -> String {
     let trials: Vec<JudgedTrial> = report.trials.iter().map(|trial| trial.judged.clone()).collect();
     if let Some(search) = &report.search {
         let of = format!("workload={}, preset={}", report.workload, report.preset);
-        return search::answer_lines(search, &of, &report.ending);
+        let lines = search::answer_lines(search, &of, &report.ending);
+        return std::iter::once(lines).chain(users::pace(report)).collect::<Vec<_>>().join("\n");
     }
     if let Some(soak) = &report.soak {
         return soak::answer_lines(report, soak);

@@ -10,7 +10,7 @@ use crate::core::search::estimate::Estimate;
 use crate::core::search::evidence::Judgement;
 use crate::core::search::hint::Hint;
 use crate::core::search::outcome::{Limits, Signal};
-use crate::core::search::plan::PROBE_OPEN;
+use crate::core::search::plan::{Bound as HighestBy, Levels, PROBE_OPEN, SearchPlan};
 use crate::core::search::trail::{Bound, Bounds, Outcome, TrailEntry, Why};
 use crate::core::search::{Search, Step};
 
@@ -36,17 +36,18 @@ pub fn answer_lines(search: &Search, of: &str, ending: &Ending) -> String {
 
 fn answer(search: &Search, conclusion: &Conclusion, of: &str) -> String {
     let confidence = percent(search.plan().confidence);
+    let what = what(search);
     let ends = (conclusion.passed.map(|passed| passed.level), conclusion.tripped.as_ref().map(|tripped| tripped.level));
     let inconclusive = if conclusion.is_conclusive() { "" } else { "INCONCLUSIVE, " };
     match ends {
         (Some(passed), Some(tripped)) if conclusion.is_conclusive() => {
-            format!("ANSWER: max RPS = {passed} (between {passed} and {tripped} at {confidence}, {of})")
+            format!("ANSWER: {what} = {passed} (between {passed} and {tripped} at {confidence}, {of})")
         }
         (Some(passed), Some(tripped)) => {
-            format!("ANSWER: max RPS >= {passed} ({inconclusive}between {passed} and {tripped} at {confidence}, {of})")
+            format!("ANSWER: {what} >= {passed} ({inconclusive}between {passed} and {tripped} at {confidence}, {of})")
         }
         (Some(passed), None) => {
-            format!("ANSWER: max RPS >= {passed} ({inconclusive}nothing above it was shown to trip, {of})")
+            format!("ANSWER: {what} >= {passed} ({inconclusive}nothing above it was shown to trip, {of})")
         }
         (None, Some(tripped)) => {
             format!("ANSWER: no level passed ({inconclusive}below {tripped} at {confidence}, {of})")
@@ -55,9 +56,17 @@ fn answer(search: &Search, conclusion: &Conclusion, of: &str) -> String {
     }
 }
 
+/// What is looked for.
+fn what(search: &Search) -> &'static str {
+    match search.plan().levels {
+        Levels::Rates => "max RPS",
+        Levels::Users(_) => "N",
+    }
+}
+
 fn why_not(search: &Search, conclusion: &Conclusion) -> Option<String> {
     let doubt = conclusion.doubt.as_ref()?;
-    let precision = percent(search.plan().precision);
+    let (precision, unit) = (percent(search.plan().precision), search.plan().levels.unit());
     let more = match conclusion.estimate {
         Estimate::More(more) if more > Duration::ZERO => {
             format!("; {precision} would take about {} more", rough(more))
@@ -72,26 +81,40 @@ fn why_not(search: &Search, conclusion: &Conclusion) -> Option<String> {
             }
             SearchDoubt::TooCoarse => format!("the time was too short for --precision {precision}{more}"),
             SearchDoubt::FleetTooSmall { highest } => {
-                format!("nothing tripped up to {highest}/s, the most that these agents can or may send: add agents")
+                format!("nothing tripped up to {highest}{unit}, {}", highest_words(search.plan()))
             }
             SearchDoubt::UsedUp { needed, left } => format!(
                 "there is too little left of what operations use up: the next trial takes {needed} operations of an agent that has \
                  {left} left; take a larger --preset, a coarser --precision or a higher --from"
             ),
-            SearchDoubt::NothingPasses { lowest } => format!("over a limit at {lowest}/s already"),
+            SearchDoubt::NothingPasses { lowest } => format!("over a limit at {lowest}{unit} already"),
             SearchDoubt::NotTrusted { why } => format!("trial after trial could not be used: {why}"),
             SearchDoubt::Boxes { level } => {
-                format!("at {level}/s stalls of load boxes hide what the service does: add boxes, or quieter ones")
+                format!("at {level}{unit} stalls of load boxes hide what the service does: add boxes, or quieter ones")
             }
         }
     ))
+}
+
+/// What the highest level of a search is.
+fn highest_words(plan: &SearchPlan) -> &'static str {
+    match plan.levels {
+        Levels::Rates => "the most that these agents can or may send: add agents",
+        Levels::Users(users) => match users.bound {
+            HighestBy::Seeded => {
+                "all that the target was seeded for: seed it for more and pass their number as --users"
+            }
+            HighestBy::Connections => "the most that --max-connections allows: raise it, or add agents",
+            HighestBy::Fleet => "the most that these agents can drive: add agents",
+        },
+    }
 }
 
 fn unfinished(search: &Search, of: &str, ending: &Ending) -> String {
     let word = if *ending == Ending::Aborted { "ABORTED" } else { "not completed" };
     match search.bounds() {
         Bounds { below: Some(Bound { level, confirmed: true }), .. } => {
-            format!("ANSWER: max RPS >= {level} ({word}: a lower bound, {of})")
+            format!("ANSWER: {} >= {level} ({word}: a lower bound, {of})", what(search))
         }
         _ => format!("ANSWER: no level passed ({word} before one was held long enough, {of})"),
     }
@@ -148,16 +171,17 @@ fn rough(length: Duration) -> String {
 
 /// Every trial: why it was chosen, what it showed, and the bounds after it.
 pub fn trail_lines(search: &Search) -> Vec<String> {
-    let limits = &search.plan().limits;
-    search.trail().iter().map(|entry| trail_line(entry, limits)).collect()
+    search.trail().iter().map(|entry| trail_line(entry, search.plan())).collect()
 }
 
 /// One trial of the trail.
-pub fn trail_line(entry: &TrailEntry, limits: &Limits) -> String {
+pub fn trail_line(entry: &TrailEntry, plan: &SearchPlan) -> String {
+    let limits = &plan.limits;
     let mut line = format!(
-        "trial {} {}/s {} ({})",
+        "trial {} {}{} {} ({})",
         entry.trial.number + 1,
         entry.trial.level,
+        plan.levels.unit(),
         words::duration(entry.held),
         why(&entry.trial.why)
     );

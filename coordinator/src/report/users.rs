@@ -100,15 +100,17 @@ fn rows_of(trial: &TrialReport) -> Vec<Vec<String>> {
     rows
 }
 
-/// How fast people live here: `Pace: an 8h day in 3m, x160`.
+/// How fast people live here: `Pace: an 8h day in 3m, x160`, and whether it stands still at its peak.
 pub fn pace(report: &RunReport) -> Option<String> {
     use plimsoll_common::contract::daily::behaviour::WORKING_DAY_HOURS;
     let hold = report.trials.first().filter(|_| are_levels(report))?.measurement.hold;
     let given = report.applied.iter().find(|applied| applied.setting == "day");
     let day = given.and_then(|applied| humantime::parse_duration(&applied.value).ok()).unwrap_or(hold);
+    let at_peak = report.applied.iter().any(|applied| applied.setting == "at-peak" && applied.value == "true");
+    let at_peak = if at_peak { ", at its peak" } else { "" };
     let times = (WORKING_DAY_HOURS * 3600) as f64 / day.as_secs_f64();
     Some(format!(
-        "Pace: an {WORKING_DAY_HOURS}h day in {}, x{}",
+        "Pace: an {WORKING_DAY_HOURS}h day in {}, x{}{at_peak}",
         humantime::format_duration(day),
         (times * 10.0).round() / 10.0
     ))

@@ -31,7 +31,18 @@ fn skipped(comparison: &Comparison) -> String {
 }
 
 /// Settings that change what a level asks of the service, or what counts; steps and lengths may differ.
-const LOAD_SETTINGS: [&str; 6] = ["inject", "arrivals", "request-timeout", "max-in-flight", "site-id", "durable"];
+const LOAD_SETTINGS: [&str; 9] = [
+    "inject",
+    "arrivals",
+    "request-timeout",
+    "max-in-flight",
+    "site-id",
+    "durable",
+    // Of people: who shares their rooms, and how fast they live.
+    "users",
+    "day",
+    "at-peak",
+];
 
 /// Compares the second run with the first.
 ///
@@ -75,8 +86,15 @@ fn load_differences(before: &Header, after: &Header) -> Vec<Difference> {
 fn side(run: &SavedRun) -> Side<'_> {
     let trials: Vec<Held> =
         run.trials.iter().map(|trial| Held { judged: &trial.report.judged, step: &trial.report.measurement }).collect();
-    // A search of its own kind knows of what it is sure: it fills in its bounds here.
-    Side::of_steps(trials, &run.header.slo)
+    let side = Side::of_steps(trials, &run.header.slo);
+    let Some(search) = run.search() else { return side };
+    // A search is sure of both ends of its interval, and of nothing else: its single trials are hints.
+    let Some(conclusion) = search.conclusion() else {
+        return Side { passed: None, tripped: None, surely_passed: None, surely_tripped: None, ..side };
+    };
+    let passed = conclusion.passed.map(|passed| passed.level);
+    let tripped = conclusion.tripped.as_ref().map(|tripped| tripped.level);
+    Side { passed, tripped, surely_passed: passed, surely_tripped: tripped, ..side }
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::core::merge::ServiceReads;
 use crate::core::slo::Slo;
 use crate::report::soak::MinuteReport;
 use crate::report::{Applied, TrialReport};
+use crate::settings::commands::DAILY;
 
 /// What this release writes, and the newest that it reads. It grows when a reader of the old one would misread the new.
 pub const FORMAT: u32 = 1;
@@ -99,6 +100,13 @@ pub struct Header {
     pub slo: Slo,
     /// How the target was set up.
     pub target: Configuration,
+}
+
+impl Header {
+    /// What stands behind a level: `/s`, ` users`.
+    pub fn unit(&self) -> &'static str {
+        if self.workload == DAILY { " users" } else { "/s" }
+    }
 }
 
 /// How a target was set up, in the server's words: by "server", "stream S", "durable S/D". Empty where it was not looked at.

@@ -1,10 +1,14 @@
 //! What the databases are to hold: users, rooms, and the messages of each room, of which any room can be made alone. A
 //! function of spec and anchor, the instant that all times are relative to.
 
-use plimsoll_common::contract::fixtures::{Fixtures, Room, thread_parent_author, thread_parent_id};
+use std::ops::Range;
+
+use plimsoll_common::contract::daily::Band;
+use plimsoll_common::contract::daily::fixtures::{DailyFixtures, SEEDED_OVER_DAYS};
+use plimsoll_common::contract::fixtures::{Room, RoomKind, thread_parent_id};
 use plimsoll_common::contract::history::{HistoryPreset, RoomHistory, message_id, reply_id, thread_room_id};
 
-use super::spec::{Content, Spec};
+use super::spec::{Content, People, Spec};
 
 const MINUTE_MS: i64 = 60_000;
 const DAY_MS: i64 = 24 * 60 * MINUTE_MS;
@@ -12,6 +16,8 @@ const DAY_MS: i64 = 24 * 60 * MINUTE_MS;
 const UNREAD_AHEAD_MS: i64 = DAY_MS;
 /// The longest that somebody has not looked into such a room.
 const UNREAD_MINUTES: u64 = 10_080;
+/// The same of a room of a daily preset: long enough to be worth marking as read, and no longer ago than people are in it.
+const UNREAD_MINUTES_OF_WEEK: u64 = 1_440;
 
 /// Everything that is seeded.
 #[derive(Debug, Clone)]
@@ -19,11 +25,33 @@ pub struct Dataset {
     /// What was asked for.
     pub spec: Spec,
     /// Who is in which room.
-    pub fixtures: Fixtures,
+    pub people: People,
     /// What the rooms hold.
     pub content: Content,
     /// Milliseconds since 1970.
     pub anchor_ms: i64,
+}
+
+/// A room as it is seeded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeedRoom {
+    /// Among all of the preset, from 0; its key and messages follow from it.
+    pub index: u32,
+    /// On the wire.
+    pub id: String,
+    /// What people see; for a direct message nothing does.
+    pub name: String,
+    /// Whether it is a direct message.
+    pub kind: RoomKind,
+    /// User indices, each once; of a channel the owner first.
+    pub members: Vec<u32>,
+}
+
+impl From<&Room> for SeedRoom {
+    fn from(room: &Room) -> Self {
+        let Room { index, kind, members, .. } = room.clone();
+        Self { index, id: room.id(), name: room.name(), kind, members }
+    }
 }
 
 /// A top-level message.
@@ -114,39 +142,120 @@ impl Dataset {
     /// # Errors
     /// The spec is none of this release.
     pub fn build(spec: Spec, anchor_ms: i64) -> Result<Self, String> {
-        let (fixtures, content) = (spec.fixtures()?, spec.content()?);
-        Ok(Self { spec, fixtures, content, anchor_ms })
+        let (people, content) = (spec.people()?, spec.content()?);
+        Ok(Self { spec, people, content, anchor_ms })
+    }
+
+    /// Users, with indices from 0.
+    pub fn users(&self) -> u32 {
+        match &self.people {
+            People::Rooms(fixtures) => fixtures.users,
+            People::Daily(daily) => daily.users(),
+        }
+    }
+
+    /// Rooms, with indices from 0.
+    pub fn rooms(&self) -> u32 {
+        match &self.people {
+            People::Rooms(fixtures) => fixtures.rooms.len() as u32,
+            People::Daily(daily) => daily.rooms(),
+        }
+    }
+
+    /// A room, made as it is asked for.
+    ///
+    /// # Panics
+    /// There is no room of this index.
+    pub fn room(&self, index: u32) -> SeedRoom {
+        match &self.people {
+            People::Rooms(fixtures) => SeedRoom::from(&fixtures.rooms[index as usize]),
+            People::Daily(daily) => SeedRoom {
+                index,
+                id: daily.room_id(index),
+                name: daily.room_id(index),
+                kind: if daily.band(index) == Band::Dm { RoomKind::Dm } else { RoomKind::Channel },
+                members: daily.members(index),
+            },
+        }
+    }
+
+    /// How many people are in a room.
+    pub fn size(&self, index: u32) -> u32 {
+        match &self.people {
+            People::Rooms(fixtures) => fixtures.rooms[index as usize].members.len() as u32,
+            People::Daily(daily) => daily.size(index),
+        }
+    }
+
+    /// Rooms spread over all, the first and the last among them, and as many of each size where sizes are drawn from bands.
+    pub fn sample(&self, most: usize) -> Vec<SeedRoom> {
+        let of = |rooms: Range<u32>, most: usize| {
+            let picked = spread((rooms.end - rooms.start) as usize, most).into_iter();
+            picked.map(move |at| self.room(rooms.start + at as u32))
+        };
+        match &self.people {
+            People::Rooms(_) => of(0..self.rooms(), most).collect(),
+            People::Daily(daily) => {
+                let each = most.div_ceil(Band::ALL.len());
+                Band::ALL.into_iter().flat_map(|band| of(daily.rooms_in(band), each)).collect()
+            }
+        }
     }
 
     /// When rooms were made and their members joined: before the oldest message, or services would not show it.
     pub fn made_ms(&self) -> i64 {
         let days = match self.content {
             Content::History { preset, .. } => preset.shape().days as i64,
-            _ => 0,
+            Content::Week => i64::from(SEEDED_OVER_DAYS),
+            Content::Nothing | Content::Parents { .. } | Content::Unread => 0,
         };
         self.anchor_ms - (days + 1) * DAY_MS
     }
 
     /// The top-level messages of a room, oldest first.
-    pub fn messages<'a>(&'a self, room: &'a Room) -> Box<dyn Iterator<Item = Message> + Send + 'a> {
+    pub fn messages<'a>(&'a self, room: &'a SeedRoom) -> Box<dyn Iterator<Item = Message> + Send + 'a> {
         match self.content {
             Content::Nothing | Content::Unread => Box::new(std::iter::empty()),
             Content::Parents { per_room } => Box::new((0..per_room).map(move |parent| self.parent(room, parent))),
             Content::History { preset, .. } => {
-                let history = RoomHistory::new(preset, self.fixtures.seed, room.index);
-                let room_id = room.id();
-                Box::new((0..history.messages()).map(move |index| self.past(&history, room, &room_id, index)))
+                let history = RoomHistory::new(preset, self.spec.seed, room.index);
+                Box::new((0..history.messages()).map(move |index| self.past(&history, room, index)))
+            }
+            Content::Week => {
+                let of_week = move |(daily, messages): (&'a DailyFixtures, u32)| {
+                    (0..messages).map(move |index| self.of_week(daily, room.index, index))
+                };
+                Box::new(self.week(room.index).into_iter().flat_map(of_week))
             }
         }
     }
 
-    fn parent(&self, room: &Room, parent: u32) -> Message {
-        let id = thread_parent_id(self.fixtures.seed, room.index, parent);
+    fn parent(&self, room: &SeedRoom, parent: u32) -> Message {
+        let id = thread_parent_id(self.spec.seed, room.index, parent);
         Message {
             id: String::from_utf8_lossy(&id).into_owned(),
             created_ms: self.parent_ms(parent),
-            author: thread_parent_author(room, parent),
+            author: room.members[parent as usize % room.members.len()],
             text: "a message to reply to".to_owned(),
+            thread: None,
+        }
+    }
+
+    /// The people whose rooms have messages of a week, and how many of them this room has.
+    fn week(&self, room: u32) -> Option<(&DailyFixtures, u32)> {
+        match &self.people {
+            People::Daily(daily) => Some((daily, daily.band(room).seeded_messages())),
+            People::Rooms(_) => None,
+        }
+    }
+
+    fn of_week(&self, daily: &DailyFixtures, room: u32, index: u32) -> Message {
+        let seeded = daily.seeded_message(room, index);
+        Message {
+            id: String::from_utf8_lossy(&seeded.id).into_owned(),
+            created_ms: self.anchor_ms - seeded.age_ms as i64,
+            author: seeded.author,
+            text: daily.seeded_text(room, index),
             thread: None,
         }
     }
@@ -156,7 +265,8 @@ impl Dataset {
         self.anchor_ms - i64::from(self.spec.parents_per_room - parent) * 1000
     }
 
-    fn past(&self, history: &RoomHistory, room: &Room, room_id: &str, index: u32) -> Message {
+    fn past(&self, history: &RoomHistory, room: &SeedRoom, index: u32) -> Message {
+        let room_id = &room.id;
         let user = |position: u32| room.members[position as usize];
         let at = |age_ms: u64| self.anchor_ms - age_ms as i64;
         let reply = |reply: u32| Reply {
@@ -177,49 +287,62 @@ impl Dataset {
     }
 
     /// When each top-level message of a room was written, oldest first: as [`Self::messages`], without making them.
-    pub fn times<'a>(&'a self, room: &Room) -> Box<dyn Iterator<Item = i64> + Send + 'a> {
+    pub fn times<'a>(&'a self, room: &SeedRoom) -> Box<dyn Iterator<Item = i64> + Send + 'a> {
         match self.content {
             Content::Nothing | Content::Unread => Box::new(std::iter::empty()),
             Content::Parents { per_room } => Box::new((0..per_room).map(|parent| self.parent_ms(parent))),
             Content::History { preset, .. } => {
-                let history = RoomHistory::new(preset, self.fixtures.seed, room.index);
+                let history = RoomHistory::new(preset, self.spec.seed, room.index);
                 Box::new((0..history.messages()).map(move |index| self.anchor_ms - history.age_ms(index) as i64))
+            }
+            Content::Week => {
+                let room = room.index;
+                let of_week = move |(daily, messages): (&'a DailyFixtures, u32)| {
+                    (0..messages).map(move |index| self.anchor_ms - daily.seeded_message(room, index).age_ms as i64)
+                };
+                Box::new(self.week(room).into_iter().flat_map(of_week))
             }
         }
     }
 
     /// The room's newest top-level message.
-    pub fn newest(&self, room: &Room) -> Option<Message> {
+    pub fn newest(&self, room: &SeedRoom) -> Option<Message> {
         match self.content {
             Content::Nothing | Content::Unread => None,
             Content::Parents { per_room } => per_room.checked_sub(1).map(|last| self.parent(room, last)),
             Content::History { preset, .. } => {
-                let history = RoomHistory::new(preset, self.fixtures.seed, room.index);
+                let history = RoomHistory::new(preset, self.spec.seed, room.index);
                 let last = history.messages().checked_sub(1)?;
-                Some(self.past(&history, room, &room.id(), last))
+                Some(self.past(&history, room, last))
+            }
+            Content::Week => {
+                let (daily, messages) = self.week(room.index)?;
+                Some(self.of_week(daily, room.index, messages.checked_sub(1)?))
             }
         }
     }
 
     /// When the last message of a room came, as its document says.
-    pub fn last_message_ms(&self, room: &Room) -> Option<i64> {
+    pub fn last_message_ms(&self, room: &SeedRoom) -> Option<i64> {
         match self.content {
             Content::Unread => Some(self.anchor_ms + UNREAD_AHEAD_MS),
+            Content::Week => self.times(room).last(),
             _ => self.newest(room).map(|message| message.created_ms),
         }
     }
 
     /// When the member at this position last looked into the room.
-    pub fn last_seen_ms(&self, room: &Room, position: usize) -> Option<i64> {
+    pub fn last_seen_ms(&self, room: &SeedRoom, position: usize) -> Option<i64> {
+        // Spread by a multiplication that leaves no pattern; the same on any machine.
+        let looked_before = |most_minutes: u64| {
+            let mixed = (u64::from(room.members[position]) << 32 | u64::from(room.index))
+                .wrapping_add(self.spec.seed)
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            Some(self.last_message_ms(room)? - (1 + (mixed >> 33) % most_minutes) as i64 * MINUTE_MS)
+        };
         match self.content {
-            Content::Unread => {
-                // Spread over a week by a multiplication that leaves no pattern; the same on any machine.
-                let mixed = (u64::from(room.members[position]) << 32 | u64::from(room.index))
-                    .wrapping_add(self.fixtures.seed)
-                    .wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                let minutes = 1 + (mixed >> 33) % UNREAD_MINUTES;
-                Some(self.anchor_ms + UNREAD_AHEAD_MS - minutes as i64 * MINUTE_MS)
-            }
+            Content::Unread => looked_before(UNREAD_MINUTES),
+            Content::Week => looked_before(UNREAD_MINUTES_OF_WEEK),
             Content::History { read_per_mille, .. } => {
                 let readers = (room.members.len() * read_per_mille as usize).div_ceil(1000);
                 let newest = (position < readers).then(|| self.last_message_ms(room)).flatten()?;
@@ -230,27 +353,28 @@ impl Dataset {
     }
 
     /// Since when everybody has read everything; `None` as soon as one member never looked.
-    pub fn floor_ms(&self, room: &Room) -> Option<i64> {
+    pub fn floor_ms(&self, room: &SeedRoom) -> Option<i64> {
         let seen: Option<Vec<i64>> = (0..room.members.len()).map(|at| self.last_seen_ms(room, at)).collect();
         seen?.into_iter().min()
     }
 
     /// Documents and rows that these rooms make, users not counted.
-    pub fn totals_of(&self, rooms: &[Room]) -> Totals {
-        let mut totals = Totals { rooms: rooms.len() as u64, ..Totals::default() };
+    pub fn totals_of(&self, rooms: Range<u32>) -> Totals {
+        let mut totals = Totals { rooms: u64::from(rooms.end - rooms.start), ..Totals::default() };
         for room in rooms {
-            totals.subscriptions += room.members.len() as u64;
+            totals.subscriptions += u64::from(self.size(room));
             match self.content {
                 Content::Nothing | Content::Unread => {}
                 Content::Parents { per_room } => totals.messages += u64::from(per_room),
                 Content::History { preset, .. } => self.add_history(preset, room, &mut totals),
+                Content::Week => totals.messages += self.week(room).map_or(0, |(_, messages)| u64::from(messages)),
             }
         }
         totals
     }
 
-    fn add_history(&self, preset: HistoryPreset, room: &Room, totals: &mut Totals) {
-        let history = RoomHistory::new(preset, self.fixtures.seed, room.index);
+    fn add_history(&self, preset: HistoryPreset, room: u32, totals: &mut Totals) {
+        let history = RoomHistory::new(preset, self.spec.seed, room);
         totals.messages += u64::from(history.messages());
         let mut followers: Vec<u32> = Vec::new();
         for index in history.threads() {
@@ -267,8 +391,14 @@ impl Dataset {
 
     /// Everything that there is.
     pub fn totals(&self) -> Totals {
-        Totals { users: u64::from(self.fixtures.users), ..self.totals_of(&self.fixtures.rooms) }
+        Totals { users: u64::from(self.users()), ..self.totals_of(0..self.rooms()) }
     }
+}
+
+/// So many positions of `0..len`, spread evenly, the first and the last among them.
+pub fn spread(len: usize, most: usize) -> Vec<usize> {
+    let count = len.min(most);
+    (0..count).map(|at| if count < 2 { 0 } else { at * (len - 1) / (count - 1) }).collect()
 }
 
 #[cfg(test)]
@@ -278,13 +408,14 @@ mod tests {
 
     #[test]
     fn totals_are_what_the_messages_make() {
-        for (workload, preset) in [("history", "history-small"), ("history", "history-medium"), ("thread", "small")] {
+        for (workload, preset) in
+            [("history", "history-small"), ("history", "history-medium"), ("thread", "small"), ("daily", "daily-light")]
+        {
             let dataset = dataset(workload, preset);
-            let rooms = &dataset.fixtures.rooms[..3];
             let mut counted = Totals { rooms: 3, ..Totals::default() };
-            for room in rooms {
+            for room in (0..3).map(|at| dataset.room(at)) {
                 counted.subscriptions += room.members.len() as u64;
-                for message in dataset.messages(room) {
+                for message in dataset.messages(&room) {
                     counted.messages += 1;
                     if let Some(thread) = &message.thread {
                         counted.thread_rooms += 1;
@@ -293,23 +424,23 @@ mod tests {
                     }
                 }
             }
-            assert_eq!(dataset.totals_of(rooms), counted, "{workload}");
+            assert_eq!(dataset.totals_of(0..3), counted, "{workload}");
         }
     }
 
     #[test]
     fn large_is_as_large_as_the_contract_says() {
         let dataset = dataset("history", "history-large");
-        let totals = dataset.totals_of(&dataset.fixtures.rooms[..10]);
-        assert_eq!((totals.messages, dataset.fixtures.rooms.len()), (500_000, 1_000));
+        let totals = dataset.totals_of(0..10);
+        assert_eq!((totals.messages, dataset.rooms()), (500_000, 1_000));
         assert!((145_000..155_000).contains(&totals.replies), "{totals:?}");
     }
 
     #[test]
     fn rooms_are_older_than_their_messages_and_those_rise() {
-        for (workload, preset) in [("history", "history-medium"), ("thread", "small")] {
+        for (workload, preset) in [("history", "history-medium"), ("thread", "small"), ("daily", "daily-power")] {
             let dataset = dataset(workload, preset);
-            let room = &dataset.fixtures.rooms[1];
+            let room = &dataset.room(dataset.rooms() - 1);
             let times: Vec<i64> = dataset.messages(room).map(|message| message.created_ms).collect();
             assert!(dataset.times(room).eq(times.iter().copied()));
             assert!(times.is_sorted_by(|a, b| a < b) && times[0] > dataset.made_ms());
@@ -321,17 +452,35 @@ mod tests {
     #[test]
     fn seven_of_ten_have_read_everything_and_nobody_all_of_what_is_to_be_read() {
         let receipts = dataset("read-receipt", "history-small");
-        let room = &receipts.fixtures.rooms[0];
+        let room = &receipts.room(0);
         let newest = receipts.last_message_ms(room).unwrap();
         let seen: Vec<Option<i64>> = (0..10).map(|at| receipts.last_seen_ms(room, at)).collect();
         assert_eq!(seen, [vec![Some(newest + 1); 7], vec![None; 3]].concat());
         assert_eq!(receipts.floor_ms(room), None);
         let unread = dataset("room-read", "small");
-        for room in &unread.fixtures.rooms {
-            let last = unread.last_message_ms(room).unwrap();
-            let seen: Vec<i64> = (0..room.members.len()).map(|at| unread.last_seen_ms(room, at).unwrap()).collect();
-            assert!(seen.iter().all(|&seen| (MINUTE_MS..=10_080 * MINUTE_MS).contains(&(last - seen))), "{seen:?}");
-            assert_eq!(unread.floor_ms(room), seen.iter().min().copied());
+        for (dataset, minutes) in [(unread, 10_080), (dataset("daily", "daily-light"), 1_440)] {
+            for room in dataset.sample(32) {
+                let last = dataset.last_message_ms(&room).unwrap();
+                let seen: Vec<i64> =
+                    (0..room.members.len()).map(|at| dataset.last_seen_ms(&room, at).unwrap()).collect();
+                assert!(
+                    seen.iter().all(|&seen| (MINUTE_MS..=minutes * MINUTE_MS).contains(&(last - seen))),
+                    "{seen:?}"
+                );
+                let joined = |&seen: &i64| seen > dataset.made_ms() || dataset.content == Content::Unread;
+                assert!(seen.iter().all(joined), "{seen:?}");
+                assert_eq!(dataset.floor_ms(&room), seen.iter().min().copied());
+            }
         }
+    }
+
+    #[test]
+    fn a_sample_is_spread_from_first_to_last_and_over_all_sizes() {
+        assert_eq!(spread(5, 32), [0, 1, 2, 3, 4]);
+        assert_eq!(spread(1000, 4), [0, 333, 666, 999]);
+        assert_eq!((spread(1, 4), spread(0, 4)), (vec![0], vec![]));
+        let daily = dataset("daily", "daily-heavy");
+        let ids: Vec<String> = daily.sample(4).into_iter().map(|room| room.id).collect();
+        assert_eq!(ids, ["room-dm-000000", "room-small-000000", "room-medium-000000", "room-large-000000"]);
     }
 }

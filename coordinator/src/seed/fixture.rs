@@ -12,6 +12,7 @@ pub fn dataset(workload: &'static str, preset: &str) -> Dataset {
         workload,
         preset: preset.to_owned(),
         seed: 42,
+        users: if workload == "daily" { 200 } else { 0 },
         site: "site-local".to_owned(),
         parents_per_room: if workload == "thread" { 8 } else { 0 },
         read_per_mille: if workload == "read-receipt" { READ_PER_MILLE } else { 0 },

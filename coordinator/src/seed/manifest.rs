@@ -44,7 +44,7 @@ impl Manifest {
 
     /// As it is kept.
     pub fn document(&self) -> Document {
-        let Spec { workload, preset, seed, site, parents_per_room, read_per_mille, bucket_hours } = &self.spec;
+        let Spec { workload, preset, seed, users, site, parents_per_room, read_per_mille, bucket_hours } = &self.spec;
         doc! {
             "_id": self.id(),
             "kind": "seed",
@@ -54,6 +54,7 @@ impl Manifest {
             "preset": preset,
             // BSON has no unsigned number.
             "seed": seed.to_string(),
+            "users": i64::from(*users),
             "parentsPerRoom": i64::from(*parents_per_room),
             "readPerMille": i64::from(*read_per_mille),
             "bucketHours": i64::from(*bucket_hours),
@@ -89,6 +90,8 @@ impl Manifest {
             workload,
             preset: text("preset")?.to_owned(),
             seed: text("seed")?.parse().map_err(|_| damaged("seed"))?,
+            // Records from before people were seeded have none.
+            users: if document.contains_key("users") { number("users")? } else { 0 },
             site: text("site")?.to_owned(),
             parents_per_room: number("parentsPerRoom")?,
             read_per_mille: number("readPerMille")?,
@@ -113,7 +116,7 @@ impl Manifest {
 
 /// Under which name a spec is kept.
 pub fn id(spec: &Spec) -> String {
-    format!("{}/{}", spec.site, spec.family().prefix())
+    format!("{}/{}", spec.site, spec.room_ids().name())
 }
 
 impl ShardProgress {

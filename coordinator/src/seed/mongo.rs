@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures::TryStreamExt as _;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 use mongodb::options::{ClientOptions, Credential, Tls, TlsOptions};
@@ -181,6 +181,27 @@ impl Mongo {
             self.collection(collection).find(filter.clone()).limit(most).await?.try_collect().await
         })
         .await
+    }
+
+    /// The ids of the documents that a filter meets, as they come: there may be millions.
+    ///
+    /// # Errors
+    /// They cannot be read, at first or in the middle; one line, with what to do.
+    pub async fn ids(
+        &self,
+        collection: &'static str,
+        filter: Document,
+    ) -> Result<impl Stream<Item = Result<String, String>>, String> {
+        let doing = format!("reading {collection}");
+        let collection = self.collection(collection);
+        let found = self
+            .retried(&doing, || async { collection.find(filter.clone()).projection(doc! { "_id": 1 }).await })
+            .await?;
+        let id = move |document: Result<Document, Error>| match document {
+            Ok(document) => Some(Ok(document.get_str("_id").ok()?.to_owned())),
+            Err(error) => Some(Err(self.words(&doing, &error))),
+        };
+        Ok(found.filter_map(move |document| std::future::ready(id(document))))
     }
 
     /// How many documents a filter meets.

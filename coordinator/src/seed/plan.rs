@@ -8,7 +8,7 @@ use super::dataset::{Dataset, Totals};
 use super::spec::Content;
 
 /// Documents of a chunk, about: what one insert of MongoDB takes without being large.
-const CHUNK: usize = 1000;
+const CHUNK: u32 = 1000;
 
 /// A piece of the work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub enum Chunk {
     /// These users.
     Users(Range<u32>),
     /// These rooms, with everything in them.
-    Rooms(Range<usize>),
+    Rooms(Range<u32>),
 }
 
 /// Which part of all chunks a seeding writes: one of several that run side by side.
@@ -61,19 +61,20 @@ impl FromStr for Shard {
 
 /// All chunks, the users first.
 pub fn chunks(dataset: &Dataset) -> Vec<Chunk> {
-    let users = dataset.fixtures.users;
-    let size = CHUNK as u32;
+    let (users, rooms) = (dataset.users(), dataset.rooms());
+    let of_users = (0..users).step_by(CHUNK as usize);
     let mut chunks: Vec<Chunk> =
-        (0..users).step_by(CHUNK).map(|first| Chunk::Users(first..(first + size).min(users))).collect();
+        of_users.map(|first| Chunk::Users(first..first.saturating_add(CHUNK).min(users))).collect();
     let (mut first, mut weight) = (0, 0);
-    for (at, room) in dataset.fixtures.rooms.iter().enumerate() {
-        weight += 1 + room.members.len();
+    for at in 0..rooms {
         weight += match dataset.content {
-            Content::Nothing | Content::Unread => 0,
-            Content::Parents { per_room } => per_room as usize,
-            Content::History { .. } => CHUNK,
+            Content::History { .. } => u64::from(CHUNK),
+            _ => {
+                let totals = dataset.totals_of(at..at + 1);
+                totals.rooms + totals.subscriptions + totals.messages
+            }
         };
-        if weight >= CHUNK || at + 1 == dataset.fixtures.rooms.len() {
+        if weight >= u64::from(CHUNK) || at + 1 == rooms {
             chunks.push(Chunk::Rooms(first..at + 1));
             (first, weight) = (at + 1, 0);
         }
@@ -90,7 +91,7 @@ pub fn of_shard(chunks: &[Chunk], shard: Shard) -> Vec<Chunk> {
 pub fn totals(dataset: &Dataset, chunk: &Chunk) -> Totals {
     match chunk {
         Chunk::Users(users) => Totals { users: u64::from(users.end - users.start), ..Totals::default() },
-        Chunk::Rooms(rooms) => dataset.totals_of(&dataset.fixtures.rooms[rooms.clone()]),
+        Chunk::Rooms(rooms) => dataset.totals_of(rooms.clone()),
     }
 }
 
@@ -107,6 +108,7 @@ mod tests {
         fn every_user_and_room_is_in_one_chunk_of_one_shard(
             (workload, preset) in prop::sample::select(vec![
                 ("messages", "realistic"), ("thread", "medium"), ("history", "history-medium"), ("members", "members-heavy"),
+                ("daily", "daily-light"),
             ]),
             of in 1_u32..9,
         ) {
@@ -115,7 +117,7 @@ mod tests {
             let mut dealt: Vec<Chunk> =
                 (1..=of).flat_map(|index| of_shard(&all, Shard { index, of })).collect();
             let key = |chunk: &Chunk| match chunk {
-                Chunk::Users(users) => (0, users.start as usize),
+                Chunk::Users(users) => (0, users.start),
                 Chunk::Rooms(rooms) => (1, rooms.start),
             };
             dealt.sort_by_key(key);
@@ -127,7 +129,7 @@ mod tests {
                     Chunk::Rooms(range) => { prop_assert_eq!(range.start, rooms); rooms = range.end; }
                 }
             }
-            prop_assert_eq!((users, rooms), (dataset.fixtures.users, dataset.fixtures.rooms.len()));
+            prop_assert_eq!((users, rooms), (dataset.users(), dataset.rooms()));
         }
     }
 

@@ -1,10 +1,10 @@
 //! The rows of the message tables, as values that a prepared statement takes.
 
-use plimsoll_common::contract::fixtures::{Room, account, eng_name, user_id};
+use plimsoll_common::contract::fixtures::{account, eng_name, user_id};
 use scylla::SerializeValue;
 use scylla::value::{CqlTimestamp, MaybeUnset};
 
-use super::dataset::{Dataset, Message, Reply};
+use super::dataset::{Dataset, Message, Reply, SeedRoom};
 use super::spec::Content;
 
 /// Who wrote a message: the fields of the type `"Participant"` that seeding fills.
@@ -82,11 +82,11 @@ pub fn bucket(created_ms: i64, bucket_hours: u32) -> i64 {
 }
 
 /// The buckets of a room's messages, oldest first.
-pub fn buckets(dataset: &Dataset, room: &Room) -> Vec<i64> {
+pub fn buckets(dataset: &Dataset, room: &SeedRoom) -> Vec<i64> {
     let hours = dataset.spec.bucket_hours;
-    let Some(first) = dataset.messages(room).next() else { return Vec::new() };
+    let Some(first) = dataset.times(room).next() else { return Vec::new() };
     let Some(newest) = dataset.newest(room) else { return Vec::new() };
-    let (first, last) = (bucket(first.created_ms, hours), bucket(newest.created_ms, hours));
+    let (first, last) = (bucket(first, hours), bucket(newest.created_ms, hours));
     (first..=last).step_by(hours as usize * 3_600_000).collect()
 }
 
@@ -103,13 +103,13 @@ pub fn message(dataset: &Dataset, room_id: &str, message: &Message) -> MessageRo
         message_id: message.id.clone(),
         sender: participant(message.author),
         msg: message.text.clone(),
-        site_id: dataset.fixtures.site.clone(),
+        site_id: dataset.spec.site.clone(),
         thread: message.thread.as_ref().map(|thread| ThreadColumns {
             room_id: thread.room_id.clone(),
             count: i32::try_from(thread.replies.len()).unwrap_or(i32::MAX),
             last_ms: thread.newest().created_ms,
         }),
-        clear: matches!(dataset.content, Content::Parents { .. }),
+        clear: matches!(dataset.content, Content::Parents { .. } | Content::Week),
     }
 }
 
@@ -125,7 +125,7 @@ pub fn replies(dataset: &Dataset, room_id: &str, message: &Message) -> Vec<Reply
         parent_created_ms: message.created_ms,
         sender: participant(reply.author),
         msg: reply.text.clone(),
-        site_id: dataset.fixtures.site.clone(),
+        site_id: dataset.spec.site.clone(),
     };
     thread.replies.iter().map(row).collect()
 }
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(bucket(-1, 72), -window);
         assert_eq!(bucket(ANCHOR_MS, 72) % window, 0);
         let history = dataset("history", "history-medium");
-        let room = &history.fixtures.rooms[3];
+        let room = &history.room(3);
         let mut of_messages: Vec<i64> = history.messages(room).map(|m| bucket(m.created_ms, 72)).collect();
         of_messages.dedup();
         assert_eq!(buckets(&history, room), of_messages);
@@ -219,12 +219,12 @@ mod tests {
     #[test]
     fn rows_are_the_same_for_ever() {
         let history = dataset("history", "history-medium");
-        let room = &history.fixtures.rooms[1];
+        let room = &history.room(1);
         let parent = history.messages(room).find(|message| message.thread.is_some()).unwrap();
-        insta::assert_debug_snapshot!(message(&history, &room.id(), &parent));
-        insta::assert_debug_snapshot!(replies(&history, &room.id(), &parent)[2]);
+        insta::assert_debug_snapshot!(message(&history, &room.id, &parent));
+        insta::assert_debug_snapshot!(replies(&history, &room.id, &parent)[2]);
         let thread = dataset("thread", "small");
-        let first = thread.messages(&thread.fixtures.rooms[0]).next().unwrap();
+        let first = thread.messages(&thread.room(0)).next().unwrap();
         insta::assert_debug_snapshot!(message(&thread, "room-000000", &first));
     }
 }

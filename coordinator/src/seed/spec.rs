@@ -1,6 +1,9 @@
 //! What is asked of a seeding: everything that its data follows from, but for when.
 
-use plimsoll_common::contract::fixtures::{Family, Fixtures};
+use mongodb::bson::{Document, doc};
+use plimsoll_common::contract::daily::fixtures::DailyFixtures;
+use plimsoll_common::contract::daily::{Band, DailyPreset};
+use plimsoll_common::contract::fixtures::Fixtures;
 use plimsoll_common::contract::history::HistoryPreset;
 use plimsoll_common::plan::Workload;
 use plimsoll_common::workload::{self, Given, SettingDefault};
@@ -14,6 +17,8 @@ pub struct Spec {
     pub preset: String,
     /// Of the fixtures.
     pub seed: u64,
+    /// Who share the rooms of a daily preset; 0 for any other workload, whose presets say how many there are.
+    pub users: u32,
     /// In every document, one token of a subject.
     pub site: String,
     /// Messages of every room that can be replied to; 0 unless the workload is `thread`.
@@ -43,12 +48,67 @@ pub enum Content {
         /// Of every thousand members.
         read_per_mille: u32,
     },
+    /// Some messages of the week before, each to be replied to, the newest of which nobody has read.
+    Week,
+}
+
+/// Who is in which room.
+#[derive(Debug, Clone)]
+pub enum People {
+    /// Of a preset whose rooms are built at once.
+    Rooms(Fixtures),
+    /// Of a daily preset, whose rooms are made one by one.
+    Daily(DailyFixtures),
+}
+
+/// Which ids the rooms of a workload have: two specs whose rooms are of one kind cannot be in a database side by side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoomIds {
+    /// `room-000002`, and pairs of user ids.
+    Messages,
+    /// `hroom-000002`
+    History,
+    /// `mroom-000002`
+    Members,
+    /// `room-small-000002`
+    Daily,
+}
+
+impl RoomIds {
+    /// As records name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Messages => "room",
+            Self::History => "hroom",
+            Self::Members => "mroom",
+            Self::Daily => "daily",
+        }
+    }
+
+    /// All of them, as filters; without direct messages where those are pairs of user ids.
+    pub fn ranges(self) -> Vec<Document> {
+        match self {
+            // A digit and what comes behind it: others begin with the same word.
+            Self::Messages => vec![doc! { "$gte": "room-0", "$lt": "room-:" }],
+            Self::History | Self::Members => vec![prefixed(&format!("{}-", self.name()))],
+            Self::Daily => Band::ALL.map(|band| prefixed(&format!("room-{}-", band.name()))).to_vec(),
+        }
+    }
+}
+
+/// Which texts begin with this, as a filter.
+pub fn prefixed(prefix: &str) -> Document {
+    let mut end = prefix.as_bytes().to_vec();
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    doc! { "$gte": prefix, "$lt": String::from_utf8_lossy(&end).into_owned() }
 }
 
 impl Content {
     /// Whether it has messages, which live in Cassandra.
     pub fn has_messages(self) -> bool {
-        matches!(self, Self::Parents { .. } | Self::History { .. })
+        matches!(self, Self::Parents { .. } | Self::History { .. } | Self::Week)
     }
 }
 
@@ -63,6 +123,7 @@ impl Spec {
             workload: name,
             preset: workload.preset(),
             seed,
+            users: workload.daily().map_or(0, |daily| daily.users),
             site: text("site-id")?,
             parents_per_room: parents,
             read_per_mille: if name == "read-receipt" { READ_PER_MILLE } else { 0 },
@@ -79,6 +140,7 @@ impl Spec {
         let value = |name: &str| match name {
             "preset" => Some(self.preset.clone()),
             "site-id" => Some(self.site.clone()),
+            "users" => Some(self.users.to_string()),
             "parents-per-room" => Some(self.parents_per_room.to_string()),
             _ => entry.setting(name).and_then(|setting| match setting.default {
                 SettingDefault::Text(text) => Some(text.to_owned()),
@@ -92,8 +154,13 @@ impl Spec {
     ///
     /// # Errors
     /// As [`Self::workload`]; or the workload has no fixtures.
-    pub fn fixtures(&self) -> Result<Fixtures, String> {
-        let fixtures = self.workload()?.fixtures(self.seed);
+    pub fn people(&self) -> Result<People, String> {
+        if self.workload == DAILY {
+            let preset = self.preset.parse::<DailyPreset>().map_err(|error| error.to_string())?;
+            let built = DailyFixtures::build(preset, self.users, self.seed);
+            return built.map(People::Daily).map_err(|error| format!("--users: {error}"));
+        }
+        let fixtures = self.workload()?.fixtures(self.seed).map(People::Rooms);
         fixtures.ok_or_else(|| format!("the workload {} has no users and rooms", self.workload))
     }
 
@@ -109,13 +176,14 @@ impl Spec {
                 let preset = self.preset.parse::<HistoryPreset>().map_err(|error| error.to_string())?;
                 Content::History { preset, read_per_mille: self.read_per_mille }
             }
+            DAILY => Content::Week,
             _ => Content::Nothing,
         })
     }
 
-    /// Whose ids its rooms have: two specs of one family cannot be in a database side by side.
-    pub fn family(&self) -> Family {
-        family_of(self.workload)
+    /// Which ids its rooms have.
+    pub fn room_ids(&self) -> RoomIds {
+        room_ids(self.workload)
     }
 
     /// What differs from what was seeded so that a run of this spec would not find what it needs, in words: the setting,
@@ -148,8 +216,9 @@ impl Spec {
             }
         };
         compare("--preset", self.preset.clone(), seeded.preset.clone());
+        compare("--users", self.users.to_string(), seeded.users.to_string());
         compare("--seed", self.seed.to_string(), seeded.seed.to_string());
-        let has_messages = |spec: &Self| matches!(spec.workload, "thread" | "history" | "read-receipt");
+        let has_messages = |spec: &Self| spec.content().is_ok_and(Content::has_messages);
         if has_messages(self) && has_messages(seeded) {
             compare("--message-bucket-hours", self.bucket_hours.to_string(), seeded.bucket_hours.to_string());
         }
@@ -164,22 +233,25 @@ impl Spec {
             0 | 8 => String::new(),
             parents => format!(" --parents-per-room {parents}"),
         };
-        format!("--workload {workload} --preset {preset}{seed}{parents} --site-id {site}")
+        let users = if *workload == DAILY { format!(" --users {}", self.users) } else { String::new() };
+        format!("--workload {workload} --preset {preset}{users}{seed}{parents} --site-id {site}")
     }
 }
 
 /// The workloads whose fixtures are seeded.
-pub const SEEDED: [&str; 6] = ["messages", "thread", "history", "room-read", "read-receipt", "members"];
+pub const SEEDED: [&str; 7] = ["messages", "thread", "history", "room-read", "read-receipt", "members", DAILY];
+const DAILY: &str = "daily";
 
 /// Of every thousand members of a room: those who have read everything, where nothing else is asked for.
 pub const READ_PER_MILLE: u32 = 700;
 
-/// Whose ids the rooms of a workload have.
-pub fn family_of(workload: &str) -> Family {
+/// Which ids the rooms of a workload have.
+pub fn room_ids(workload: &str) -> RoomIds {
     match workload {
-        "history" | "read-receipt" => Family::History,
-        "members" => Family::Members,
-        _ => Family::Messages,
+        "history" | "read-receipt" => RoomIds::History,
+        "members" => RoomIds::Members,
+        DAILY => RoomIds::Daily,
+        _ => RoomIds::Messages,
     }
 }
 
@@ -193,6 +265,7 @@ mod tests {
             workload,
             preset: preset.to_owned(),
             seed: 42,
+            users: if is("daily") { 1_000 } else { 0 },
             site: "s".to_owned(),
             parents_per_room: if is("thread") { 8 } else { 0 },
             read_per_mille: if is("read-receipt") { 700 } else { 0 },
@@ -209,11 +282,12 @@ mod tests {
             ("history", "history-small"),
             ("read-receipt", "history-small"),
             ("members", "members-small"),
+            ("daily", "daily-heavy"),
         ] {
             let spec = spec(workload, preset);
             let read = spec.workload().unwrap();
             assert_eq!(Spec::of(&read, 42, 72).as_ref(), Some(&spec));
-            assert!(spec.lacks(&spec).is_empty() && spec.content().is_ok() && spec.fixtures().is_ok());
+            assert!(spec.lacks(&spec).is_empty() && spec.content().is_ok() && spec.people().is_ok());
         }
     }
 
@@ -240,5 +314,37 @@ mod tests {
             ]
         );
         assert_eq!(thread.flags(), "--workload thread --preset small --site-id s");
+        let daily = spec("daily", "daily-heavy");
+        assert_eq!(daily.flags(), "--workload daily --preset daily-heavy --users 1000 --site-id s");
+        let fewer = Spec { users: 500, ..daily.clone() };
+        assert_eq!(fewer.lacks(&daily), ["--users is 500 here and 1000 there"]);
+    }
+
+    #[test]
+    fn no_id_is_of_two_kinds_of_rooms() {
+        let is_in = |id: &str, kind: RoomIds| {
+            let within = |range: &Document| range.get_str("$gte").unwrap() <= id && id < range.get_str("$lt").unwrap();
+            kind.ranges().iter().any(within)
+        };
+        let ids = [
+            (RoomIds::Messages, vec!["room-000002", "room-1000000", "room-999999"]),
+            (RoomIds::History, vec!["hroom-000002"]),
+            (RoomIds::Members, vec!["mroom-000002"]),
+            (RoomIds::Daily, vec!["room-dm-000002", "room-small-1000000", "room-medium-000000", "room-large-000029"]),
+        ];
+        for (kind, ids) in &ids {
+            for id in ids {
+                assert!(is_in(id, *kind), "{id}");
+                assert_eq!(ids_kinds(id, &is_in), 1, "{id}");
+            }
+        }
+        assert_eq!(prefixed("sub-"), doc! { "$gte": "sub-", "$lt": "sub." });
+    }
+
+    fn ids_kinds(id: &str, is_in: &dyn Fn(&str, RoomIds) -> bool) -> usize {
+        [RoomIds::Messages, RoomIds::History, RoomIds::Members, RoomIds::Daily]
+            .into_iter()
+            .filter(|&kind| is_in(id, kind))
+            .count()
     }
 }

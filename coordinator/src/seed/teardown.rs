@@ -7,7 +7,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use mongodb::bson::{Document, doc};
-use plimsoll_common::contract::fixtures::{Room, RoomKind};
 use scylla::statement::prepared::PreparedStatement;
 
 use super::cassandra::{Cassandra, Missing};
@@ -17,7 +16,7 @@ use super::mongo::Mongo;
 use super::progress::grouped;
 use super::rows::bucket;
 use super::schema::TABLES;
-use super::write::{family_range, user_range};
+use super::write::{direct_messages, made_by_runs, user_range};
 use crate::exit::Failure;
 use crate::settings::seeding::TeardownPlan;
 
@@ -27,9 +26,11 @@ const COLLECTIONS: [&str; 6] =
 /// Ids in one filter.
 const IDS: usize = 1000;
 /// Rooms whose messages are removed at once, and rows of each.
-const ROOMS_AT_ONCE: usize = 4;
+const ROOMS_AT_ONCE: usize = 8;
 const ROWS_AT_ONCE: usize = 64;
-/// Documents that are read at once.
+/// Buckets of a room that are looked into at once: of the largest histories some 40,000 messages.
+const BUCKETS: usize = 8;
+/// Records of seedings, at most.
 const MOST: i64 = 1_000_000;
 
 /// What is to be removed from a collection.
@@ -89,7 +90,7 @@ impl Teardown {
     async fn ready(plan: &TeardownPlan) -> Result<Option<Self>, String> {
         let mongo = Mongo::open(&plan.storage.mongo).await?;
         let records = mongo.find(COLLECTION, doc! { "kind": "seed" }, MOST).await?;
-        let name = format!("{}/{}", plan.site, plan.family.prefix());
+        let name = format!("{}/{}", plan.site, plan.room_ids.name());
         let record = records.iter().find(|record| record.get_str("_id").is_ok_and(|id| id == name));
         let read = |record: &Document| -> Result<(Manifest, Dataset), String> {
             let manifest = Manifest::read(record)?;
@@ -133,11 +134,12 @@ impl Teardown {
                     filters.push(("room_members", doc! { "rid": ids.clone() }));
                     filters.push(("rooms", doc! { "siteId": site, "_id": ids.clone() }));
                 };
-                of_rooms(&family_range(manifest.spec.family()));
-                for ids in direct_messages(dataset).chunks(IDS) {
-                    of_rooms(&doc! { "$in": ids });
+                rooms(dataset).iter().for_each(&mut of_rooms);
+                if let Some(names) = made_by_runs(dataset) {
+                    filters.push(("subscriptions", doc! { "siteId": site, "name": names.clone() }));
+                    filters.push(("rooms", doc! { "siteId": site, "name": names }));
                 }
-                let users = dataset.fixtures.users;
+                let users = dataset.users();
                 let kept = kept_users(records, manifest);
                 if kept < users {
                     filters.push(("users", doc! { "siteId": site, "_id": user_range(kept..users) }));
@@ -169,7 +171,7 @@ impl Teardown {
             (Some(cassandra), Some((_, dataset))) => words.push_str(&format!(
                 "  from Cassandra at {}:\n    all messages of {} rooms\n",
                 cassandra.place(),
-                grouped(dataset.fixtures.rooms.len() as u64)
+                grouped(u64::from(dataset.rooms()))
             )),
             (Some(cassandra), None) => {
                 let tables = TABLES.map(|table| table.name).join(", ");
@@ -189,7 +191,7 @@ impl Teardown {
         self.mongo.delete(COLLECTION, records).await?;
         match (&self.cassandra, &self.seeded) {
             (Some(cassandra), Some((_, dataset))) => {
-                Messages::new(cassandra, &self.mongo, dataset).await?.remove_all().await?;
+                Messages::new(cassandra, &self.mongo, dataset).await?.remove_all(made_by_runs(dataset)).await?;
             }
             (Some(cassandra), None) => {
                 for table in TABLES {
@@ -216,16 +218,18 @@ impl Teardown {
     }
 }
 
-/// Ids of rooms that no pattern tells from those of others.
-fn direct_messages(dataset: &Dataset) -> Vec<String> {
-    dataset.fixtures.rooms.iter().filter(|room| room.kind == RoomKind::Dm).map(Room::id).collect()
+/// The seeded rooms, by their ids and no other's.
+fn rooms(dataset: &Dataset) -> Vec<Document> {
+    let pairs: Vec<String> = direct_messages(dataset).collect();
+    let pairs = pairs.chunks(IDS).map(|ids| doc! { "$in": ids });
+    dataset.spec.room_ids().ranges().into_iter().chain(pairs).collect()
 }
 
 /// The first so many users are of other seedings of the same site too.
 fn kept_users(records: &[Document], removed: &Manifest) -> u32 {
     let others = records.iter().filter_map(|record| Manifest::read(record).ok());
     let others = others.filter(|other| other.spec.site == removed.spec.site && other.id() != removed.id());
-    others.filter_map(|other| Some(other.spec.fixtures().ok()?.users)).max().unwrap_or(0)
+    others.filter_map(|other| Some(other.dataset().ok()?.users())).max().unwrap_or(0)
 }
 
 /// The messages of the seeded rooms: what was seeded, and what runs have sent.
@@ -236,7 +240,7 @@ struct Messages<'a> {
     ids_of_room: PreparedStatement,
     ids_of_thread: PreparedStatement,
     remove_id: PreparedStatement,
-    remove_bucket: PreparedStatement,
+    remove_buckets: PreparedStatement,
     remove_thread: PreparedStatement,
 }
 
@@ -244,14 +248,14 @@ impl<'a> Messages<'a> {
     async fn new(cassandra: &'a Cassandra, mongo: &'a Mongo, dataset: &'a Dataset) -> Result<Self, String> {
         let prepare = |text: &'static str| cassandra.prepare(text);
         Ok(Self {
-            ids_of_room: prepare("SELECT message_id FROM KEYSPACE.messages_by_room WHERE room_id = ? AND bucket = ?")
+            ids_of_room: prepare("SELECT message_id FROM KEYSPACE.messages_by_room WHERE room_id = ? AND bucket IN ?")
                 .await?,
             ids_of_thread: prepare(
                 "SELECT message_id FROM KEYSPACE.thread_messages_by_thread WHERE thread_room_id = ?",
             )
             .await?,
             remove_id: prepare("DELETE FROM KEYSPACE.messages_by_id WHERE message_id = ?").await?,
-            remove_bucket: prepare("DELETE FROM KEYSPACE.messages_by_room WHERE room_id = ? AND bucket = ?").await?,
+            remove_buckets: prepare("DELETE FROM KEYSPACE.messages_by_room WHERE room_id = ? AND bucket IN ?").await?,
             remove_thread: prepare("DELETE FROM KEYSPACE.thread_messages_by_thread WHERE thread_room_id = ?").await?,
             cassandra,
             mongo,
@@ -259,43 +263,49 @@ impl<'a> Messages<'a> {
         })
     }
 
-    async fn remove_all(&self) -> Result<(), String> {
-        stream::iter(&self.dataset.fixtures.rooms)
-            .map(|room| self.remove_room(room))
-            .buffer_unordered(ROOMS_AT_ONCE)
-            .try_collect::<()>()
-            .await
+    /// `of_runs`: names of rooms that runs have made.
+    async fn remove_all(&self, of_runs: Option<Document>) -> Result<(), String> {
+        self.remove_threads().await?;
+        let seeded = (0..self.dataset.rooms()).map(|at| Ok(self.dataset.room(at).id));
+        let rooms = stream::iter(seeded);
+        rooms.try_for_each_concurrent(ROOMS_AT_ONCE, |room| self.remove_room(room)).await?;
+        let Some(names) = of_runs else { return Ok(()) };
+        let rooms = self.mongo.ids("rooms", doc! { "siteId": &self.dataset.spec.site, "name": names }).await?;
+        rooms.try_for_each_concurrent(ROOMS_AT_ONCE, |room| self.remove_room(room)).await
     }
 
-    async fn remove_room(&self, room: &Room) -> Result<(), String> {
-        let room_id = room.id();
-        let threads = self.mongo.find("thread_rooms", doc! { "roomId": &room_id }, MOST).await?;
-        let threads = threads.iter().filter_map(|thread| thread.get_str("_id").ok());
-        stream::iter(threads)
-            .map(|thread| self.remove_replies(thread))
-            .buffer_unordered(ROWS_AT_ONCE)
-            .try_collect::<()>()
-            .await?;
+    /// All threads in one pass over their documents: an index by room is the services' own, and may not be there.
+    async fn remove_threads(&self) -> Result<(), String> {
+        for rooms in rooms(self.dataset) {
+            let filter = doc! { "siteId": &self.dataset.spec.site, "roomId": rooms };
+            let threads = self.mongo.ids("thread_rooms", filter).await?;
+            threads.try_for_each_concurrent(ROWS_AT_ONCE, |thread| self.remove_replies(thread)).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_room(&self, room_id: String) -> Result<(), String> {
         let hours = self.dataset.spec.bucket_hours;
         let (first, last) = (bucket(self.dataset.made_ms(), hours), bucket(tomorrow_ms(), hours));
-        for bucket in (first..=last).step_by(hours as usize * 3_600_000) {
+        let buckets: Vec<i64> = (first..=last).step_by(hours as usize * 3_600_000).collect();
+        for buckets in buckets.chunks(BUCKETS) {
             let doing = "reading messages_by_room";
-            let ids: Vec<(String,)> = self.cassandra.rows(doing, &self.ids_of_room, (&room_id, bucket)).await?;
+            let ids: Vec<(String,)> = self.cassandra.rows(doing, &self.ids_of_room, (&room_id, buckets)).await?;
             if ids.is_empty() {
                 continue;
             }
             self.remove_ids(&ids).await?;
             let doing = "removing from messages_by_room";
-            self.cassandra.execute(doing, &self.remove_bucket, (&room_id, bucket)).await?;
+            self.cassandra.execute(doing, &self.remove_buckets, (&room_id, buckets)).await?;
         }
         Ok(())
     }
 
-    async fn remove_replies(&self, thread: &str) -> Result<(), String> {
+    async fn remove_replies(&self, thread: String) -> Result<(), String> {
         let doing = "reading thread_messages_by_thread";
-        let ids: Vec<(String,)> = self.cassandra.rows(doing, &self.ids_of_thread, (thread,)).await?;
+        let ids: Vec<(String,)> = self.cassandra.rows(doing, &self.ids_of_thread, (&thread,)).await?;
         self.remove_ids(&ids).await?;
-        self.cassandra.execute("removing from thread_messages_by_thread", &self.remove_thread, (thread,)).await
+        self.cassandra.execute("removing from thread_messages_by_thread", &self.remove_thread, (&thread,)).await
     }
 
     async fn remove_ids(&self, ids: &[(String,)]) -> Result<(), String> {

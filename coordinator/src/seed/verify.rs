@@ -3,12 +3,12 @@
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use mongodb::bson::{Bson, Document, doc};
-use plimsoll_common::contract::fixtures::{Room, account};
+use plimsoll_common::contract::fixtures::account;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::value::CqlTimestamp;
 
 use super::cassandra::{Cassandra, Missing};
-use super::dataset::{Dataset, Message};
+use super::dataset::{Dataset, Message, SeedRoom, spread};
 use super::documents;
 use super::manifest::{COLLECTION, Manifest, id, unfinished};
 use super::mongo::Mongo;
@@ -163,8 +163,8 @@ impl Check {
             ));
         }
         let totals = self.dataset.totals();
-        let site = self.dataset.fixtures.site.clone();
-        let users = doc! { "_id": user_range(0..self.dataset.fixtures.users), "siteId": &site };
+        let site = self.dataset.spec.site.clone();
+        let users = doc! { "_id": user_range(0..self.dataset.users()), "siteId": &site };
         self.count("users", vec![users], totals.users).await?;
         let of_rooms = |field: &str| -> Vec<Document> {
             let ranges = room_ranges(&self.dataset).into_iter();
@@ -177,8 +177,8 @@ impl Check {
             self.count("thread_rooms", members.clone(), totals.thread_rooms).await?;
             self.count("thread_subscriptions", members, totals.thread_subscriptions).await?;
         }
-        let (users, rooms) = (spread(self.dataset.fixtures.users as usize, SAMPLE), self.sample(SAMPLE));
         let dataset = &self.dataset;
+        let (users, rooms) = (spread(dataset.users() as usize, SAMPLE), dataset.sample(SAMPLE));
         let users = users.into_iter().map(|at| documents::user(dataset, at as u32)).collect();
         let subscriptions = rooms.iter().map(|room| documents::subscription(dataset, room, room.members.len() - 1));
         let subscriptions = subscriptions.collect();
@@ -199,18 +199,12 @@ impl Check {
             .await
     }
 
-    /// Rooms spread over all, the first and the last among them.
-    fn sample(&self, most: usize) -> Vec<Room> {
-        let rooms = &self.dataset.fixtures.rooms;
-        spread(rooms.len(), most).into_iter().map(|at| rooms[at].clone()).collect()
-    }
-
     async fn count(&mut self, collection: &str, filters: Vec<Document>, wanted: u64) -> Result<(), String> {
         let mut found = 0;
         for filter in filters {
             found += self.mongo.count(collection, filter).await?;
         }
-        let site = &self.dataset.fixtures.site;
+        let site = &self.dataset.spec.site;
         if found == wanted {
             self.say(&format!("mongodb {collection}"), format!("{} for {site}", grouped(found)));
         } else {
@@ -251,52 +245,52 @@ impl Check {
     }
 
     async fn messages(&mut self, cassandra: &Cassandra, depth: Depth) -> Result<(), String> {
-        let rooms = match depth {
-            Depth::Quick => self.sample(MESSAGE_SAMPLE),
-            Depth::Full => self.dataset.fixtures.rooms.clone(),
-        };
         let reader = Reader::new(cassandra).await?;
-        let anchor = self.dataset.anchor_ms;
-        let mut wanted: Vec<(String, i64, u64)> = Vec::new();
-        for room in &rooms {
-            wanted.extend(of_buckets(&self.dataset, room));
+        let sample = self.dataset.sample(MESSAGE_SAMPLE);
+        // Room by room: there may be a million.
+        let rooms: Box<dyn Iterator<Item = SeedRoom> + Send> = match depth {
+            Depth::Quick => Box::new(sample.clone().into_iter()),
+            Depth::Full => Box::new((0..self.dataset.rooms()).map(|at| self.dataset.room(at))),
+        };
+        let (dataset, anchor) = (&self.dataset, self.dataset.anchor_ms);
+        let counted = stream::iter(rooms.flat_map(|room| of_buckets(dataset, &room))).map(|(room, bucket, wanted)| {
+            let reader = &reader;
+            async move { Ok::<_, String>((reader.count(&room, bucket, anchor).await?, room, bucket, wanted)) }
+        });
+        let mut counted = counted.buffered(COUNTS_AT_ONCE);
+        let mut there = 0;
+        let mut off = None;
+        while let Some((found, room, bucket, wanted)) = counted.try_next().await? {
+            there += found;
+            if found != wanted {
+                off = Some(format!(
+                    "Cassandra: messages_by_room has {found} seeded rows for {room} in bucket {bucket} and has to have \
+                     {wanted} ({} hours a bucket)",
+                    dataset.spec.bucket_hours
+                ));
+                break;
+            }
         }
-        let counted = stream::iter(&wanted)
-            .map(|(room, bucket, _)| reader.count(room, *bucket, anchor))
-            .buffered(COUNTS_AT_ONCE)
-            .try_collect::<Vec<u64>>()
-            .await?;
-        let (all, there): (u64, u64) = (wanted.iter().map(|(.., count)| count).sum(), counted.iter().sum());
-        let off = wanted.iter().zip(&counted).find(|((.., wanted), found)| wanted != *found);
-        if let Some(((room, bucket, wanted), found)) = off {
-            self.wrong(format!(
-                "Cassandra: messages_by_room has {found} seeded rows for {room} in bucket {bucket} and has to have {wanted} \
-                 ({} hours a bucket)",
-                self.dataset.spec.bucket_hours
-            ));
+        drop(counted);
+        if let Some(words) = off {
+            self.wrong(words);
             return Ok(());
         }
-        for room in self.sample(MESSAGE_SAMPLE) {
-            if let Some(words) = reader.differs(&self.dataset, &room).await? {
+        for room in &sample {
+            if let Some(words) = reader.differs(&self.dataset, room).await? {
                 self.wrong(format!("Cassandra: {words}"));
                 return Ok(());
             }
         }
         let words = format!(
             "{} of {} rooms as seeded, {} compared",
-            grouped(there.min(all)),
-            rooms.len(),
-            MESSAGES * MESSAGE_SAMPLE.min(rooms.len())
+            grouped(there),
+            if depth == Depth::Quick { sample.len() as u32 } else { self.dataset.rooms() },
+            MESSAGES * sample.len()
         );
         self.say("cassandra messages", words);
         Ok(())
     }
-}
-
-/// So many positions of `0..len`, spread evenly, the first and the last among them.
-fn spread(len: usize, most: usize) -> Vec<usize> {
-    let count = len.min(most);
-    (0..count).map(|at| if count < 2 { 0 } else { at * (len - 1) / (count - 1) }).collect()
 }
 
 /// The first field of these that is not what it has to be.
@@ -318,9 +312,9 @@ fn difference(wanted: &Document, there: Option<&Document>, fields: &[&str]) -> O
 }
 
 /// How many messages of a room lie in each bucket.
-fn of_buckets(dataset: &Dataset, room: &Room) -> Vec<(String, i64, u64)> {
+fn of_buckets(dataset: &Dataset, room: &SeedRoom) -> Vec<(String, i64, u64)> {
     let mut counts: Vec<(String, i64, u64)> =
-        buckets(dataset, room).into_iter().map(|bucket| (room.id(), bucket, 0)).collect();
+        buckets(dataset, room).into_iter().map(|bucket| (room.id.clone(), bucket, 0)).collect();
     for created_ms in dataset.times(room) {
         let bucket = bucket(created_ms, dataset.spec.bucket_hours);
         if let Some((.., count)) = counts.iter_mut().find(|(_, of, _)| *of == bucket) {
@@ -363,8 +357,8 @@ impl<'a> Reader<'a> {
     }
 
     /// What is not as it has to be among some messages of a room.
-    async fn differs(&self, dataset: &Dataset, room: &Room) -> Result<Option<String>, String> {
-        let room_id = room.id();
+    async fn differs(&self, dataset: &Dataset, room: &SeedRoom) -> Result<Option<String>, String> {
+        let room_id = &room.id;
         let times = dataset.times(room).count();
         let picked = spread(times, MESSAGES);
         let messages: Vec<Message> = dataset
@@ -376,8 +370,8 @@ impl<'a> Reader<'a> {
         for message in &messages {
             let at = CqlTimestamp(message.created_ms);
             let bucket = bucket(message.created_ms, dataset.spec.bucket_hours);
-            let wanted = (account(message.author), message.text.clone(), dataset.fixtures.site.clone());
-            let key = (&room_id, bucket, at, &message.id);
+            let wanted = (account(message.author), message.text.clone(), dataset.spec.site.clone());
+            let key = (room_id, bucket, at, &message.id);
             type Row = (Option<String>, Option<String>, Option<String>);
             let found: Vec<Row> = self.cassandra.rows("reading messages_by_room", &self.by_room, key).await?;
             if found != [(Some(wanted.0.clone()), Some(wanted.1.clone()), Some(wanted.2.clone()))] {
@@ -410,16 +404,9 @@ mod tests {
     use crate::seed::fixture::dataset;
 
     #[test]
-    fn a_sample_is_spread_from_first_to_last() {
-        assert_eq!(spread(5, 32), [0, 1, 2, 3, 4]);
-        assert_eq!(spread(1000, 4), [0, 333, 666, 999]);
-        assert_eq!((spread(1, 4), spread(0, 4)), (vec![0], vec![]));
-    }
-
-    #[test]
     fn a_difference_names_document_field_and_both_values_but_no_key() {
         let small = dataset("messages", "small");
-        let room = documents::room(&small, &small.fixtures.rooms[0]);
+        let room = documents::room(&small, &small.room(0));
         assert_eq!(difference(&room, Some(&room), &ROOM_FIELDS), None);
         assert_eq!(difference(&room, None, &ROOM_FIELDS), Some("room-000000 is missing".into()));
         let mut other = room.clone();
@@ -434,7 +421,7 @@ mod tests {
     #[test]
     fn every_message_is_in_one_of_its_rooms_buckets() {
         let history = dataset("history", "history-medium");
-        let counts = of_buckets(&history, &history.fixtures.rooms[7]);
+        let counts = of_buckets(&history, &history.room(7));
         assert_eq!(counts.iter().map(|(.., count)| count).sum::<u64>(), 5_000);
         assert!((3..=4).contains(&counts.len()), "{counts:?}");
     }

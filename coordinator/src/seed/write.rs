@@ -8,18 +8,19 @@ use futures::future::try_join_all;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use mongodb::bson::{Document, doc};
 use plimsoll_agent::shell::logs;
-use plimsoll_common::contract::fixtures::{Family, Room, RoomKind, user_id};
+use plimsoll_common::contract::fixtures::{RoomKind, user_id};
 use tokio::time::{Instant, interval};
 
 use super::cassandra::{Cassandra, Missing, RowWriter};
-use super::dataset::{Dataset, Message};
+use super::dataset::{Dataset, Message, SeedRoom};
+use super::documents;
 use super::manifest::{COLLECTION, Manifest, ShardProgress, id, unfinished};
 use super::mongo::Mongo;
 use super::plan::{Chunk, Shard, chunks, of_shard, totals};
 use super::progress::{Count, grouped, line};
 use super::rows::{self, MessageRow, ReplyRow};
 use super::schema::indexes;
-use super::{documents, spec::Spec};
+use super::spec::{Content, People, RoomIds, Spec, prefixed};
 use crate::exit::Failure;
 use crate::settings::seeding::SeedPlan;
 
@@ -29,6 +30,8 @@ const CHUNKS_AT_ONCE: usize = 4;
 const INSERT: usize = 1000;
 /// Rows of one batch of `messages_by_room`: about 20 kB in one partition.
 const BATCH: usize = 64;
+/// Rooms of a chunk whose messages are written at once: those of a daily preset have few each.
+const ROOMS_AT_ONCE: usize = 16;
 /// Messages of a room in one go: their rows are made, written and forgotten.
 const MESSAGES_AT_ONCE: usize = 1024;
 /// Between two lines of progress.
@@ -164,7 +167,7 @@ impl Seeder {
 
     /// Removes from our rooms what runs since the last seeding have added: members, threads, and who follows them.
     async fn remove_strangers(&self) -> Result<(), String> {
-        let site = &self.dataset.fixtures.site;
+        let site = &self.dataset.spec.site;
         for room in room_ranges(&self.dataset) {
             for (collection, prefix) in
                 [("subscriptions", "sub-"), ("thread_rooms", "tr-"), ("thread_subscriptions", "tsub-")]
@@ -183,7 +186,7 @@ impl Seeder {
                 let documents: Vec<Document> = users.clone().map(|user| documents::user(&self.dataset, user)).collect();
                 self.insert("users", documents).await
             }
-            Chunk::Rooms(rooms) => self.write_rooms(&self.dataset.fixtures.rooms[rooms.clone()]).await,
+            Chunk::Rooms(rooms) => self.write_rooms(rooms.clone()).await,
         }
     }
 
@@ -195,34 +198,31 @@ impl Seeder {
         Ok(())
     }
 
-    async fn write_rooms(&self, rooms: &[Room]) -> Result<(), String> {
+    async fn write_rooms(&self, rooms: Range<u32>) -> Result<(), String> {
+        let rooms: Vec<SeedRoom> = rooms.map(|at| self.dataset.room(at)).collect();
         if self.rows.is_some() {
-            for room in rooms {
-                self.write_messages(room).await?;
-            }
+            let written = stream::iter(&rooms).map(|room| self.write_messages(room));
+            written.buffer_unordered(ROOMS_AT_ONCE).try_collect::<()>().await?;
         }
-        let of_room = |room: &'_ Room| -> Vec<Document> {
+        let of_room = |room: &'_ SeedRoom| -> Vec<Document> {
             (0..room.members.len()).map(|at| documents::subscription(&self.dataset, room, at)).collect()
         };
         self.insert("subscriptions", rooms.iter().flat_map(of_room).collect()).await?;
         self.insert("rooms", rooms.iter().map(|room| documents::room(&self.dataset, room)).collect()).await
     }
 
-    async fn write_messages(&self, room: &Room) -> Result<(), String> {
+    async fn write_messages(&self, room: &SeedRoom) -> Result<(), String> {
         let Some(writer) = &self.rows else { return Ok(()) };
-        let room_id = room.id();
+        let room_id = &room.id;
         let mut messages = self.dataset.messages(room);
         loop {
             let part: Vec<Message> = messages.by_ref().take(MESSAGES_AT_ONCE).collect();
             if part.is_empty() {
                 return Ok(());
             }
-            let rows: Vec<MessageRow> = part.iter().map(|m| rows::message(&self.dataset, &room_id, m)).collect();
-            let replies: Vec<Vec<ReplyRow>> = part
-                .iter()
-                .map(|m| rows::replies(&self.dataset, &room_id, m))
-                .filter(|rows| !rows.is_empty())
-                .collect();
+            let rows: Vec<MessageRow> = part.iter().map(|m| rows::message(&self.dataset, room_id, m)).collect();
+            let replies: Vec<Vec<ReplyRow>> =
+                part.iter().map(|m| rows::replies(&self.dataset, room_id, m)).filter(|rows| !rows.is_empty()).collect();
             let batches = rows.chunk_by(|a, b| a.bucket == b.bucket).flat_map(|rows| rows.chunks(BATCH));
             futures::try_join!(
                 try_join_all(batches.map(|batch| writer.by_room(batch))),
@@ -235,7 +235,7 @@ impl Seeder {
         }
     }
 
-    async fn write_threads(&self, room: &Room, messages: &[Message]) -> Result<(), String> {
+    async fn write_threads(&self, room: &SeedRoom, messages: &[Message]) -> Result<(), String> {
         let rooms = messages.iter().filter_map(|m| documents::thread_room(&self.dataset, room, m)).collect();
         let followers = messages.iter().flat_map(|m| documents::thread_subscriptions(&self.dataset, room, m)).collect();
         self.insert("thread_rooms", rooms).await?;
@@ -243,35 +243,36 @@ impl Seeder {
     }
 }
 
-/// Which texts begin with this, as a filter.
-pub(super) fn prefixed(prefix: &str) -> Document {
-    let mut end = prefix.as_bytes().to_vec();
-    if let Some(last) = end.last_mut() {
-        *last += 1;
-    }
-    doc! { "$gte": prefix, "$lt": String::from_utf8_lossy(&end).into_owned() }
-}
-
-/// The rooms of a family, by their ids.
-pub(super) fn family_range(family: Family) -> Document {
-    prefixed(&format!("{}-", family.prefix()))
-}
-
-/// The rooms of a dataset, by their ids; direct messages have ids of another form.
+/// The rooms of a dataset, by their ids; of some presets direct messages have ids of another form.
 pub(super) fn room_ranges(dataset: &Dataset) -> Vec<Document> {
-    let mut ranges = vec![family_range(dataset.spec.family())];
-    if dataset.fixtures.rooms.iter().any(|room| room.kind == RoomKind::Dm) {
+    let mut ranges = dataset.spec.room_ids().ranges();
+    if direct_messages(dataset).next().is_some() {
         ranges.push(prefixed("u-"));
     }
     ranges
 }
 
-/// The first so many users, by their ids.
-pub(super) fn user_range(users: Range<u32>) -> Document {
-    doc! { "$gte": user_id(users.start), "$lt": user_id(users.end) }
+/// Rooms whose ids are those of two users.
+pub(super) fn direct_messages(dataset: &Dataset) -> impl Iterator<Item = String> {
+    let rooms = match &dataset.people {
+        People::Rooms(fixtures) => fixtures.rooms.as_slice(),
+        People::Daily(_) => &[],
+    };
+    rooms.iter().filter(|room| room.kind == RoomKind::Dm).map(|room| room.id())
 }
 
-async fn make_or_name_indexes(mongo: &Mongo, content: super::spec::Content, missing: Missing) -> Result<(), String> {
+/// What runs have made that is in no seeded room: rooms of their own, with what is in them.
+pub(super) fn made_by_runs(dataset: &Dataset) -> Option<Document> {
+    (dataset.spec.room_ids() == RoomIds::Daily).then(|| prefixed("plimsoll-"))
+}
+
+/// Some users, at least one, by their ids.
+pub(super) fn user_range(users: Range<u32>) -> Document {
+    // Up to the last one: the id behind a million users comes before theirs.
+    doc! { "$gte": user_id(users.start), "$lte": user_id(users.end - 1) }
+}
+
+async fn make_or_name_indexes(mongo: &Mongo, content: Content, missing: Missing) -> Result<(), String> {
     let lacking = mongo.missing(indexes(content)).await?;
     for index in &lacking {
         if missing == Missing::Refuse {
@@ -291,9 +292,10 @@ async fn make_or_name_indexes(mongo: &Mongo, content: super::spec::Content, miss
 
 /// Ids do not hold the site: two sites with the same rooms cannot be in one database.
 async fn refuse_other_sites(mongo: &Mongo, spec: &Spec) -> Result<(), String> {
-    let fixtures = spec.fixtures()?;
+    let users = Dataset::build(spec.clone(), 0)?.users();
     let other = doc! { "$ne": &spec.site };
-    for (collection, ids) in [("rooms", family_range(spec.family())), ("users", user_range(0..fixtures.users))] {
+    let rooms = spec.room_ids().ranges().into_iter().map(|ids| ("rooms", ids));
+    for (collection, ids) in rooms.chain([("users", user_range(0..users))]) {
         let found = mongo.find(collection, doc! { "_id": ids, "siteId": other.clone() }, 1).await?;
         if let Some(document) = found.first() {
             let of = document.get_str("siteId").unwrap_or("none");
@@ -423,9 +425,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_is_a_range_of_texts() {
-        assert_eq!(prefixed("sub-"), doc! { "$gte": "sub-", "$lt": "sub." });
-        assert_eq!(user_range(0..10), doc! { "$gte": "u-000000", "$lt": "u-000010" });
-        assert_eq!(family_range(Family::History), doc! { "$gte": "hroom-", "$lt": "hroom." });
+    fn users_are_a_range_of_ids() {
+        assert_eq!(user_range(0..10), doc! { "$gte": "u-000000", "$lte": "u-000009" });
+        assert_eq!(user_range(5..1_000_000), doc! { "$gte": "u-000005", "$lte": "u-999999" });
     }
 }

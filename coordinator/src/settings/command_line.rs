@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::commands::LoadCommand;
-use super::table::{DefaultValue, Kind, Setting};
+use super::table::{DefaultValue, Kind, Setting, words_of};
 use plimsoll_common::workload;
 
 /// Reads which command is asked for, and the flags that were given, by the names of their settings.
@@ -72,11 +72,12 @@ fn flag(command: LoadCommand, setting: &'static Setting) -> Arg {
 fn help(command: LoadCommand, setting: &Setting) -> String {
     let native = setting.native.map(|name| format!(", {name}")).unwrap_or_default();
     let own = command.workload().and_then(workload::entry).and_then(|entry| entry.default_of(setting.name));
-    let default = match setting.default {
+    let (help, default) = words_of(setting, command);
+    let default = match default {
         _ if own.is_some() => own.map_or(String::new(), |text| format!(" [default: {text}]")),
         DefaultValue::Required => " [required]".to_owned(),
         DefaultValue::Text(text) | DefaultValue::Derived(text) => format!(" [default: {text}]"),
         DefaultValue::Nothing => String::new(),
     };
-    format!("{} [env: {}{native}]{default}", setting.help, setting.variable)
+    format!("{help} [env: {}{native}]{default}", setting.variable)
 }

@@ -3,6 +3,7 @@
 use LoadCommand::{Daily, MaxRps, Run, Seed, Teardown, Verify};
 
 use super::table::{SETTINGS, STORAGE, Setting};
+use crate::seed::spec::SEEDED;
 
 /// A command whose settings come from the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,15 +29,15 @@ pub const DAILY: &str = "daily";
 const ONLY: &[(&str, &[LoadCommand])] = &[
     ("steps", &[MaxRps, Verify, Daily]),
     ("hold", &[MaxRps, Verify, Daily]),
-    ("find", &[MaxRps, Verify]),
-    ("from", &[MaxRps, Verify]),
-    ("precision", &[MaxRps, Verify]),
-    ("confidence", &[MaxRps, Verify]),
-    ("max-time", &[MaxRps, Verify]),
-    ("drain-limit", &[MaxRps, Verify]),
-    ("frontier", &[MaxRps, Verify]),
-    ("explain", &[MaxRps, Verify]),
-    ("skip-self-check", &[MaxRps, Verify]),
+    ("find", &[MaxRps, Verify, Daily]),
+    ("from", &[MaxRps, Verify, Daily]),
+    ("precision", &[MaxRps, Verify, Daily]),
+    ("confidence", &[MaxRps, Verify, Daily]),
+    ("max-time", &[MaxRps, Verify, Daily]),
+    ("drain-limit", &[MaxRps, Verify, Daily]),
+    ("frontier", &[MaxRps, Verify, Daily]),
+    ("explain", &[MaxRps, Verify, Daily]),
+    ("skip-self-check", &[MaxRps, Verify, Daily]),
     ("cooldown", &[MaxRps, Verify, Daily]),
     ("no-stop-on-trip", &[MaxRps, Verify, Daily]),
     ("trials", &[MaxRps, Verify, Daily]),
@@ -54,7 +55,7 @@ const ONLY: &[(&str, &[LoadCommand])] = &[
 ];
 
 /// All that seeding takes beside what only it takes.
-const OF_SEED: &[&str] = &["workload", "preset", "site-id", "parents-per-room", "seed", "plan", "dry-run"];
+const OF_SEED: &[&str] = &["workload", "preset", "users", "site-id", "parents-per-room", "seed", "plan", "dry-run"];
 /// All that removing takes beside what only it takes.
 const OF_TEARDOWN: &[&str] = &["workload", "site-id", "plan", "dry-run"];
 
@@ -107,7 +108,12 @@ impl LoadCommand {
 
     /// Whether it drives this workload.
     pub fn drives(self, workload: &str) -> bool {
-        self.workload().map_or(workload != DAILY, |own| own == workload)
+        match self {
+            Self::Daily => workload == DAILY,
+            Self::MaxRps | Self::Run => workload != DAILY,
+            Self::Verify => true,
+            Self::Seed | Self::Teardown => SEEDED.contains(&workload),
+        }
     }
 
     /// Whether it takes this setting.
@@ -153,6 +159,7 @@ impl LoadCommand {
                 "plimsoll daily --preset daily-heavy",
                 "plimsoll daily --preset daily-light --users 50k --steps 10k,20k,50k --agents box-1:7700,box-2:7700",
                 "plimsoll daily --preset daily-power --slo mark_read:p95=80ms --slo E2_last:p99=2s --csv steps.csv",
+                "plimsoll daily --preset daily-heavy --users 20k --find --precision 5%",
             ],
             Self::Verify => &[
                 "plimsoll verify --preset medium --mongo-uri mongodb://chat-db:27017 --nats-url nats://chat:4222",
@@ -162,6 +169,7 @@ impl LoadCommand {
                 "plimsoll seed --preset medium --mongo-uri mongodb://chat-db:27017",
                 "plimsoll seed --workload history --preset history-medium --plan databases.toml",
                 "plimsoll seed --workload history --preset history-large --shard 1/4 --plan databases.toml",
+                "plimsoll seed --workload daily --preset daily-heavy --users 20k --plan databases.toml",
             ],
             Self::Teardown => &[
                 "plimsoll teardown --mongo-uri mongodb://chat-db:27017",

@@ -7,7 +7,7 @@ use plimsoll_common::units::Rate;
 
 use super::agents::AgentSource;
 use super::plan::{FleetChoice, RunPlan};
-use crate::core::split::{Capacity, SplitError, split};
+use crate::core::split::{Capacity, SplitError};
 use crate::report::search::percent;
 
 /// The resolved plan with the source of every value, and what each agent would do in each step.
@@ -33,13 +33,14 @@ pub fn describe(plan: &RunPlan) -> Result<String, SplitError> {
             &mut text,
             format_args!(
                 "\nSearch: from {} by doubling, then to {} at {} within {}; over:",
-                find.from.map_or("where a probe of one second says".to_owned(), |from| format!("{from}/s")),
+                find.from
+                    .map_or("where a probe of one second says".to_owned(), |from| format!("{from}{}", plan.unit())),
                 percent(find.precision),
                 percent(find.confidence),
                 humantime::format_duration(find.max_time)
             ),
         );
-        split(find.first_level(), &agents)?;
+        plan.split(find.first_level(), &agents)?;
         agents.iter().for_each(|agent| line(&mut text, format_args!("  {}", agent.agent)));
         return Ok(text);
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use plimsoll_common::histogram::HIGHEST_US;
 use plimsoll_common::plan::{MAX_AGENTS, Workload, redact_url};
 use plimsoll_common::units::{Rate, Steps};
-use plimsoll_common::workload::{self, BadSetting, Given, SettingKind, is_subject_token};
+use plimsoll_common::workload::{self, BadSetting, DailyWorkload, Given, SettingKind, is_subject_token};
 
 use super::agents::{AgentSource, sources};
 use super::commands::LoadCommand;
@@ -19,6 +19,7 @@ use super::plan::{FindPlan, FleetChoice, GatherPlan, Goal, Phases, Preflight, Ru
 use super::secure;
 use super::storage::storage;
 use super::table::{DefaultValue, STORAGE};
+use super::users;
 use super::values::{Values, duration, list, number};
 use crate::core::backlog::DurableName;
 use crate::core::budget::{Demand, Flags};
@@ -48,11 +49,12 @@ pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, Setting
     let values = Values::new(layers);
     let workload = workload(command, layers, &values)?;
     let slo = slo(&values, &workload)?;
-    let mut levels = match command {
-        LoadCommand::Run => soak(&values)?,
-        LoadCommand::Daily => users(&values, &workload)?,
+    let workload = users::for_find(&values, workload)?;
+    let mut levels = match (command, workload.daily()) {
+        (LoadCommand::Run, _) => soak(&values)?,
         // A check is one of what the ramp with these settings needs.
-        _ => ramp(&values)?,
+        (_, Some(daily)) => of_users(&values, daily)?,
+        (_, None) => ramp(&values)?,
     };
     if let (Some(find), Some(_)) = (&mut levels.find, workload.pool()) {
         find.from = find.from.or_else(|| Rate::per_second(FIRST_OF_POOL));
@@ -67,7 +69,7 @@ pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, Setting
         find: levels.find,
         phases: levels.phases,
         // People keep no intervals.
-        spread: if command == LoadCommand::Daily { Spread::Poisson } else { spread(&values)? },
+        spread: if workload.daily().is_some() { Spread::Poisson } else { spread(&values)? },
         request_timeout: request_timeout(&values, &slo, &workload)?,
         max_lateness: values.duration("max-lateness", Duration::from_millis(1), HIGHEST_LIMIT)?,
         max_in_flight: max_in_flight(&values)?,
@@ -86,7 +88,7 @@ pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, Setting
         results: values.optional("results").filter(|dir| dir.text() != "none").map(|dir| PathBuf::from(dir.text())),
         csv: values.optional("csv").map(|path| PathBuf::from(path.text())),
         metrics_listen: metrics_listen(&values)?,
-        applied: applied(command, layers, &fleet),
+        applied: applied(command, layers, &fleet, &workload),
         settings: settings(command, layers, &fleet, &workload),
         fleet,
         workload,
@@ -125,15 +127,16 @@ fn phases(values: &Values) -> Result<Phases, SettingsError> {
 }
 
 /// Users in place of rates.
-fn users(values: &Values, workload: &Workload) -> Result<Levels, SettingsError> {
-    let daily = workload.daily().expect("the command drives no other workload");
-    let phases = phases(values)?;
-    super::users::check_day(values, daily, phases)?;
+fn of_users(values: &Values, daily: &DailyWorkload) -> Result<Levels, SettingsError> {
+    let (find, phases) = (find(values)?, phases(values)?);
+    if find.is_none() {
+        users::check_day(values, daily, phases)?;
+    }
     let trials = values.number("trials", 1, 3)?;
     Ok(Levels {
         goal: Goal::MaxRps,
-        find: None,
-        steps: super::users::steps(values, daily)?,
+        find: find.map(|find| users::begin(values, daily, find)).transpose()?,
+        steps: if find.is_some() { users::everybody(daily) } else { users::steps(values, daily)? },
         phases,
         on_trip: if values.switch("no-stop-on-trip")? { OnTrip::GoOn } else { OnTrip::Stop },
         trials: u32::try_from(trials).ok().and_then(NonZeroU32::new).expect("from 1 to 3"),
@@ -552,7 +555,7 @@ fn settings(
 }
 
 /// Every setting that says something, in the table's order, secrets hidden.
-fn applied(command: LoadCommand, layers: &Layers, fleet: &FleetChoice) -> Vec<Applied> {
+fn applied(command: LoadCommand, layers: &Layers, fleet: &FleetChoice, workload: &Workload) -> Vec<Applied> {
     let other_fleet = match fleet {
         FleetChoice::Remote(_) => "local",
         FleetChoice::Local(_) => "agents",
@@ -568,6 +571,7 @@ fn applied(command: LoadCommand, layers: &Layers, fleet: &FleetChoice) -> Vec<Ap
         let derived = setting.workloads.is_empty().then_some(setting.default);
         let (value, source) = match (layers.get(setting.name), derived) {
             (Some(given), _) => (redact_url(&given.value), given.source.to_string()),
+            (None, None) if finds => (users::of_find(workload, setting.name)?, "default of --find".to_owned()),
             (None, Some(DefaultValue::Derived(words))) => (words.to_owned(), "default".to_owned()),
             (None, _) => return None,
         };

@@ -1,6 +1,5 @@
 //! What `plimsoll seed` and `plimsoll teardown` are asked for.
 
-use plimsoll_common::contract::fixtures::Family;
 use plimsoll_common::workload::{BadSetting, Given, SettingDefault, is_subject_token};
 
 use super::commands::LoadCommand;
@@ -9,7 +8,7 @@ use super::layers::{Layers, Source};
 use super::storage::{StoragePlan, storage};
 use super::values::{Values, number};
 use crate::seed::plan::Shard;
-use crate::seed::spec::{SEEDED, Spec, family_of};
+use crate::seed::spec::{RoomIds, SEEDED, Spec, room_ids};
 
 /// What to seed, where, and how.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,7 +33,7 @@ pub struct TeardownPlan {
     /// Whose documents.
     pub site: String,
     /// The rooms of which workloads.
-    pub family: Family,
+    pub room_ids: RoomIds,
     /// One of these.
     pub workload: &'static str,
     /// Where.
@@ -124,7 +123,7 @@ pub fn teardown(layers: &Layers) -> Result<TeardownPlan, SettingsError> {
     };
     Ok(TeardownPlan {
         site,
-        family: family_of(entry.name),
+        room_ids: room_ids(entry.name),
         workload: entry.name,
         storage: needed(&values)?,
         drop: values.switch("drop")?,
@@ -168,6 +167,9 @@ mod tests {
         assert_eq!(cassandra.hosts, ["a:9042", "b:9043"]);
         assert_eq!((plan.spec.read_per_mille, plan.spec.bucket_hours, plan.spec.seed), (250, 24, 7));
         assert_eq!(plan.shard, Shard { index: 2, of: 4 });
+        let line = "--workload daily --preset daily-heavy --users 2k --cassandra-hosts a";
+        let plan = seed(&format!("{line} {MONGO}")).unwrap();
+        assert_eq!(plan.spec.flags(), "--workload daily --preset daily-heavy --users 2000 --site-id site-local");
     }
 
     #[test]
@@ -188,6 +190,12 @@ mod tests {
                 with_mongo("--preset small --parents-per-room 3"),
                 "--parents-per-room: the workload messages does not take it",
             ),
+            (with_mongo("--preset small --users 100"), "--users: the workload messages does not take it: only daily"),
+            (
+                with_mongo("--workload daily --preset daily-light --users 99 --cassandra-hosts a"),
+                "--users: got '99', takes a whole number from 100 to 1000000",
+            ),
+            (with_mongo("--workload daily --preset daily-light"), "--cassandra-hosts is missing: it takes addresses"),
             (with_mongo("--preset small --shard 5/4"), "--shard: got '5/4', takes I/N"),
             (with_mongo("--preset small --mongo-password p"), "--mongo-password: a password is of somebody"),
             (with_mongo("--preset small --mongo-db 1"), "--mongo-db: got '1', takes 1 to 48 letters"),
@@ -213,14 +221,14 @@ mod tests {
     }
 
     #[test]
-    fn a_teardown_is_of_one_site_and_one_family() {
+    fn a_teardown_is_of_one_site_and_one_kind_of_rooms() {
         let Invocation::Teardown(plan) = ask(&format!("plimsoll teardown --workload history --yes {MONGO}")).unwrap()
         else {
             panic!("no teardown");
         };
         assert_eq!(
-            (plan.site.as_str(), plan.family, plan.yes, plan.drop),
-            ("site-local", Family::History, true, false)
+            (plan.site.as_str(), plan.room_ids, plan.yes, plan.drop),
+            ("site-local", RoomIds::History, true, false)
         );
         let error = ask(&format!("plimsoll teardown --site-id a.b {MONGO}")).unwrap_err();
         assert!(error.contains("--site-id: got 'a.b'"), "{error}");

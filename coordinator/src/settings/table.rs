@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use super::commands::DAILY;
+use super::commands::{DAILY, LoadCommand};
 use plimsoll_common::workload::{SettingDefault, SettingKind, VOCABULARY};
 
 /// One setting.
@@ -104,12 +104,7 @@ const RUN: &str = "Run";
 /// All settings, in the order in which help, dry run and report show them: the workload, what only some workloads take, and
 /// what all take.
 pub static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
-    let summaries = VOCABULARY
-        .iter()
-        .filter(|entry| entry.name != DAILY)
-        .map(|entry| format!("{} ({})", entry.name, entry.summary));
-    let help = format!("What is driven against the target: {}", summaries.collect::<Vec<_>>().join("; "));
-    let workload = Setting { help: leak(help), ..WORKLOAD };
+    let workload = Setting { help: leak(workloads_help(&|_| true)), ..WORKLOAD };
     let general = GENERAL.iter().map(|setting| Setting { help: with_other_defaults(setting), ..*setting });
     std::iter::once(workload).chain(of_workloads()).chain(general).collect()
 });
@@ -133,6 +128,28 @@ fn of_workloads() -> Vec<Setting> {
 fn of_some_workloads(name: &'static str) -> Setting {
     let takers: Vec<_> = VOCABULARY.iter().filter_map(|entry| Some((entry.name, entry.setting(name)?))).collect();
     let (_, first) = takers[0];
+    let (help, default) = words_for(name, &|_| true);
+    Setting {
+        name,
+        variable: first.variable,
+        native: first.native,
+        value: first.value,
+        default,
+        kind: match first.kind {
+            SettingKind::List => Kind::List,
+            SettingKind::Switch => Kind::Switch,
+            SettingKind::One | SettingKind::File => Kind::One,
+        },
+        heading: LOAD,
+        help: leak(help),
+        workloads: takers.iter().map(|(workload, _)| *workload).collect::<Vec<_>>().leak(),
+    }
+}
+
+/// Help and default of what only some workloads take, for whoever drives some of those.
+fn words_for(name: &str, drives: &dyn Fn(&str) -> bool) -> (String, DefaultValue) {
+    let driven = VOCABULARY.iter().filter(|entry| drives(entry.name));
+    let takers: Vec<_> = driven.filter_map(|entry| Some((entry.name, entry.setting(name)?))).collect();
     let mut helps: Vec<(&str, Vec<&str>)> = Vec::new();
     for (workload, setting) in &takers {
         match helps.iter_mut().find(|(help, _)| *help == setting.help) {
@@ -140,28 +157,34 @@ fn of_some_workloads(name: &'static str) -> Setting {
             None => helps.push((setting.help, vec![workload])),
         }
     }
-    let helps = helps.iter().map(|(help, workloads)| format!("{help} ({})", workloads.join(", ")));
-    let alike = takers.iter().all(|(_, setting)| setting.default == first.default);
-    Setting {
-        name,
-        variable: first.variable,
-        native: first.native,
-        value: first.value,
-        default: match first.default {
-            _ if !alike => Derived("the workload's"),
-            SettingDefault::Required => Required,
-            SettingDefault::Text(text) => Text(text),
-            SettingDefault::Nothing => Nothing,
-        },
-        kind: match first.kind {
-            SettingKind::List => Kind::List,
-            SettingKind::Switch => Kind::Switch,
-            SettingKind::One | SettingKind::File => Kind::One,
-        },
-        heading: LOAD,
-        help: leak(helps.collect::<Vec<_>>().join("; ")),
-        workloads: takers.iter().map(|(workload, _)| *workload).collect::<Vec<_>>().leak(),
+    let of = |(help, workloads): &(&str, Vec<&str>)| format!("{help} ({})", workloads.join(", "));
+    let help = helps.iter().map(of).collect::<Vec<_>>().join("; ");
+    let default = match takers.split_first() {
+        Some(((_, first), rest)) if rest.iter().all(|(_, setting)| setting.default == first.default) => {
+            match first.default {
+                SettingDefault::Required => Required,
+                SettingDefault::Text(text) => Text(text),
+                SettingDefault::Nothing => Nothing,
+            }
+        }
+        _ => Derived("the workload's"),
+    };
+    (help, default)
+}
+
+/// What a setting is to a command that drives only these workloads: its help and its default.
+pub fn words_of(setting: &Setting, command: LoadCommand) -> (String, DefaultValue) {
+    match (setting.workloads.is_empty(), setting.name) {
+        (true, "workload") => (workloads_help(&|name| command.drives(name)), setting.default),
+        (true, _) => (setting.help.to_owned(), setting.default),
+        (false, name) => words_for(name, &|workload| command.drives(workload)),
     }
+}
+
+fn workloads_help(drives: &dyn Fn(&str) -> bool) -> String {
+    let driven = VOCABULARY.iter().filter(|entry| drives(entry.name));
+    let summaries = driven.map(|entry| format!("{} ({})", entry.name, entry.summary));
+    format!("What is driven against the target: {}", summaries.collect::<Vec<_>>().join("; "))
 }
 
 /// The help of a setting that all workloads take, with the defaults of those that have another one.
@@ -182,20 +205,20 @@ const GENERAL: &[Setting] = &[
     setting!(LOAD, "steps", "PLIMSOLL_STEPS", None, "RATES", Text("500,1k,2k,5k,10k"), List,
         "Rates to hold, in requests per second (of daily: users), strictly ascending; k is ×1000"),
     setting!(LOAD, "find", "PLIMSOLL_FIND", None, "", Nothing, Switch,
-        "Search for the largest rate in place of --steps, to a precision and a confidence"),
+        "Search for the largest rate (of daily: number of users) in place of --steps, to a precision and a confidence"),
     setting!(LOAD, "from", "PLIMSOLL_FROM", None, "RATE",
-        Derived("half of what the service carries in a probe of one second with 8 operations open at once; 100 for members"), One,
-        "Where --find begins: a second or so at this rate, twice it, and so on"),
+        Derived("half of what the service carries in a probe of one second with 8 operations open at once; 100 for members, a 64th of the users for daily"), One,
+        "Where --find begins: a second or so at this level, twice it, and so on"),
     setting!(LOAD, "precision", "PLIMSOLL_PRECISION", None, "PERCENT", Text("5%"), One,
-        "By how much the rate that trips may lie above the one that passes, 1% to 50%"),
+        "By how much the level that trips may lie above the one that passes, 1% to 50%"),
     setting!(LOAD, "confidence", "PLIMSOLL_CONFIDENCE", None, "FRACTION", Text("0.95"), One,
-        "How sure the interval of --find is to hold the largest rate, 0.5 to 0.999"),
+        "How sure the interval of --find is to hold the largest level, 0.5 to 0.999"),
     setting!(LOAD, "max-time", "PLIMSOLL_MAX_TIME", None, "TIME", Text("15m"), One,
         "How long --find may take: at its end, what was shown; its soak takes 60s or a quarter of this"),
     setting!(LOAD, "drain-limit", "PLIMSOLL_DRAIN_LIMIT", None, "TIME", Derived("that of --recovery-limit"), One,
         "How long backlogs may take to drain before a trial of --find"),
     setting!(LOAD, "frontier", "PLIMSOLL_FRONTIER", None, "", Nothing, Switch,
-        "Search for the largest rate of every single limit too"),
+        "Search for the largest level of every single limit too"),
     setting!(LOAD, "explain", "PLIMSOLL_EXPLAIN", None, "", Nothing, Switch,
         "Show every trial of --find in the report: why it was chosen, what it showed, the bounds after it"),
     setting!(LOAD, "rate", "PLIMSOLL_RATE", None, "RATE", Required, One,

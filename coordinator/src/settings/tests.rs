@@ -172,6 +172,56 @@ fn the_defaults_of_users_are_a_days_and_requests_have_limits_of_their_own() {
 }
 
 #[test]
+fn a_search_of_users_begins_at_a_part_of_them_and_its_day_stands_still() {
+    let found = |flags: &str| {
+        let plan = plan(&format!("daily --preset daily-heavy --find {flags}"));
+        let daily = plan.workload.daily().unwrap().clone();
+        let shown = |name: &str| plan.applied.iter().find(|row| row.setting == name).map(|row| row.value.clone());
+        let from = plan.find.unwrap().from.unwrap().to_string();
+        (from, daily.day.map(|day| day.as_secs()), daily.at_peak, shown("day"), shown("at-peak"))
+    };
+    let shown = |text: &str| Some(text.to_owned());
+    assert_eq!(found(""), ("156".into(), Some(180), true, shown("3m"), shown("true")));
+    assert_eq!(found("--users 100 --day 20s"), ("10".into(), Some(20), true, shown("20s"), shown("true")));
+    assert_eq!(found("--users 2k --from 500 --at-peak").0, "500");
+    assert!(!plan("daily --preset daily-heavy").workload.daily().unwrap().at_peak);
+    assert!(plan("daily --preset daily-heavy --at-peak --day 10s").workload.daily().unwrap().at_peak);
+    for (flags, words) in [
+        ("--find --from 10.5", "--from: got 10.5, takes whole users"),
+        (
+            "--find --users 1k --from 2k",
+            "--from: got 2000 users, and the target was seeded for 1000: takes at most that",
+        ),
+        ("--find --at-peak=false", "--at-peak: a search compares holds of several lengths"),
+        ("--find --steps 5", "--steps: --find chooses its own rates and lengths"),
+        ("--precision 5%", "--precision: only a search takes it"),
+        ("--day 10s", "--day: got '10s', takes at least the --hold"),
+    ] {
+        let error = error(&format!("daily --preset daily-heavy {flags}"));
+        assert!(error.starts_with(words), "{error}");
+    }
+}
+
+#[test]
+fn the_help_of_a_command_names_the_presets_of_what_it_drives_and_no_others() {
+    let preset = |command| {
+        let help = help(command).split_whitespace().collect::<Vec<_>>().join(" ");
+        let (_, rest) = help.split_once("--preset <").unwrap();
+        rest.split_once("[env: PLIMSOLL_PRESET]").unwrap().0.to_owned()
+    };
+    let of_daily = preset(LoadCommand::Daily);
+    assert!(
+        of_daily.contains("daily-heavy") && !of_daily.contains("realistic") && !of_daily.contains("history"),
+        "{of_daily}"
+    );
+    for command in [LoadCommand::MaxRps, LoadCommand::Run] {
+        let others = preset(command);
+        assert!(others.contains("history-large") && !others.contains("daily-"), "{others}");
+    }
+    assert!(preset(LoadCommand::Seed).contains("daily-heavy") && preset(LoadCommand::Seed).contains("members-small"));
+}
+
+#[test]
 fn settings_and_defaults_depend_on_the_workload() {
     let reads = plan("max-rps --workload history --preset history-medium --mix history:1,thread:1");
     assert_eq!(reads.steps.to_string(), "200,500,1000,2000,5000");

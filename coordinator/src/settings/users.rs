@@ -2,12 +2,85 @@
 
 use std::time::Duration;
 
+use plimsoll_common::plan::Workload;
 use plimsoll_common::units::{Rate, Steps};
 use plimsoll_common::workload::DailyWorkload;
 
 use super::error::SettingsError;
-use super::plan::Phases;
-use super::values::Values;
+use super::plan::{FindPlan, Phases};
+use super::values::{Named, Values};
+
+/// How long the day of a search is unless another length is asked for: as long as the hold of a step.
+const FIND_DAY: Duration = Duration::from_secs(180);
+/// A search begins at this part of the users that there are: six doublings reach them all.
+const FIRST_OF_USERS: u32 = 64;
+/// And with at least so many, who do something every second.
+const FEWEST_FIRST: u32 = 10;
+
+/// What a search makes of people: trials of any length must make the same load, so their day stands still at its peak and is
+/// no shorter or longer for any of them.
+///
+/// # Errors
+/// Something else is asked for.
+pub fn for_find(values: &Values, workload: Workload) -> Result<Workload, SettingsError> {
+    let Workload::Daily(daily) = workload else { return Ok(workload) };
+    if !values.switch("find")? {
+        return Ok(Workload::Daily(daily));
+    }
+    if let Some(given) = values.optional("at-peak").filter(|given| given.strength() > 0 && !daily.at_peak) {
+        return Err(
+            given.error("a search compares holds of several lengths, so its day stands still: takes true with --find")
+        );
+    }
+    Ok(Workload::Daily(DailyWorkload { at_peak: true, day: Some(daily.day.unwrap_or(FIND_DAY)), ..daily }))
+}
+
+/// What a search made of a setting that nobody gave, as a flag takes it.
+pub fn of_find(workload: &Workload, setting: &str) -> Option<String> {
+    let daily = workload.daily()?;
+    match setting {
+        "day" => daily.day.map(|day| humantime::format_duration(day).to_string()),
+        "at-peak" => Some(daily.at_peak.to_string()),
+        _ => None,
+    }
+}
+
+/// Where a search of users begins: whole users, at most as many as there are.
+///
+/// # Errors
+/// `--from` is none.
+pub fn begin(values: &Values, daily: &DailyWorkload, find: FindPlan) -> Result<FindPlan, SettingsError> {
+    let all = u64::from(daily.users);
+    let from = match (find.from, values.optional("from")) {
+        (Some(from), Some(given)) => {
+            whole(&given, from)?;
+            if from.milli() / 1000 > all {
+                return Err(
+                    given.error(format!("got {from} users, and the target was seeded for {all}: takes at most that"))
+                );
+            }
+            from
+        }
+        _ => {
+            let first = (daily.users / FIRST_OF_USERS).max(FEWEST_FIRST);
+            Rate::per_second(u64::from(first)).expect("there are users")
+        }
+    };
+    Ok(FindPlan { from: Some(from), ..find })
+}
+
+/// All users, as one step.
+pub fn everybody(daily: &DailyWorkload) -> Steps {
+    Steps::from(Rate::per_second(u64::from(daily.users)).expect("there are users"))
+}
+
+fn whole(given: &Named, level: Rate) -> Result<(), SettingsError> {
+    if level.milli().is_multiple_of(1000) {
+        Ok(())
+    } else {
+        Err(given.error(format!("got {level}, takes whole users")))
+    }
+}
 
 /// Whole users, at most as many as the target was seeded with. Steps that nobody asked for end there.
 ///
@@ -17,9 +90,7 @@ pub fn steps(values: &Values, daily: &DailyWorkload) -> Result<Steps, SettingsEr
     const TAKES: &str = "numbers of users such as 1k,2k,5k";
     let steps: Steps = values.parsed("steps", TAKES)?;
     let given = values.required("steps", TAKES)?;
-    if let Some(part) = steps.rates().iter().find(|step| step.milli() % 1000 != 0) {
-        return Err(given.error(format!("got {part}, takes whole users")));
-    }
+    steps.rates().iter().try_for_each(|&step| whole(&given, step))?;
     let fits = |step: &Rate| step.milli() / 1000 <= u64::from(daily.users);
     if steps.rates().iter().all(fits) {
         return Ok(steps);
@@ -42,7 +113,7 @@ pub fn steps(values: &Values, daily: &DailyWorkload) -> Result<Steps, SettingsEr
 /// # Errors
 /// It has not.
 pub fn check_day(values: &Values, daily: &DailyWorkload, phases: Phases) -> Result<(), SettingsError> {
-    let short = |day: &Duration| *day < phases.hold;
+    let short = |day: &Duration| *day < phases.hold && !daily.at_peak;
     match (daily.day.filter(short), values.optional("day")) {
         (Some(_), Some(given)) => {
             let hold = humantime::format_duration(phases.hold);

@@ -1,19 +1,67 @@
-//! Whether the target was seeded with the fixtures of the run: without them a service refuses every operation, which must
-//! not be taken for its limit.
+//! Whether the target was seeded with the fixtures of the run, and whether its services are there: without the one or the other
+//! every operation fails, which must not be taken for the limit.
 
 use std::time::Duration;
 
+use async_nats::{Request, RequestErrorKind, StatusCode};
+use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::join_all;
 use plimsoll_common::contract::read::{Ack, classify_ack};
-use plimsoll_common::workload::SeedProbe;
+use plimsoll_common::workload::{SeedProbe, ServiceProbe};
 use tokio::time::timeout;
 
 use super::monitor::Nats;
+use crate::report::Applied;
 use crate::settings::RunPlan;
 
 /// An answer that takes longer tells nothing: whether the service answers at all is for the run to measure.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+
+/// Asks each service that operations make requests of for something that it refuses. What was found, for people.
+///
+/// # Errors
+/// One is not there; for people, with what to do.
+pub async fn services(plan: &RunPlan, nats: &Nats) -> Result<Vec<Applied>, String> {
+    let probes = plan.workload.service_probes();
+    let asked = join_all(probes.iter().map(|probe| is_there(nats, probe))).await;
+    let found = probes.iter().zip(asked).map(|(probe, asked)| {
+        let ServiceProbe { operation, service, subject } = probe;
+        let problem = match asked {
+            Asked::Answered => {
+                return Ok(Applied {
+                    setting: format!("service {operation}"),
+                    value: format!("{service} answers"),
+                    source: "target".to_owned(),
+                });
+            }
+            Asked::Nobody => "nobody answers".to_owned(),
+            Asked::Silent => format!("no answer within {}s to", ANSWER_LIMIT.as_secs()),
+        };
+        Err(format!(
+            "preflight: {problem} {operation}, asked at {subject}: start the {service}, check --site-id, or pass \
+             --skip-preflight"
+        ))
+    });
+    found.collect()
+}
+
+enum Asked {
+    Answered,
+    /// The server itself says that there is nobody.
+    Nobody,
+    Silent,
+}
+
+async fn is_there(nats: &Nats, probe: &ServiceProbe) -> Asked {
+    let request = Request::new().payload(Bytes::new()).timeout(Some(ANSWER_LIMIT));
+    match nats.client().send_request(probe.subject.clone(), request).await {
+        Ok(message) if message.status == Some(StatusCode::NO_RESPONDERS) => Asked::Nobody,
+        Ok(_) => Asked::Answered,
+        Err(error) if error.kind() == RequestErrorKind::NoResponders => Asked::Nobody,
+        Err(_) => Asked::Silent,
+    }
+}
 
 /// Asks for some memberships of the fixtures.
 ///

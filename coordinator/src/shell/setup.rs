@@ -260,8 +260,11 @@ async fn look_at_nats(plan: &RunPlan, target: &Target, identity: &RunIdentity) -
     let server = Applied { setting: "server".to_owned(), value: nats.server(), source: "target".to_owned() };
     let mut seen = match plan.target.preflight {
         Preflight::Check => {
-            let seen = preflight::check(plan, &nats, &monitor).await?;
-            seeded::check(plan, &nats, identity.nonce).await?;
+            let mut seen = preflight::check(plan, &nats, &monitor).await?;
+            // Side by side: each takes a while where nobody answers.
+            let (services, ()) =
+                tokio::try_join!(seeded::services(plan, &nats), seeded::check(plan, &nats, identity.nonce))?;
+            seen.applied.extend(services);
             seen
         }
         Preflight::Skip => Seen::default(),

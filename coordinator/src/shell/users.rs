@@ -7,6 +7,8 @@ use plimsoll_common::plan::TrialId;
 use plimsoll_common::units::Rate;
 
 use super::progress::Progress;
+use crate::core::search::plan::{Bound, Levels, Users};
+use crate::core::split::Capacity;
 use crate::settings::{Phases, RunPlan};
 
 /// Whether every agent may have the connections that its users need.
@@ -42,6 +44,45 @@ pub fn time_to_come(plan: &RunPlan, shares: &[Rate]) -> Duration {
     Duration::from_secs_f64(most / daily.activation_rate.as_f64())
 }
 
+/// What the levels of a search are, and the highest of them; `None`: no limit is known.
+pub fn levels_to_search(plan: &RunPlan, agents: &[Capacity]) -> (Levels, Option<Rate>) {
+    let ceilings: Option<Vec<Rate>> = agents.iter().map(|agent| agent.ceiling).collect();
+    let ceiling = ceilings.and_then(|all| Rate::from_milli(all.iter().map(|ceiling| ceiling.milli()).sum()));
+    let Some(daily) = plan.workload.daily() else { return (Levels::Rates, ceiling) };
+    let fewest = (agents.len() as u64).max(1);
+    let seeded = u64::from(daily.users);
+    let users = |count: u64| Rate::per_second(count.max(1)).expect("users are fewer than a rate may be");
+    let most = |fits: &dyn Fn(Rate) -> bool| largest(fewest, seeded, |count| fits(users(count)));
+    let connected = most(&|level| plan.split(level, agents).is_ok_and(|shares| check(plan, &shares).is_ok()));
+    let carried = most(&|level| ceiling.is_none_or(|ceiling| plan.rate_of(level) <= ceiling));
+    let bound = match (connected, carried) {
+        (connected, carried) if connected.min(carried) >= seeded => Bound::Seeded,
+        (connected, carried) if connected <= carried => Bound::Connections,
+        _ => Bound::Fleet,
+    };
+    let users_of_levels = Users {
+        operations: plan.rate_of(users(1_000)).as_f64() / 1_000.0,
+        activation: daily.activation_rate.as_f64() * agents.len().max(1) as f64,
+        fewest,
+        bound,
+    };
+    (Levels::Users(users_of_levels), Some(users(seeded.min(connected).min(carried))))
+}
+
+/// The largest number for which this holds, where it holds up to one and not beyond; `least` where it holds for none.
+fn largest(least: u64, most: u64, holds: impl Fn(u64) -> bool) -> u64 {
+    let (mut low, mut high) = (least, most.max(least));
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        if holds(middle) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    low
+}
+
 /// Says that users come online, which takes a while.
 pub fn say_who_come(plan: &RunPlan, before: &[Rate], shares: &[Rate], progress: &Progress) {
     if plan.workload.daily().is_some() {
@@ -54,7 +95,7 @@ pub fn say_who_come(plan: &RunPlan, before: &[Rate], shares: &[Rate], progress: 
 /// What is due of each agent in the warmup and in the hold of a trial, by its users' days; `None`: levels are rates.
 pub async fn due(plan: &RunPlan, trial: TrialId, shares: &[Rate], phases: Phases) -> Option<Vec<(u64, u64)>> {
     let daily = plan.workload.daily()?;
-    let day = Day::new(daily.day, phases.warmup, phases.hold);
+    let day = Day::of(daily, phases.warmup, phases.hold);
     let (seed, counts) = (plan.seed, shares.iter().map(|share| share.milli() / 1000).collect::<Vec<u64>>());
     // A second for 100,000 users: long enough to hold up whoever waits for an echo.
     let computed = tokio::task::spawn_blocking(move || {
@@ -67,4 +108,45 @@ pub async fn due(plan: &RunPlan, trial: TrialId, shares: &[Rate], phases: Phases
         due
     });
     computed.await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+    use crate::settings::{Invocation, read};
+
+    fn highest(flags: &str, ceiling: Option<u64>) -> (u64, Bound) {
+        let arguments = format!("plimsoll daily --preset daily-light --find {flags}");
+        let plan = match read(arguments.split_whitespace().map(Into::into), &|_| None) {
+            Ok(Invocation::Load(plan)) => plan,
+            other => panic!("{other:?}"),
+        };
+        let agent = |agent: &str| Capacity {
+            agent: agent.into(),
+            weight: NonZeroU32::MIN,
+            ceiling: ceiling.and_then(Rate::per_second),
+        };
+        let (levels, highest) = levels_to_search(&plan, &[agent("a"), agent("b")]);
+        let Levels::Users(users) = levels else { panic!("{levels:?}") };
+        assert_eq!((users.activation, users.fewest), (1_000.0, 2));
+        // Of a day of three minutes at its peak.
+        assert!((0.714..0.716).contains(&users.operations), "{users:?}");
+        (highest.map_or(0, |level| level.milli() / 1000), users.bound)
+    }
+
+    #[test]
+    fn a_search_of_users_ends_at_what_was_seeded_or_may_be_connected_or_can_be_driven() {
+        assert_eq!(highest("--users 5k", None), (5_000, Bound::Seeded));
+        assert_eq!(highest("--users 5k --max-connections 1k", None), (2_000, Bound::Connections));
+        // Beyond the first thousand they share.
+        assert_eq!(
+            highest("--users 5k --max-connections 1k --max-direct-users 900 --multiplex-pool-size 50", None),
+            (5_000, Bound::Seeded)
+        );
+        // Twice 1,000 operations per second.
+        let (users, bound) = highest("--users 5k", Some(1_000));
+        assert!((2_790..2_805).contains(&users) && bound == Bound::Fleet, "{users} {bound:?}");
+    }
 }

@@ -162,12 +162,22 @@ pub fn cassandra() -> anyhow::Result<&'static CassandraServer> {
 pub struct CassandraServer {
     port: u16,
     dir: PathBuf,
-    _dir: TempDir,
+    /// Removed with it; of one whose directory was given, nothing.
+    _dir: Option<TempDir>,
 }
 
 impl CassandraServer {
     fn spawn() -> anyhow::Result<(Process, Self)> {
         let dir = tempfile::Builder::new().prefix("plimsoll-cassandra-").tempdir()?;
+        let (process, server) = Self::start_in(dir.path())?;
+        Ok((process, Self { _dir: Some(dir), ..server }))
+    }
+
+    /// One of a test's own, with its data in this directory, where it finds what was there before.
+    ///
+    /// # Errors
+    /// If it does not come up; with the end of its log.
+    pub fn start_in(dir: &Path) -> anyhow::Result<(Process, Self)> {
         let setup = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/setup/cassandra");
         let (port, storage, jmx) = (free_port()?, free_port()?, free_port()?);
         let fill = |text: String| {
@@ -175,21 +185,21 @@ impl CassandraServer {
                 .replace("@CASS_STORAGE_PORT@", &storage.to_string())
                 .replace("@CASS_JMX_PORT@", &jmx.to_string())
         };
-        let conf = dir.path().join("conf");
-        fs::create_dir(&conf)?;
+        let conf = dir.join("conf");
+        fs::create_dir_all(&conf)?;
         for (file, to) in [
             ("cassandra.yaml", "conf/cassandra.yaml"),
             ("logback.xml", "conf/logback.xml"),
             ("jvm17.options", "jvm.options"),
         ] {
             let text = fs::read_to_string(setup.join(file)).with_context(|| format!("reading {file}"))?;
-            fs::write(dir.path().join(to), fill(text))?;
+            fs::write(dir.join(to), fill(text))?;
         }
         certificate(&conf)?;
         let libraries = installed().join("cassandra/lib").canonicalize()?;
         let mut command = Command::new("java");
         command.arg("@jvm.options").arg("-cp").arg(format!("conf:{}/*", libraries.display()));
-        command.arg("org.apache.cassandra.service.CassandraDaemon").current_dir(dir.path());
+        command.arg("org.apache.cassandra.service.CassandraDaemon").current_dir(dir);
         let mut process = Process::spawn(command)?;
         let started = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() || !lets_in(port) {
@@ -200,8 +210,7 @@ impl CassandraServer {
             }
             std::thread::sleep(Duration::from_millis(200));
         }
-        let path = dir.path().to_owned();
-        Ok((process, Self { port, dir: path, _dir: dir }))
+        Ok((process, Self { port, dir: dir.to_owned(), _dir: None }))
     }
 
     /// `127.0.0.1:port`

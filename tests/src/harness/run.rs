@@ -274,7 +274,15 @@ impl Running {
     /// # Errors
     /// If the program ends first or does not come so far.
     pub fn wait_for_hold(&mut self) -> anyhow::Result<()> {
-        self.process.wait_for_stderr(self.in_hold, Duration::from_secs(60))
+        self.wait_for_hold_within(Duration::from_secs(60))
+    }
+
+    /// The same where much comes before it.
+    ///
+    /// # Errors
+    /// As [`Self::wait_for_hold`].
+    pub fn wait_for_hold_within(&mut self, limit: Duration) -> anyhow::Result<()> {
+        self.process.wait_for_stderr(self.in_hold, limit)
     }
 
     /// Waits until it ends.

@@ -4,7 +4,7 @@ use super::queue::{CAPACITY, Queue, Regime, limits};
 use plimsoll::core::search::hint::Hint;
 use plimsoll::core::search::hint::hint;
 use plimsoll::core::search::outcome::{Showing, TrialOutcome};
-use plimsoll::core::search::plan::{Lengths, PROBE_OPEN, SearchPlan, blocks};
+use plimsoll::core::search::plan::{Lengths, Levels, PROBE_OPEN, SearchPlan, blocks};
 use plimsoll::core::search::trail::{NextTrial, Why};
 use plimsoll::core::search::{Search, Step};
 use std::time::Duration;
@@ -65,6 +65,7 @@ pub fn plan(precision: f64) -> SearchPlan {
         limits: limits(),
         frontier: false,
         lengths: Lengths::for_limit(Some(Duration::from_secs_f64(super::queue::LIMIT)), precision),
+        levels: Levels::Rates,
     }
 }
 

@@ -2,9 +2,9 @@
 
 use super::config::{Stage, StandinConfig, Storage};
 use anyhow::Context as _;
-use async_nats::ServerAddr;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::{self, stream};
+use plimsoll_agent::shell::nats_target::{bare_addresses, url_login};
 use plimsoll_common::contract::subjects;
 use std::time::Duration;
 
@@ -20,13 +20,15 @@ pub(super) async fn connect(config: &StandinConfig, name: &str) -> anyhow::Resul
             .await
             .with_context(|| format!("reading credentials from {}", creds.display()))?;
     }
-    // The client library leaves the URL's user and password alone.
-    let address: ServerAddr =
-        config.nats_url.parse().with_context(|| format!("{:?} is no URL of a NATS server", config.nats_url))?;
-    if let Some(user) = address.username() {
-        options = options.user_and_password(user.to_owned(), address.password().unwrap_or_default().to_owned());
+    // The client library leaves alone what the URL has before its `@`.
+    let no_url = |words: String| anyhow::anyhow!("{words}");
+    match url_login(&config.nats_url).map_err(no_url)? {
+        Some((user, Some(password))) => options = options.user_and_password(user, password),
+        Some((token, None)) => options = options.token(token),
+        None => {}
     }
-    options.connect(address).await.with_context(|| format!("connecting to NATS at {}", config.nats_url))
+    let addresses = bare_addresses(&config.nats_url).map_err(no_url)?;
+    options.connect(addresses).await.with_context(|| format!("connecting to NATS at {}", config.nats_url))
 }
 
 /// Creates the streams of the site where they are missing, after deleting them if asked to.

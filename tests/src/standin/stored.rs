@@ -2,6 +2,7 @@
 //! messages from Cassandra, bucket after bucket.
 
 use super::config::{Databases, Endpoint};
+use super::daily::asker_of_list;
 use super::reads::{
     BAD_CURSOR, BAD_PAYLOAD, DEFAULT_LIMIT, Envelope, MOST_LIMIT, NOT_FOUND, NOT_MEMBER, NOT_SUBSCRIBED,
 };
@@ -110,10 +111,13 @@ impl Stored {
 
     /// Whether this endpoint is answered from the databases.
     pub(super) fn answers(endpoint: Endpoint) -> bool {
-        matches!(endpoint, Endpoint::LoadHistory | Endpoint::GetThread | Endpoint::ReadReceipt)
+        matches!(endpoint, Endpoint::LoadHistory | Endpoint::GetThread | Endpoint::ReadReceipt | Endpoint::ListRooms)
     }
 
     pub(super) async fn answer(&self, endpoint: Endpoint, site: &str, subject: &str, body: &[u8]) -> Answer {
+        if endpoint == Endpoint::ListRooms {
+            return self.list(asker_of_list(subject, site).ok_or(BAD_PAYLOAD)?, body).await;
+        }
         let asked = subjects::parse_room_request(subject, site, endpoint.operation());
         let (asker, room_id) = asked.ok_or(BAD_PAYLOAD)?;
         let body: Value = serde_json::from_slice(body).map_err(|_| BAD_PAYLOAD)?;
@@ -133,6 +137,28 @@ impl Stored {
             }
             _ => self.readers(room_id, asker, text("messageId")).await,
         }
+    }
+
+    /// The rooms of whoever asks: as the service does, by the type in the subscription.
+    async fn list(&self, asker: &str, body: &[u8]) -> Answer {
+        let body: Value = serde_json::from_slice(body).map_err(|_| BAD_PAYLOAD)?;
+        if !matches!(body.get("type").and_then(Value::as_str), Some("rooms" | "current")) {
+            return Err(("bad_request", None, "unknown subscription type"));
+        }
+        let filter = doc! { "u.account": asker, "roomType": { "$in": ["dm", "channel"] } };
+        let found = self.mongo.collection::<Document>("subscriptions").find(filter).limit(1000).await;
+        let found: Vec<Document> = found.map_err(internal)?.try_collect().await.map_err(internal)?;
+        let text = |document: &Document, key: &str| document.get_str(key).unwrap_or_default().to_owned();
+        let row = |document: &Document| {
+            json!({
+                "id": text(document, "_id"), "roomId": text(document, "roomId"), "siteId": text(document, "siteId"),
+                "name": text(document, "name"), "roomType": text(document, "roomType"),
+                "u": {"account": asker, "isBot": false}, "hasMention": false, "alert": false, "muted": false, "favorite": false,
+            })
+        };
+        let rows: Vec<Value> = found.iter().map(row).collect();
+        let total = rows.len();
+        Ok(json!({"subscriptions": rows, "total": total}))
     }
 
     async fn find(&self, collection: &str, filter: Document) -> Result<Option<Document>, Envelope> {

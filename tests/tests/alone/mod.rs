@@ -2,6 +2,7 @@
 //! `make test` holds them one after the other, and the others three at a time.
 
 mod answer;
+mod daily_find;
 mod fan_in;
 mod find;
 mod fooled;

@@ -1,8 +1,8 @@
 //! The long versions: a part of the largest preset in bounded memory, and a disk that fills up.
 
-use super::{both, command, done, mongo_flags, plimsoll};
+use super::{both, both_flags, command, done, mongo_flags, plimsoll};
 use anyhow::Context as _;
-use plimsoll_tests::harness::databases::{MongoOptions, MongoServer, need_both, need_mongo};
+use plimsoll_tests::harness::databases::{CassandraServer, MongoOptions, MongoServer, need_both, need_mongo};
 use plimsoll_tests::harness::processes::{Ended, Process};
 use plimsoll_tests::harness::prove;
 use std::path::Path;
@@ -105,4 +105,33 @@ fn a_disk_that_fills_up_ends_a_seeding_that_goes_on_when_there_is_room() {
         "{told:?}"
     );
     assert!(done("seed --preset large --create-schema", &flags).unwrap().starts_with("seeded "));
+}
+
+#[test]
+fn a_cassandra_whose_disk_fills_up_is_named_and_the_seeding_goes_on_when_there_is_room() {
+    if !prove::whole() {
+        return;
+    }
+    need_both();
+    // SAFETY: takes and gives an integer.
+    assert_eq!(unsafe { libc::geteuid() }, 0, "mounting a small disk takes root");
+    let mongo = MongoServer::start(&Default::default()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    // Its own tables and logs take half of it.
+    let disk = SmallDisk::mount(dir.path(), "96m").unwrap();
+    let (mut process, cassandra) = CassandraServer::start_in(dir.path()).unwrap();
+    let seed = "seed --workload history --preset history-medium --shard 1/4 --create-schema";
+    let full = plimsoll(seed, &both_flags(&mongo, &cassandra, "full")).unwrap();
+    assert!(full.code == Some(3) && full.stdout.is_empty(), "{full:?}");
+    let errors: Vec<&str> = full.stderr.lines().filter(|line| !line.starts_with("seed: ")).collect();
+    assert_eq!(errors.len(), 1, "{full:?}");
+    eprintln!("{}", errors[0]);
+    assert!(errors[0].contains("Cassandra at ") && errors[0].contains("the same command goes on"), "{full:?}");
+    process.signal(libc::SIGKILL).unwrap();
+    process.wait(LONG).unwrap();
+    disk.grow("2g").unwrap();
+    let (_process, cassandra) = CassandraServer::start_in(dir.path()).unwrap();
+    let resumed = plimsoll(seed, &both_flags(&mongo, &cassandra, "full")).unwrap();
+    assert!(resumed.code == Some(0) && resumed.stderr.contains("seed: goes on after"), "{resumed:?}");
+    assert!(resumed.stdout.contains("still to be seeded: --shard 2/4, 3/4, 4/4"), "{resumed:?}");
 }

@@ -2,6 +2,7 @@
 //! ours and compared with the contract.
 
 mod contents;
+mod daily;
 mod long;
 mod reads;
 mod refused;

@@ -2,6 +2,10 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
+use plimsoll_common::contract::daily::DailyPreset;
+use plimsoll_common::units::Rate;
+use plimsoll_common::workload::WorkloadPlan as _;
+
 use super::*;
 
 const TRIAL: TrialId = TrialId { step: 0, trial: 0 };
@@ -185,5 +189,29 @@ proptest! {
         let even = |users: u64| -> Vec<u64> { (0..agents).map(|agent| users / agents + u64::from(agent < users % agents)).collect() };
         let (few, many) = (owners(&even(before)), owners(&even(before + more)));
         prop_assert_eq!(&few[..], &many[..few.len()]);
+    }
+}
+
+#[test]
+fn a_day_that_stands_still_at_its_peak_makes_the_same_load_in_a_hold_of_any_length() {
+    let daily = DailyWorkload {
+        preset: DailyPreset::Light,
+        site_id: "s".into(),
+        users: 1_000,
+        max_direct_users: 1,
+        multiplex_pool_size: 1,
+        max_connections: 1,
+        activation_rate: Rate::per_second(1).unwrap(),
+        day: Some(Duration::from_secs(100)),
+        at_peak: true,
+        presence: false,
+    };
+    let expected = daily.rate(Rate::per_second(1_000).unwrap(), Duration::ZERO).as_f64();
+    for hold in [5_u64, 60, 200] {
+        let day = Day::of(&daily, Duration::from_millis(500), Duration::from_secs(hold));
+        let acts: usize =
+            (0..1_000 / hold as u32).map(|trial| held(3, TrialId { step: 9, trial }, 0..1_000, day).len()).sum();
+        let rate = acts as f64 / (1_000 / hold * hold) as f64;
+        assert!((rate / expected - 1.0).abs() < 0.02, "over holds of {hold} s {rate} and not {expected} a second");
     }
 }

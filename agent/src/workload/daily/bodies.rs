@@ -36,6 +36,11 @@ impl Bodies {
         Self { text, content: Vec::new(), nonce, lane, added: HashMap::new() }
     }
 
+    /// Whom the run has added already is not added again.
+    pub(super) fn inherit(&mut self, before: &mut Self) {
+        self.added = std::mem::take(&mut before.added);
+    }
+
     /// A message of its own, which one in twenty times mentions somebody.
     pub(super) fn message(&mut self, id: &[u8], request_id: &[u8], bits: u64, users: u32) -> Bytes {
         let mentioned =

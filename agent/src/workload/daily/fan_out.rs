@@ -1,4 +1,7 @@
-//! How many copies of each message have come, of those that are expected.
+//! How many copies of each message have come, of those that are expected, and to whom: a copy that comes twice is no second
+//! recipient.
+
+use std::collections::{HashMap, HashSet};
 
 /// What a copy was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,8 +14,8 @@ pub(super) enum Copied {
     Between,
     /// The last that was expected.
     Last,
-    /// More than were expected.
-    TooMany,
+    /// To somebody who has one already, or of a message that everybody has.
+    Again,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +34,15 @@ const NEVER: u64 = u64::MAX;
 #[derive(Debug)]
 pub(super) struct FanOuts {
     ring: Vec<FanOut>,
+    /// By message: who has a copy, of those that some have and some have not. A service hands out all copies of a message at
+    /// once, so these are few.
+    reached: HashMap<u64, HashSet<u32>>,
+    /// Emptied, to be filled again.
+    spare: Vec<HashSet<u32>>,
 }
+
+/// Emptied sets that are kept.
+const SPARE: usize = 256;
 
 impl Default for FanOuts {
     fn default() -> Self {
@@ -44,7 +55,8 @@ impl FanOuts {
     pub(super) fn for_open(most: usize) -> Self {
         // Room for bursts, and a bound: so many are 1.5 GB, which no agent's share comes near.
         let capacity = most.clamp(1_024, 1 << 26).next_power_of_two();
-        Self { ring: vec![FanOut { sequence: NEVER, expected: 0, reached: 0, told: false }; capacity] }
+        let none = FanOut { sequence: NEVER, expected: 0, reached: 0, told: false };
+        Self { ring: vec![none; capacity], reached: HashMap::new(), spare: Vec::new() }
     }
 
     fn at(&mut self, sequence: u64) -> &mut FanOut {
@@ -54,7 +66,19 @@ impl FanOuts {
 
     /// A message sets out to so many recipients.
     pub(super) fn begin(&mut self, sequence: u64, expected: u32) {
-        *self.at(sequence) = FanOut { sequence, expected, reached: 0, told: false };
+        let fan_out = FanOut { sequence, expected, reached: 0, told: false };
+        let before = std::mem::replace(self.at(sequence), fan_out);
+        self.forget(before.sequence);
+    }
+
+    /// Nobody asks any more who has a copy of a message.
+    fn forget(&mut self, sequence: u64) {
+        if let Some(mut set) = self.reached.remove(&sequence)
+            && self.spare.len() < SPARE
+        {
+            set.clear();
+            self.spare.push(set);
+        }
     }
 
     /// How many recipients are expected of a message: told once.
@@ -64,21 +88,34 @@ impl FanOuts {
         fresh.then_some(fan_out.expected)
     }
 
-    /// A copy came, to so many recipients at once; `None`: of a message that is not known any more.
-    pub(super) fn copy(&mut self, sequence: u64, came_to: u32) -> Option<Copied> {
-        let fan_out = self.at(sequence);
-        if fan_out.sequence != sequence {
+    /// A copy came by one way, such as a line, to so many recipients at once; `None`: of a message that is not known any more.
+    pub(super) fn copy(&mut self, sequence: u64, way: u32, came_to: u32) -> Option<Copied> {
+        let FanOut { reached: before, expected, .. } = *self.at(sequence);
+        if self.at(sequence).sequence != sequence {
             return None;
         }
-        let (before, expected) = (fan_out.reached, fan_out.expected);
-        fan_out.reached = before.saturating_add(came_to);
-        Some(match (before, fan_out.reached >= expected) {
-            (before, _) if before >= expected && before > 0 => Copied::TooMany,
+        let again = before > 0 && (before >= expected || !self.reached.entry(sequence).or_default().insert(way));
+        if again {
+            return Some(Copied::Again);
+        }
+        let reached = before.saturating_add(came_to);
+        self.at(sequence).reached = reached;
+        let copied = match (before, reached >= expected) {
             (0, true) => Copied::FirstAndLast,
             (0, false) => Copied::First,
             (_, true) => Copied::Last,
             (_, false) => Copied::Between,
-        })
+        };
+        match copied {
+            Copied::First => {
+                let mut set = self.spare.pop().unwrap_or_default();
+                set.insert(way);
+                self.reached.insert(sequence, set);
+            }
+            Copied::Last => self.forget(sequence),
+            Copied::FirstAndLast | Copied::Between | Copied::Again => {}
+        }
+        Some(copied)
     }
 }
 
@@ -90,14 +127,31 @@ mod tests {
     fn copies_are_counted_to_the_last_one_and_beyond() {
         let mut fan_outs = FanOuts::default();
         fan_outs.begin(7, 4);
-        let copies: Vec<_> = [1, 2, 1, 1].map(|came_to| fan_outs.copy(7, came_to).unwrap()).to_vec();
-        assert_eq!(copies, [Copied::First, Copied::Between, Copied::Last, Copied::TooMany]);
+        let mut copy = |way, came_to| fan_outs.copy(7, way, came_to).unwrap();
+        assert_eq!([copy(1, 1), copy(2, 2)], [Copied::First, Copied::Between]);
+        // However often one way brings it, the last recipient is another one.
+        assert_eq!([copy(1, 1), copy(2, 2), copy(1, 1)], [Copied::Again; 3]);
+        assert_eq!([copy(3, 1), copy(3, 1), copy(4, 1)], [Copied::Last, Copied::Again, Copied::Again]);
         fan_outs.begin(8, 1);
-        assert_eq!(fan_outs.copy(8, 1), Some(Copied::FirstAndLast));
-        assert_eq!(fan_outs.copy(9, 1), None);
+        assert_eq!(fan_outs.copy(8, 1, 1), Some(Copied::FirstAndLast));
+        assert_eq!(fan_outs.copy(8, 2, 1), Some(Copied::Again));
+        assert_eq!(fan_outs.copy(9, 1, 1), None);
         assert_eq!([fan_outs.tell(7), fan_outs.tell(7), fan_outs.tell(9)], [Some(4), None, None]);
         // Its place was taken.
         fan_outs.begin(7 + 1_024, 1);
-        assert_eq!(fan_outs.copy(7, 1), None);
+        assert_eq!(fan_outs.copy(7, 1, 1), None);
+    }
+
+    #[test]
+    fn who_has_a_copy_is_kept_for_messages_under_way_alone() {
+        let mut fan_outs = FanOuts::default();
+        for sequence in 0..5_000 {
+            fan_outs.begin(sequence, 3);
+            let ways = if sequence % 2 == 0 { 3 } else { 2 };
+            let copies = (0..ways).filter_map(|way| fan_outs.copy(sequence, way, 1));
+            assert_eq!(copies.count(), ways as usize);
+        }
+        // Of the last 1,024 every second one was never whole.
+        assert_eq!((fan_outs.reached.len(), fan_outs.spare.len() <= SPARE), (512, true));
     }
 }

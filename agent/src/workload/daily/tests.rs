@@ -19,6 +19,7 @@ fn plan() -> DailyWorkload {
         max_connections: 1_000,
         activation_rate: Rate::per_second(500).unwrap(),
         day: None,
+        at_peak: false,
         presence: false,
     }
 }
@@ -153,6 +154,11 @@ fn a_message_is_whole_when_its_last_recipient_here_has_it() {
         let Some(tag) = tag(&daily, line) else { continue };
         let mut aside = Aside::default();
         let incoming = daily.heard(line, tag, &heard("chat.room.x.event", body.as_bytes()), &ledger, &mut aside);
+        // The same once more, as a service that stumbles sends it: no recipient besides.
+        let mut beside = Aside::default();
+        let again = daily.heard(line, tag, &heard("chat.room.x.event", body.as_bytes()), &ledger, &mut beside);
+        assert_eq!(again, Incoming::Answer { sequence, series: series::E2, outcome: Outcome::Sample });
+        assert!(beside.observed.is_empty() && beside.also.is_empty());
         reached += daily.users.in_room_on(line, choice.place);
         if let Incoming::Answer { series, .. } = incoming {
             answers.push((series, reached));
@@ -226,7 +232,13 @@ fn a_refused_send_and_a_failed_job_are_failures() {
 fn who_is_added_is_known_no_member_and_nobody_twice() {
     let (mut daily, mut ledger) = daily();
     let mut added = std::collections::HashSet::new();
-    for _ in 0..40 {
+    for at in 0..80 {
+        if at == 40 {
+            // Dealt anew, as for every step.
+            let (mut dealt, begun) = self::daily();
+            dealt.inherit(&mut daily);
+            (daily, ledger) = (dealt, begun);
+        }
         let (_, choice, outgoing) = next(&mut daily, &mut ledger, Action::MemberAdd);
         let body: serde_json::Value = serde_json::from_slice(&outgoing.payload).unwrap();
         let name = body["users"][0].as_str().unwrap();

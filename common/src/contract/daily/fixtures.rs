@@ -39,7 +39,12 @@ pub struct SeededMessage {
 }
 
 /// The seeded messages of a room were written over so long.
-const SEEDED_OVER_MS: u64 = 7 * 86_400_000;
+const SEEDED_OVER_MS: u64 = SEEDED_OVER_DAYS as u64 * 86_400_000;
+/// The same in days.
+pub const SEEDED_OVER_DAYS: u32 = 7;
+/// The length of a seeded message.
+const SEEDED_TEXT_BYTES: usize = 200;
+const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// One room per user: all users in an order of its own, cut into rooms.
 #[derive(Debug, Clone)]
@@ -185,7 +190,6 @@ impl DailyFixtures {
     /// Message `index` of those that a room is seeded with, of which [`Band::seeded_messages`] says how many there are; the
     /// oldest is number 0.
     pub fn seeded_message(&self, room: u32, index: u32) -> SeededMessage {
-        const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
         let mut chance = stream(self.seed, Purpose::DailyMessages, u64::from(room) << 32 | u64::from(index));
         let id = std::array::from_fn(|_| LETTERS[below(&mut chance, 62) as usize]);
         let author = match self.layer(room) {
@@ -198,6 +202,12 @@ impl DailyFixtures {
         let gap = SEEDED_OVER_MS / u64::from(self.band(room).seeded_messages());
         let age_ms = u64::from(self.band(room).seeded_messages() - index) * gap - below(&mut chance, gap - 1);
         SeededMessage { id, author, age_ms }
+    }
+
+    /// What the seeded message says: letters and digits, as long as those of the histories' presets.
+    pub fn seeded_text(&self, room: u32, index: u32) -> String {
+        let mut chance = stream(self.seed, Purpose::DailyTexts, u64::from(room) << 32 | u64::from(index));
+        (0..SEEDED_TEXT_BYTES).map(|_| char::from(LETTERS[below(&mut chance, 62) as usize])).collect()
     }
 
     /// The layer of a channel, and the room's position in it.

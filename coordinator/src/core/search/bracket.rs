@@ -46,8 +46,6 @@ pub enum Look {
 const UNCLEAR: u32 = 3;
 /// A probe just below what the service carried, and one just above.
 const NEAR_CAPACITY: [f64; 2] = [0.97, 1.03];
-/// Nothing is looked for below this, in requests per second.
-const LOWEST: f64 = 0.1;
 
 /// Where to climb from after a probe in which the service carried so much: half of it, which is no overload.
 pub fn begin_below(served: Option<f64>) -> Rate {
@@ -112,11 +110,12 @@ impl Bracket {
             Some((start, factor)) => (under.as_f64() / start.as_f64() * factor).min(2.0),
             None => 2.0,
         };
-        Look::At(capped(round(under.as_f64() * factor), plan), Why::Climb, plan.lengths.climb)
+        Look::At(capped(plan.levels.round(under.as_f64() * factor), plan), Why::Climb, plan.lengths.climb)
     }
 
     fn descend(&self, over: Rate, plan: &SearchPlan) -> Look {
-        if over.as_f64() <= LOWEST {
+        let lowest = plan.levels.lowest();
+        if over.as_f64() <= lowest {
             return Look::Lowest(over);
         }
         let half = over.as_f64() / 2.0;
@@ -126,9 +125,9 @@ impl Bracket {
         match near {
             Some(level) => {
                 let served = self.served.unwrap_or_default();
-                Look::At(round(level.max(LOWEST)), Why::Capacity { served }, plan.lengths.probe)
+                Look::At(plan.levels.round(level.max(lowest)), Why::Capacity { served }, plan.lengths.probe)
             }
-            None => Look::At(round(half.max(LOWEST)), Why::Descend, plan.lengths.probe),
+            None => Look::At(plan.levels.round(half.max(lowest)), Why::Descend, plan.lengths.probe),
         }
     }
 
@@ -136,6 +135,7 @@ impl Bracket {
         let (low, high) = (under.as_f64(), over.as_f64());
         let close = 1.0 + 2.0 * plan.precision;
         let middle = (low * high).sqrt();
+        let round = |level: f64| plan.levels.round(level);
         if high / low <= close || round(middle) <= under || round(middle) >= over {
             return Look::Around(
                 self.served.map_or(middle, |served| towards(middle, served * plan.utilization(served), low, high)),

@@ -61,8 +61,8 @@ const WIDEST: f64 = 3.0;
 
 impl Confirm {
     /// Around a first guess.
-    pub fn around(centre: f64, width: f64, soaks: bool) -> Self {
-        Self { grid: Grid::around(centre, width), index: 0, soaks }
+    pub fn around(centre: f64, plan: &SearchPlan, soaks: bool) -> Self {
+        Self { grid: Grid::around(centre, plan.precision, plan.levels), index: 0, soaks }
     }
 
     /// The pair that is compared.
@@ -161,7 +161,7 @@ impl Confirm {
             return false;
         }
         let middle = (pair.low.as_f64() * pair.high.as_f64()).sqrt();
-        *self = Self::around(guess.unwrap_or(middle), wider, self.soaks);
+        *self = Self { grid: self.grid.again(guess.unwrap_or(middle), wider), index: 0, ..*self };
         true
     }
 
@@ -178,7 +178,7 @@ impl Confirm {
     }
 
     fn distance(&self, pool: &Pool, judge: Judge, rate: Rate) -> Option<f64> {
-        let room = rate.as_f64() * self.grid.width() / 2.0;
+        let room = self.grid.operations(rate) * self.grid.width() / 2.0;
         pool.distance(rate, judge.limits, judge.focus, room, judge.quantiles)
     }
 }

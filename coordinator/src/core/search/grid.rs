@@ -2,12 +2,15 @@
 
 use plimsoll_common::units::Rate;
 
+use super::plan::Levels;
+
 /// Levels at half steps: two neighbours of a pair are a whole step apart, and pairs overlap.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Grid {
     centre: f64,
     /// The largest part by which the upper level of a pair may lie above the lower one.
     width: f64,
+    levels: Levels,
 }
 
 /// Two levels, a step apart: one that should pass and one that should trip.
@@ -24,8 +27,18 @@ const ROUNDING: f64 = 1.0011;
 
 impl Grid {
     /// Around a guess. `width` is the asked precision, such as 0.05.
-    pub fn around(centre: f64, width: f64) -> Self {
-        Self { centre, width }
+    pub fn around(centre: f64, width: f64, levels: Levels) -> Self {
+        Self { centre, width, levels }
+    }
+
+    /// The same levels in other steps around another guess.
+    pub fn again(&self, centre: f64, width: f64) -> Self {
+        Self { centre, width, ..*self }
+    }
+
+    /// Operations per second that a level makes.
+    pub fn operations(&self, level: Rate) -> f64 {
+        self.levels.operations(level.as_f64())
     }
 
     /// The asked precision.
@@ -39,11 +52,22 @@ impl Grid {
 
     /// The pair whose middle lies so many half steps above the first guess.
     pub fn pair(&self, index: i32) -> Pair {
-        Pair { low: self.level(index - 1), high: self.level(index + 1) }
+        let (low, high) = (self.level(index - 1), self.level(index + 1));
+        match self.levels {
+            Levels::Rates => Pair { low, high },
+            // Of few users whole numbers are coarse: as near as was asked, or next to each other.
+            Levels::Users(_) => {
+                let low = low.milli() / 1000;
+                let farthest = (low as f64 * (1.0 + self.width)) as u64;
+                let high = (high.milli() / 1000).min(farthest).max(low + 1);
+                let whole = |users: u64| Rate::per_second(users).expect("at least one, and no more than a rate may be");
+                Pair { low: whole(low), high: whole(high) }
+            }
+        }
     }
 
     fn level(&self, index: i32) -> Rate {
-        round(self.centre * (self.half_step() * f64::from(index)).exp())
+        self.levels.round(self.centre * (self.half_step() * f64::from(index)).exp())
     }
 
     /// The pair whose middle is nearest to a guess.
@@ -75,6 +99,7 @@ impl Pair {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::search::plan::{Bound, Users};
     use proptest::prelude::*;
 
     #[test]
@@ -88,7 +113,7 @@ mod tests {
 
     #[test]
     fn pairs_overlap_by_half() {
-        let grid = Grid::around(1000.0, 0.05);
+        let grid = Grid::around(1000.0, 0.05, Levels::Rates);
         let (pair, above) = (grid.pair(0), grid.pair(1));
         assert_eq!((pair.low.to_string(), pair.high.to_string()), ("976.4".into(), "1024".into()));
         assert_eq!((above.low.to_string(), above.high.to_string()), ("1000".into(), "1049".into()));
@@ -98,7 +123,7 @@ mod tests {
 
     #[test]
     fn rounding_does_not_widen_a_wide_pair() {
-        let pair = Grid::around(857_149.482_494_539_1, 0.482).pair(37);
+        let pair = Grid::around(857_149.482_494_539_1, 0.482, Levels::Rates).pair(37);
         assert!(pair.width() <= 0.482, "{pair:?} {}", pair.width());
     }
 
@@ -107,9 +132,22 @@ mod tests {
         #[test]
         fn no_pair_is_wider_than_asked(centre in 1.0_f64..1e6, index in -40_i32..40, per_mille in 5_u32..500) {
             let width = f64::from(per_mille) / 1000.0;
-            let pair = Grid::around(centre, width).pair(index);
+            let pair = Grid::around(centre, width, Levels::Rates).pair(index);
             prop_assume!(pair.low >= round(1.0) && pair.high < round(f64::MAX));
             prop_assert!(pair.low < pair.high && pair.width() <= width, "{pair:?} {}", pair.width());
+        }
+
+        #[test]
+        fn pairs_of_users_are_whole_and_as_near_as_asked_or_next_to_each_other(
+            centre in 1.0_f64..1e6, index in -40_i32..40, per_mille in 5_u32..500,
+        ) {
+            let width = f64::from(per_mille) / 1000.0;
+            let users = Users { operations: 0.1, activation: 1.0, fewest: 3, bound: Bound::Seeded };
+            let Pair { low, high } = Grid::around(centre, width, Levels::Users(users)).pair(index);
+            prop_assume!(high < round(f64::MAX));
+            prop_assert!(low.milli() % 1000 == 0 && high.milli() % 1000 == 0 && low.milli() >= 3_000 && low < high);
+            let near = high.as_f64() / low.as_f64() <= 1.0 + width;
+            prop_assert!(near || high.milli() == low.milli() + 1000, "{low} {high} {width}");
         }
     }
 }

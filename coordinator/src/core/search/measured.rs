@@ -6,9 +6,9 @@ use plimsoll_common::plan::BLOCK;
 
 use super::outcome::{Block, Count, FractionLimit, Limits, Read, Showing, Signal, SlopeLimit};
 use crate::core::backlog::{BacklogRead, DurableName};
-use crate::core::measurement::{Fault, FleetBlock, StepMeasurement};
+use crate::core::measurement::{Fault, FleetBlock, SeriesMeasurement, StepMeasurement};
 use crate::core::slo::{Gate, SeriesSlo, Slo};
-use crate::core::verdict::apart;
+use crate::core::verdict::{apart, few_users, owed_a_sample};
 use plimsoll_common::snapshot::StepEnd;
 
 /// The growth limit of a durable is one of so many seconds.
@@ -73,11 +73,12 @@ fn open(block: &FleetBlock) -> u64 {
 
 fn one(block: &FleetBlock, slo: &Slo) -> Block {
     let (counters, open) = (&block.counters, open(block));
-    let percentile = |(index, _, gate): (usize, &SeriesSlo, Gate)| {
+    let percentile = |(index, objective, gate): (usize, &SeriesSlo, Gate)| {
         let series = &block.series[index];
-        // What never left counts as slower for a PASS, and as nothing for a TRIP.
+        // What never left counts as slower for a PASS, and as nothing for a TRIP; of what is still open too, a series is
+        // charged its part.
         let (above, anyway) = (series.above[gate.above_index], series.above_anyway[gate.above_index]);
-        let never_left = counters.never_left();
+        let (open, never_left) = (objective.part_of(open), objective.part_of(counters.never_left()));
         Count { n: series.n + open + never_left, above: above + open + never_left, anyway: anyway + open }
     };
     let errors = Count { n: counters.attempted, above: counters.errors(), anyway: counters.failed_anyway };
@@ -104,7 +105,7 @@ pub fn showing(step: &StepMeasurement, slo: &Slo, durables: Vec<Vec<Read>>) -> S
 }
 
 /// Why a trial cannot be used; that it was stopped on purpose is no reason.
-pub fn fault(step: &StepMeasurement, was_stopped: bool) -> Option<String> {
+pub fn fault(step: &StepMeasurement, slo: &Slo, was_stopped: bool) -> Option<String> {
     let matters = |fault: &&Fault| match fault {
         Fault::EndedEarly { end: StepEnd::Stopped, .. } => !was_stopped,
         _ => true,
@@ -112,10 +113,16 @@ pub fn fault(step: &StepMeasurement, was_stopped: bool) -> Option<String> {
     let named = step.faults.iter().find(matters).map(crate::report::words::fault);
     let empty = || (step.counters.attempted == 0).then(|| "no operation was released".to_owned());
     let silent = || {
-        let silent = step.series.iter().find(|series| series.counts.n == 0 && !series.limits_us.is_empty())?;
+        let owed = |name: &str| {
+            let objective = slo.series.iter().find(|objective| objective.series == name);
+            objective.is_none_or(|objective| owed_a_sample(objective, step.counters.attempted))
+        };
+        let is_silent =
+            |series: &&SeriesMeasurement| series.counts.n == 0 && !series.limits_us.is_empty() && owed(&series.series);
+        let silent = step.series.iter().find(is_silent)?;
         let why = || format!("{} has no samples although operations completed", silent.series);
         (step.counters.completed > 0 && step.counters.errors() == 0).then(why)
     };
-    let apart = || apart(step).map(|doubt| crate::report::words::doubt(&doubt));
-    named.or_else(empty).or_else(silent).or_else(apart)
+    let doubt = || few_users(step).or_else(|| apart(step)).map(|doubt| crate::report::words::doubt(&doubt));
+    named.or_else(empty).or_else(silent).or_else(doubt)
 }

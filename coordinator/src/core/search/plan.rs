@@ -6,6 +6,7 @@ use plimsoll_common::plan::BLOCK;
 use plimsoll_common::units::Rate;
 use serde::{Deserialize, Serialize};
 
+use super::grid::round;
 use super::outcome::{FractionLimit, Limits, Signal};
 
 /// What a search is asked for.
@@ -27,7 +28,97 @@ pub struct SearchPlan {
     pub frontier: bool,
     /// How long trials are.
     pub lengths: Lengths,
+    /// What levels are.
+    #[serde(default)]
+    pub levels: Levels,
 }
+
+/// What the levels of a search are.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Levels {
+    /// Requests per second.
+    #[default]
+    Rates,
+    /// Whole users.
+    Users(Users),
+}
+
+/// Levels that are numbers of users.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Users {
+    /// Operations per second that each makes.
+    pub operations: f64,
+    /// So many come online in a second, over the whole fleet.
+    pub activation: f64,
+    /// No level is lower.
+    pub fewest: u64,
+    /// What the highest level follows from.
+    pub bound: Bound,
+}
+
+/// What keeps a search of users from going higher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// So many the target was seeded for.
+    Seeded,
+    /// More would take more connections than they may have.
+    Connections,
+    /// More would do more than the agents can by themselves.
+    Fleet,
+}
+
+impl Levels {
+    /// A level as people write it; users are whole.
+    pub fn round(&self, level: f64) -> Rate {
+        match self {
+            Self::Rates => round(level),
+            Self::Users(users) => {
+                let whole = (round(level).milli().saturating_add(500) / 1000).max(users.fewest.max(1));
+                Rate::per_second(whole).expect("at least one, and no more than a rate may be")
+            }
+        }
+    }
+
+    /// Nothing is looked for below this.
+    pub fn lowest(&self) -> f64 {
+        match self {
+            Self::Rates => LOWEST,
+            Self::Users(users) => users.fewest.max(1) as f64,
+        }
+    }
+
+    /// Operations per second that a level makes.
+    pub fn operations(&self, level: f64) -> f64 {
+        match self {
+            Self::Rates => level,
+            Self::Users(users) => level * users.operations,
+        }
+    }
+
+    /// How long it takes until a level is there after another one: users come one after the other, and go at once.
+    fn coming(&self, from: Option<Rate>, to: Rate) -> Duration {
+        match self {
+            Self::Rates => Duration::ZERO,
+            Self::Users(users) => {
+                let more = (to.as_f64() - from.map_or(0.0, |from| from.as_f64())).max(0.0);
+                Duration::from_secs_f64(more / users.activation.max(1e-3))
+            }
+        }
+    }
+
+    /// What stands behind a level.
+    pub fn unit(&self) -> &'static str {
+        match self {
+            Self::Rates => "/s",
+            Self::Users(_) => " users",
+        }
+    }
+}
+
+/// Nothing is looked for below this, in requests per second.
+const LOWEST: f64 = 0.1;
 
 /// How long the trials of a search are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +197,11 @@ impl SearchPlan {
         self.highest.map_or(first, |highest| first.min(highest))
     }
 
+    /// How long a level takes to be there after this one.
+    pub fn coming(&self, from: Option<Rate>, to: Rate) -> Duration {
+        self.levels.coming(from, to)
+    }
+
     /// How far a service can be used before its percentiles break their limits, as a part of what it carries per second: of
     /// one queue with exponential service, p of the operations take longer than t where what is left over is ln(1/p)/t
     /// (Kleinrock, Queueing Systems I, 3.2). Never less than [`LEAST_UTILIZATION`]: services are many queues, or drift.
@@ -128,6 +224,18 @@ impl SearchPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn users_are_whole_come_one_by_one_and_go_at_once() {
+        let users = Levels::Users(Users { operations: 0.5, activation: 100.0, fewest: 2, bound: Bound::Seeded });
+        let rounded = |level: f64| users.round(level).to_string();
+        assert_eq!([976.4, 1.2, 0.0, 19_026.3, 149.5].map(rounded), ["976", "2", "2", "19030", "150"]);
+        let rate = |users: u64| Rate::per_second(users).unwrap();
+        assert_eq!(users.coming(Some(rate(300)), rate(500)), Duration::from_secs(2));
+        assert_eq!(users.coming(None, rate(500)), Duration::from_secs(5));
+        assert_eq!(users.coming(Some(rate(500)), rate(300)), Duration::ZERO);
+        assert_eq!((users.operations(500.0), Levels::Rates.operations(500.0)), (250.0, 500.0));
+    }
 
     #[test]
     fn trials_are_long_enough_for_an_overload_to_show() {

@@ -1,6 +1,6 @@
 use super::conclusion::Conclusion;
 use super::outcome::{Block, Count, FractionLimit, Limits, Read, Signal, SlopeLimit};
-use super::plan::Lengths;
+use super::plan::{Bound as HighestBy, Lengths, Levels, Users};
 use super::*;
 use crate::core::backlog::DurableName;
 use proptest::prelude::*;
@@ -26,6 +26,7 @@ fn plan(from: u64, precision: f64) -> SearchPlan {
         },
         frontier: false,
         lengths: Lengths::for_limit(Some(Duration::from_millis(100)), precision),
+        levels: Levels::Rates,
     }
 }
 
@@ -189,6 +190,63 @@ proptest! {
         if conclusion.is_conclusive() {
             let (passed, tripped) = (conclusion.passed.unwrap().level, conclusion.tripped.clone().unwrap().level);
             prop_assert!(tripped.as_f64() / passed.as_f64() <= 1.0 + precision + 1e-9, "{conclusion:?}");
+        }
+    }
+}
+
+/// Half an operation per second each, and 50 of them come online in a second.
+fn users(from: u64, seeded: u64, precision: f64) -> SearchPlan {
+    let users = Users { operations: 0.5, activation: 50.0, fewest: 1, bound: HighestBy::Seeded };
+    SearchPlan { highest: Rate::per_second(seeded), levels: Levels::Users(users), ..plan(from, precision) }
+}
+
+#[test]
+fn a_search_of_users_is_bounded_by_those_that_were_seeded_and_says_so() {
+    let (_, conclusion) = Service { knee: 5000.0, durable: NO_LIMIT }.search(users(100, 1_000, 0.05));
+    assert_eq!(conclusion.passed.unwrap().level, Rate::per_second(1_000).unwrap());
+    assert!(matches!(conclusion.doubt, Some(SearchDoubt::FleetTooSmall { .. })), "{conclusion:?}");
+}
+
+#[test]
+fn nobody_at_all_is_carried_and_the_search_ends() {
+    let (search, conclusion) = Service { knee: 0.5, durable: NO_LIMIT }.search(users(100, 1_000, 0.05));
+    assert!(matches!(conclusion.doubt, Some(SearchDoubt::NothingPasses { .. })), "{conclusion:?}");
+    assert!(search.trail().len() < 30);
+}
+
+#[test]
+fn the_time_that_users_take_to_come_is_within_the_time_that_a_search_may_take() {
+    // Twice 2,000 users take 80 s to come online.
+    let plan = SearchPlan { max_time: Duration::from_secs(60), ..users(2_000, 1_000_000, 0.05) };
+    let mut search = Search::new(plan);
+    let mut online = 0.0;
+    while let Step::Hold(trial) = search.next().clone() {
+        let coming = Duration::from_secs_f64((trial.level.as_f64() - online).max(0.0) / 50.0);
+        online = trial.level.as_f64();
+        let outcome = Service { knee: 1e9, durable: NO_LIMIT }.hold(&search, &trial);
+        search.record(&TrialOutcome { took: outcome.took + coming, ..outcome });
+    }
+    // The first level is what was asked for.
+    assert!(search.spent() <= Duration::from_secs(60) && search.trail().len() == 1, "{:?}", search.trail());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn every_search_of_users_ends_between_whole_numbers_that_hold_its_knee(
+        knee in 1.0_f64..90_000.0, from in 1_u64..100_000, percent in 1_u32..30,
+    ) {
+        let precision = f64::from(percent) / 100.0;
+        let (search, conclusion) = Service { knee, durable: NO_LIMIT }.search(users(from, 100_000, precision));
+        prop_assert!(search.trail().len() < 1000);
+        prop_assert!(search.trail().iter().all(|entry| entry.trial.level.milli() % 1000 == 0));
+        if let (Some(passed), Some(tripped)) = (&conclusion.passed, &conclusion.tripped) {
+            prop_assert!(passed.level.as_f64() <= knee && knee < tripped.level.as_f64(), "{conclusion:?}");
+        }
+        if conclusion.is_conclusive() {
+            let (passed, tripped) = (conclusion.passed.unwrap().level, conclusion.tripped.clone().unwrap().level);
+            let near = tripped.as_f64() / passed.as_f64() <= 1.0 + precision + 1e-9;
+            prop_assert!(near || tripped.milli() == passed.milli() + 1000, "{conclusion:?}");
         }
     }
 }

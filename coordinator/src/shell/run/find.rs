@@ -11,16 +11,14 @@ use crate::core::backlog::Fate;
 use crate::core::budget::Short;
 use crate::core::ramp::{JudgedTrial, NextTrial};
 use crate::core::search::outcome::{Read, TrialOutcome};
-use crate::core::search::plan::{Lengths, PROBE_OPEN, SearchPlan};
+use crate::core::search::plan::{Lengths, Levels, PROBE_OPEN, SearchPlan};
 use crate::core::search::slope::slope;
 use crate::core::search::trail::{self, TrailRecord, Why};
 use crate::core::search::{Search, Step, measured};
-use crate::core::split::split;
 use crate::core::verdict::judge;
 use crate::report::search::trail_line;
 use crate::settings::{FindPlan, Phases};
-use crate::shell::Stop;
-use plimsoll_common::units::Rate;
+use crate::shell::{Stop, users};
 
 impl Run<'_> {
     /// Holds trial after trial until the search is over.
@@ -52,18 +50,21 @@ impl Run<'_> {
     }
 
     fn search_plan(&self, find: &FindPlan) -> SearchPlan {
-        let ceilings: Option<Vec<Rate>> = self.fleet.capacities().iter().map(|agent| agent.ceiling).collect();
-        let sum = ceilings.map(|ceilings| ceilings.iter().map(|ceiling| ceiling.milli()).sum::<u64>());
-        let lengths = Lengths::for_limit(self.plan.slo.tightest_limit(), find.precision);
+        let (levels, highest) = users::levels_to_search(self.plan, &self.fleet.capacities());
+        let slo = &self.plan.slo;
+        // Requests of people have limits of their own, and it is messages that an overload shows in.
+        let shows = if levels == Levels::Rates { slo.tightest_limit() } else { slo.slowest_tightest_limit() };
+        let lengths = Lengths::for_limit(shows, find.precision);
         SearchPlan {
             from: find.from,
-            highest: sum.and_then(Rate::from_milli),
+            highest,
             precision: find.precision,
             confidence: find.confidence,
             max_time: find.max_time,
             limits: measured::limits(&self.plan.slo, &self.plan.target.durables),
             frontier: find.frontier,
             lengths: Lengths { soak: lengths.soak.min(whole_seconds(find.max_time / 4)), ..lengths },
+            levels,
         }
     }
 
@@ -71,7 +72,7 @@ impl Run<'_> {
         let began = Instant::now();
         let trial = NextTrial { trial: TrialId { step: next.number, trial: 0 }, level: next.level };
         self.muster(trial).await?;
-        let shares = split(next.level, &self.fleet.capacities())?;
+        let shares = self.plan.split(next.level, &self.fleet.capacities())?;
         self.deal_for(&shares).await?;
         let recovery = self.recover(trial).await?;
         let phases = Phases { warmup: next.settle, hold: next.hold, cooldown: Duration::ZERO };
@@ -89,7 +90,7 @@ impl Run<'_> {
         self.keep(&TrailRecord::Outcome(Box::new(outcome.clone())));
         let search = self.search.as_mut().expect("a search is under way");
         search.record(&outcome);
-        let line = search.trail().last().map(|entry| trail_line(entry, &search.plan().limits));
+        let line = search.trail().last().map(|entry| trail_line(entry, search.plan()));
         self.progress.say(&line.unwrap_or_default());
         self.fleet.first_gone().map_or(Ok(()), |lost| Err(lost.into()))
     }
@@ -116,15 +117,17 @@ impl Run<'_> {
         };
         // A durable that falls behind does what came in less what stayed.
         let behind = showing.reads.iter().filter_map(|reads: &Vec<Read>| slope(reads)).fold(0.0, f64::max);
+        let is_rate = self.plan.workload.daily().is_none();
         let kept_up = |completed: f64| match next.why {
             Why::Probe => completed - behind,
             _ => completed.min(next.level.as_f64() - behind),
         };
         TrialOutcome {
-            served: measured.completed_per_second.map(kept_up).filter(|served| *served > 0.0),
+            // What people do together says nothing of how many messages of theirs are carried.
+            served: measured.completed_per_second.filter(|_| is_rate).map(kept_up).filter(|served| *served > 0.0),
             behind: measured::behind(&showing, &measured.ended),
             vanished: (0..measured.step.backlog.len()).filter(|&i| vanished(&measured.step.backlog[i])).collect(),
-            fault: measured::fault(&measured.step, measured.stopped.is_some()),
+            fault: measured::fault(&measured.step, slo, measured.stopped.is_some()),
             load: next.settle + held,
             took: Duration::ZERO,
             showing,
