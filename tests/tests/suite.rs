@@ -6,6 +6,7 @@ mod bad_input;
 mod command_line;
 mod custom;
 mod daily;
+mod deployment;
 mod discovery;
 mod fan_in;
 mod find;
