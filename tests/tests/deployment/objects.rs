@@ -2,7 +2,7 @@
 //! every command line given to the program that it is for.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Parser as _;
@@ -215,7 +215,10 @@ impl Objects {
             ensure!(spec.automount_service_account_token == Some(false), "{name} gets a token of the cluster");
             let resources = container.resources.as_ref().with_context(|| format!("{name} asks for nothing"))?;
             let has = |map: &Option<BTreeMap<_, _>>, key: &str| map.as_ref().is_some_and(|map| map.contains_key(key));
-            ensure!(has(&resources.requests, "cpu") && has(&resources.requests, "memory"), "{name} requests too little");
+            ensure!(
+                has(&resources.requests, "cpu") && has(&resources.requests, "memory"),
+                "{name} requests too little"
+            );
             ensure!(!has(&resources.limits, "cpu"), "{name} would be throttled");
         }
         Ok(())
@@ -223,7 +226,7 @@ impl Objects {
 
     /// Lays files out as pods would see them and has every program read its command line. Certificates that are brought come
     /// from `tls`: by the Secret's name, the directory with `tls.crt`, `tls.key` and `ca.crt`. Returns dry runs.
-    pub fn command_lines_are_taken(&self, dir: &Path, tls: &[(&str, &Path)]) -> anyhow::Result<Vec<Ended>> {
+    pub fn command_lines_are_taken(&self, dir: &Path, tls: &[(&str, PathBuf)]) -> anyhow::Result<Vec<Ended>> {
         let mut dry_runs = Vec::new();
         for (name, spec, container) in self.containers()? {
             let root = dir.join(&name);
@@ -238,6 +241,9 @@ impl Objects {
                 "plimsoll" => {
                     let mut command = Program::Cli.command()?;
                     command.args(arguments).arg("--dry-run");
+                    for variable in container.env.iter().flatten() {
+                        command.env(&variable.name, moved(variable.value.as_deref().unwrap_or_default(), &root));
+                    }
                     let ended = Process::spawn(command)?.wait(Duration::from_secs(20))?;
                     ensure!(ended.code == Some(0), "the coordinator of {name}: {ended:?}");
                     dry_runs.push(ended);
@@ -253,7 +259,7 @@ impl Objects {
         spec: &PodSpec,
         container: &Container,
         root: &Path,
-        tls: &[(&str, &Path)],
+        tls: &[(&str, PathBuf)],
     ) -> anyhow::Result<()> {
         for mount in container.volume_mounts.iter().flatten() {
             let at = root.join(mount.mount_path.trim_start_matches('/'));
@@ -264,7 +270,9 @@ impl Objects {
                     std::fs::write(at.join(file), moved(text, root))?;
                 }
             }
-            let Some(secret) = volume.secret.as_ref().and_then(|secret| secret.secret_name.as_deref()) else { continue };
+            let Some(secret) = volume.secret.as_ref().and_then(|secret| secret.secret_name.as_deref()) else {
+                continue;
+            };
             if let Some(made) = self.secrets.get(secret) {
                 for (file, text) in made.string_data.iter().flatten() {
                     std::fs::write(at.join(file), text)?;
