@@ -1,7 +1,7 @@
 //! `make install` puts programs, completions, manual pages and the unit where a system looks for them, and they work there.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
@@ -10,18 +10,24 @@ use plimsoll_tests::harness::processes::Program;
 use super::in_checkout;
 
 /// Runs a command to its end, which has to be a good one.
-fn output(command: &mut Command) -> anyhow::Result<String> {
+pub fn output(command: &mut Command) -> anyhow::Result<String> {
     let ended = command.output().with_context(|| format!("starting {command:?}"))?;
     let words = String::from_utf8_lossy(&ended.stderr);
     ensure!(ended.status.success(), "{command:?} ended with {}: {words}", ended.status);
     Ok(String::from_utf8_lossy(&ended.stdout).into_owned())
 }
 
-fn install(to: &Path, prefix: &str) -> anyhow::Result<()> {
-    let programs = Program::Cli.command()?.get_program().to_owned();
-    let binaries = Path::new(&programs).parent().context("a program without a directory")?;
+/// Where the programs under test lie.
+pub fn binaries() -> anyhow::Result<PathBuf> {
+    let program = Program::Cli.command()?.get_program().to_owned();
+    let dir = Path::new(&program).parent().context("a program without a directory")?;
+    dir.canonicalize().with_context(|| dir.display().to_string())
+}
+
+/// Installs them, as `make install` does after its build.
+pub fn install(to: &Path, prefix: &str) -> anyhow::Result<()> {
     let mut install = Command::new(in_checkout("deploy/install.sh"));
-    output(install.env("DESTDIR", to).env("PREFIX", prefix).env("BINARIES", binaries)).map(drop)
+    output(install.env("DESTDIR", to).env("PREFIX", prefix).env("BINARIES", binaries()?)).map(drop)
 }
 
 #[test]

@@ -2,11 +2,18 @@
 //! and whoever else reads it, take it for.
 
 mod cluster_runs;
+mod compose;
+mod container;
 mod fake_cluster;
+mod guide;
+mod image;
 mod install;
 mod kubernetes;
 mod kustomize;
+pub mod monitoring;
 mod objects;
+mod pods;
+mod unit;
 
 use std::path::{Path, PathBuf};
 
