@@ -250,8 +250,9 @@ pub fn for_one_run(agent_names: &[String], days: u32) -> Result<RunCertificates,
         sign(&leaf, &issuer, now, days).map(|(certificate, key)| KeyPairPem { certificate, key })
     };
     let coordinator = vec![COORDINATOR.to_owned()];
+    let first = agent_names.first().ok_or("an agent's certificate is for a name")?;
     Ok(RunCertificates {
-        agent: pair("plimsoll-agent", agent_names.to_vec(), ExtendedKeyUsagePurpose::ServerAuth)?,
+        agent: pair(first, agent_names.to_vec(), ExtendedKeyUsagePurpose::ServerAuth)?,
         coordinator: pair(COORDINATOR, coordinator, ExtendedKeyUsagePurpose::ClientAuth)?,
         ca,
     })

@@ -53,6 +53,8 @@ impl Image {
         }
         fs::write(root.join("etc/passwd"), format!("nonroot:x:{USER}:{USER}::/:/sbin/nologin\n"))?;
         fs::write(root.join("etc/nsswitch.conf"), "hosts: files\n")?;
+        // A name may stand for several, as in an engine's or a cluster's DNS.
+        fs::write(root.join("etc/host.conf"), "multi on\n")?;
         fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n")?;
         fs::set_permissions(root, fs::Permissions::from_mode(0o755))?;
         Ok(image)

@@ -68,8 +68,10 @@ fn a_shell_completes_what_was_begun() -> anyhow::Result<()> {
     install(dir.path(), "/usr")?;
     let complete = |program: &str, words: &[&str]| {
         let file = dir.path().join("usr/share/bash-completion/completions").join(program);
+        // As the shell does: by the function that was registered for the program.
         let script = format!(
-            "source {}; COMP_WORDS=({program} {}); COMP_CWORD={}; _{program} {program} '{}' ''; echo \"${{COMPREPLY[@]}}\"",
+            "source {}; by=$(complete -p {program} | sed 's/.* -F \\([^ ]*\\) .*/\\1/'); \
+             COMP_WORDS=({program} {}); COMP_CWORD={}; $by {program} '{}' ''; echo \"${{COMPREPLY[@]}}\"",
             file.display(),
             words.join(" "),
             words.len(),

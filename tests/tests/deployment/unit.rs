@@ -23,13 +23,13 @@ fn analyze(arguments: &[&str], unit: &Path) -> anyhow::Result<Option<(bool, Stri
 #[test]
 fn systemd_takes_the_unit_and_finds_it_hardened() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
-    super::install::install(dir.path(), "")?;
-    let path = dir.path().join("lib/systemd/system/plimsoll-agent.service");
+    super::install::install(dir.path(), "/usr")?;
+    let path = dir.path().join("usr/lib/systemd/system/plimsoll-agent.service");
     // As if it were installed here: the program has to be where the unit says.
     let text = std::fs::read_to_string(&path)?;
-    let here = format!("ExecStart={}/bin/plimsoll-agent\n", dir.path().display());
-    assert!(text.contains("ExecStart=/bin/plimsoll-agent\n"), "{text}");
-    std::fs::write(&path, text.replace("ExecStart=/bin/plimsoll-agent\n", &here))?;
+    let here = format!("ExecStart={}/usr/bin/plimsoll-agent\n", dir.path().display());
+    assert!(text.contains("ExecStart=/usr/bin/plimsoll-agent\n"), "{text}");
+    std::fs::write(&path, text.replace("ExecStart=/usr/bin/plimsoll-agent\n", &here))?;
     if let Some((is_good, words)) = analyze(&["verify", "--man=no"], &path)? {
         assert!(is_good && words.is_empty(), "{words}");
     }

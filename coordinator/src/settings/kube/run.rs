@@ -90,11 +90,13 @@ const PLAIN: [&str; 4] = ["nats-tls-ca", "mongo-tls-ca", "cassandra-tls-ca", "ce
 /// # Errors
 /// What follows `--` is no run, or one that cannot be made in a pod.
 pub fn read(run: &[OsString], in_pod: &InPod, environment: Environment) -> Result<RunInPod, InvocationError> {
+    let name = run.first().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let is_run = |command: LoadCommand| matches!(command, LoadCommand::MaxRps | LoadCommand::Run | LoadCommand::Daily);
+    if !LoadCommand::find(&name).is_some_and(is_run) {
+        return Err(refused("--", got(name, "a run: max-rps, run or daily, with its flags")).into());
+    }
     let arguments = std::iter::once(OsString::from("plimsoll")).chain(run.iter().cloned());
     let (command, flags) = command_line::parse(arguments)?;
-    if !matches!(command, LoadCommand::MaxRps | LoadCommand::Run | LoadCommand::Daily) {
-        return Err(refused("--", got(command.name(), "a run: max-rps, run or daily")).into());
-    }
     let layers = Layers::gather(command, flags, environment)?;
     Ok(in_a_pod(command, layers, in_pod)?)
 }

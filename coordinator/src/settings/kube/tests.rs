@@ -94,7 +94,7 @@ fn what_cannot_be_made_is_refused_before_anything_is() {
         of_run(&["max-rps", "--preset", "medium"])
             .starts_with("--nats-url: got 'nats://127.0.0.1:4222', takes the address")
     );
-    assert!(of_run(&["certs"]).contains("certs"));
+    assert_eq!(of_run(&["certs"]), "--: got 'certs', takes a run: max-rps, run or daily, with its flags");
     assert!(
         of_run(&["seed", "--preset", "medium", "--mongo-uri", "mongodb://a"])
             .contains("takes a run: max-rps, run or daily")
