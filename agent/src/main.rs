@@ -1,6 +1,5 @@
 //! The agent daemon: parses, starts tracing and the runtime, serves, and turns the outcome into an exit code.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -31,36 +30,30 @@ fn instead(asked: Command) -> ExitCode {
         Command::Health(health) => {
             return match health_page::ask(health.at) {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(why) => {
-                    eprintln!("error: {why}");
-                    ExitCode::from(UNHEALTHY)
-                }
+                Err(why) => fail(&anyhow::Error::msg(why), UNHEALTHY),
             };
         }
-        Command::Completions { shell } => {
-            let text = manual::completions(command(), shell);
-            std::io::stdout().write_all(&text).context("writing to standard output")
-        }
-        Command::Man { dir } => manual::write_pages(command(), &dir).map_err(anyhow::Error::msg),
+        Command::Completions { shell } => manual::print(&manual::completions(command(), shell)),
+        Command::Man { dir } => manual::write_pages(command(), &dir),
     };
-    done.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
+    done.map_or_else(|why| fail(&anyhow::Error::msg(why), USAGE), |()| ExitCode::SUCCESS)
 }
 
 fn serve(flags: Flags) -> ExitCode {
     logs::start("plimsoll_agent=info");
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&anyhow::Error::new(error).context("starting the runtime")),
+        Err(error) => return fail(&anyhow::Error::new(error).context("starting the runtime"), USAGE),
     };
     match runtime.block_on(run(flags)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Err(error) => fail(&error, USAGE),
     }
 }
 
-fn fail(error: &anyhow::Error) -> ExitCode {
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
     eprintln!("error: {error:#}");
-    ExitCode::from(USAGE)
+    ExitCode::from(code)
 }
 
 async fn run(flags: Flags) -> anyhow::Result<()> {

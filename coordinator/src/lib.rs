@@ -127,7 +127,7 @@ pub fn manual(command: &ManualCommand) -> Result<ExitCode, Failure> {
     let of_program = settings::command_line::command();
     match command {
         ManualCommand::Completions { shell } => {
-            to_stdout(&String::from_utf8_lossy(&manual::completions(of_program, *shell)));
+            manual::print(&manual::completions(of_program, *shell)).map_err(Failure::Incomplete)?;
         }
         ManualCommand::Man { dir } => manual::write_pages(of_program, dir).map_err(Failure::Usage)?,
     }

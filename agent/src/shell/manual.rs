@@ -1,5 +1,6 @@
 //! What a program says of its own command line: completions of shells, and manual pages.
 
+use std::io::Write as _;
 use std::path::Path;
 
 use clap::Command;
@@ -11,6 +12,20 @@ pub fn completions(mut command: Command, shell: Shell) -> Vec<u8> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut command, name, &mut text);
     text
+}
+
+/// Prints what was asked for. A reader that has gone away, as `head` does, is no reason to fail.
+///
+/// # Errors
+/// It cannot be written, as on a full disk.
+pub fn print(text: &[u8]) -> Result<(), String> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(format!("standard output cannot be written: {error}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Writes the program's page and one for each of its commands into a directory, which is made if it is not there.

@@ -29,11 +29,16 @@ pub async fn apply(
     let mut made = Vec::new();
     let outcome = make(plan, &cluster, manifests, &mut made, interrupt).await;
     if how.keep {
-        eprintln!("all of it stays; to remove it: {}", by_hand(plan, &cluster));
+        say(format_args!("all of it stays; to remove it: {}", by_hand(plan, &cluster)));
     } else {
         remove(plan, &cluster, &made).await;
     }
     outcome
+}
+
+/// A line on standard error. Where it cannot be written nothing else is lost: a run goes on, and is removed.
+fn say(words: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{words}");
 }
 
 /// The command that removes a run.
@@ -43,11 +48,6 @@ fn by_hand(plan: &KubePlan, cluster: &Cluster) -> String {
         cluster.namespace(),
         plan.name
     )
-}
-
-/// What an interrupted run says.
-pub fn interrupt_words() -> &'static str {
-    "interrupted: the coordinator is ended in order, its report comes; another Ctrl-C leaves everything as it is"
 }
 
 async fn make(
@@ -63,34 +63,49 @@ async fn make(
         }
         create(plan, cluster, object, made).await?;
     }
-    eprintln!("{} agents and their coordinator are made in the namespace {}", plan.agents, cluster.namespace());
+    say(format_args!("{} agents and their coordinator are made in the namespace {}", plan.agents, cluster.namespace()));
     let labels = |component: &str| {
         let labels = selector(&plan.name, component);
         labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
     };
     let (mut output, of_coordinator) = (Output::default(), labels(COORDINATOR));
-    let mut following = pin!(follow(cluster, &of_coordinator, plan.start_timeout, &mut output));
-    let ended = tokio::select! {
-        ended = &mut following => ended,
+    let followed = follow_until_interrupted(plan, cluster, &of_coordinator, &mut output, made, interrupt).await;
+    let outcome = followed.and_then(|ended| ended.map_or(Ok(ExitCode::Interrupted), |ended| exit_code(&ended)));
+    if !matches!(outcome, Ok(ExitCode::Answer | ExitCode::Interrupted)) {
+        let agents = cluster.pods(&labels(AGENT)).await.unwrap_or_default();
+        not_running(&agents, AGENT).iter().for_each(say);
+    }
+    match output.unwritten {
+        Some(error) => Err(Failure::Incomplete(format!("the report could not be written to standard output: {error}"))),
+        None => outcome,
+    }
+}
+
+/// How the coordinator ended; `None` where it was interrupted: it is ended in order then, and heard to its end.
+async fn follow_until_interrupted(
+    plan: &KubePlan,
+    cluster: &Cluster,
+    of_coordinator: &str,
+    output: &mut Output,
+    made: &[Object],
+    interrupt: &Interrupt,
+) -> Result<Option<Ended>, Failure> {
+    let mut following = pin!(follow(cluster, of_coordinator, plan.start_timeout, output));
+    tokio::select! {
+        ended = &mut following => ended.map(Some),
         () = interrupt.raised() => {
-            eprintln!("{}", interrupt_words());
+            say("interrupted: the coordinator is ended in order, its report comes; another Ctrl-C leaves everything as it is");
             if let Some(coordinator) = made.last()
                 && let Err(error) = cluster.delete(coordinator).await
             {
-                eprintln!("the coordinator cannot be ended: {error}");
+                say(format_args!("the coordinator cannot be ended: {error}"));
             }
             let grace = plan.run.request_timeout + TO_BE_ENDED;
             // Its pod may be gone before it says how it ended: what it said has come by then.
             drop(tokio::time::timeout(grace, following).await);
-            return Ok(ExitCode::Interrupted);
+            Ok(None)
         }
-    };
-    let outcome = ended.and_then(|ended| exit_code(&ended));
-    if !matches!(outcome, Ok(ExitCode::Answer)) {
-        let agents = cluster.pods(&labels(AGENT)).await.unwrap_or_default();
-        not_running(&agents, AGENT).iter().for_each(|words| eprintln!("{words}"));
     }
-    outcome
 }
 
 async fn create(plan: &KubePlan, cluster: &Cluster, object: Object, made: &mut Vec<Object>) -> Result<(), Failure> {
@@ -106,11 +121,11 @@ async fn create(plan: &KubePlan, cluster: &Cluster, object: Object, made: &mut V
             by_hand(plan, cluster)
         ))),
         Err(error @ ClusterError::Refused { .. }) => Err(Failure::Incomplete(format!("{name} is not made: {error}"))),
-        Err(error) => {
-            // It may have been made all the same.
-            made.push(object);
-            Err(Failure::Incomplete(format!("{name} is not made: {error}")))
-        }
+        // It may have been made all the same, but may as well be another run's: it is left to whoever can tell.
+        Err(error) => Err(Failure::Incomplete(format!(
+            "whether {name} is made is not known: {error}; to remove what there is: {}",
+            by_hand(plan, cluster)
+        ))),
     }
 }
 
@@ -137,7 +152,7 @@ async fn remove(plan: &KubePlan, cluster: &Cluster, made: &[Object]) {
         }
     }
     if !left.is_empty() {
-        eprintln!("{} could not be removed: {}", left.join(", "), by_hand(plan, cluster));
+        say(format_args!("{} could not be removed: {}", left.join(", "), by_hand(plan, cluster)));
     }
 }
 
@@ -146,6 +161,8 @@ async fn remove(plan: &KubePlan, cluster: &Cluster, made: &[Object]) {
 #[derive(Default)]
 struct Output {
     in_report: bool,
+    /// Why the report is not whole.
+    unwritten: Option<std::io::Error>,
 }
 
 impl Output {
@@ -159,14 +176,17 @@ impl Output {
 impl Listener for Output {
     fn line(&mut self, text: &str) {
         if !self.is_of_the_report(text) {
-            eprintln!("{text}");
-        } else if let Err(error) = writeln!(std::io::stdout(), "{text}") {
-            tracing::warn!(%error, "the report could not be written to stdout");
+            say(format_args!("{text}"));
+        } else if let Err(error) = writeln!(std::io::stdout(), "{text}")
+            // A reader that has gone away, as `head` does, is no reason to fail.
+            && error.kind() != std::io::ErrorKind::BrokenPipe
+        {
+            self.unwritten.get_or_insert(error);
         }
     }
 
     fn waits(&mut self, why: &str) {
-        eprintln!("the coordinator waits: {why}");
+        say(format_args!("the coordinator waits: {why}"));
     }
 }
 

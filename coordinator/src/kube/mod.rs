@@ -5,12 +5,15 @@ mod apply;
 mod cluster;
 mod follow;
 mod manifests;
+mod pod_specs;
 mod pods;
 mod render;
 
-pub use apply::{apply, interrupt_words};
+pub use apply::apply;
 pub use manifests::{Manifests, Object, manifests};
 pub use render::render;
+
+use plimsoll_agent::shell::manual::print;
 
 use crate::certs::{self, RunCertificates};
 use crate::exit::{ExitCode, Failure};
@@ -29,7 +32,8 @@ pub const METRICS_PORT: u16 = 9700;
 pub async fn kube(plan: &KubePlan) -> Result<ExitCode, Failure> {
     let manifests = manifests(plan, certificates(plan)?.as_ref());
     let Some(how) = &plan.apply else {
-        crate::to_stdout(&render(&manifests).map_err(Failure::Incomplete)?);
+        let yaml = render(&manifests).map_err(Failure::Incomplete)?;
+        print(yaml.as_bytes()).map_err(Failure::Incomplete)?;
         return Ok(ExitCode::Answer);
     };
     let interrupt = Interrupt::listen().map_err(|error| Failure::Incomplete(format!("no signals: {error}")))?;

@@ -113,3 +113,18 @@ fn a_run_that_would_not_go_is_not_rendered() -> anyhow::Result<()> {
     assert!(ended.code == Some(2) && ended.stderr.contains("--preset"), "{ended:?}");
     Ok(())
 }
+
+#[test]
+fn the_examples_of_the_help_are_rendered() -> anyhow::Result<()> {
+    let help = Program::Cli.run(["kube", "--help"])?.stdout.replace("\\\n", " ");
+    let lines = help.lines().skip_while(|line| line.trim() != "Examples:").map(str::trim);
+    let examples: Vec<&str> = lines.filter_map(|line| line.strip_prefix("plimsoll ")).collect();
+    assert!(examples.len() >= 2, "{help}");
+    for example in examples {
+        let ended = Program::Cli.run(example.split_whitespace())?;
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{example}");
+        let objects = Objects::parse(&ended.stdout)?;
+        objects.agree(&Brought { secrets: &["chat-nats"], claims: &[] })?;
+    }
+    Ok(())
+}
