@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: help tools databases build demo test table prove bench fmt lint clean
+.PHONY: help tools databases build install demo test table prove bench fmt lint clean
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -16,6 +16,9 @@ databases:  ## Put what the storage tests run against into .tools/databases if i
 
 build:  ## Build the binaries
 	$(CARGO) build --release --workspace --bins
+
+install: build  ## Install programs, completions, manual pages and the agent's unit (PREFIX, DESTDIR)
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" deploy/install.sh
 
 demo: tools build  ## Find the capacity of a stand-in backend with two agents
 	@deploy/demo.sh

@@ -4,6 +4,7 @@
 //! [`shell::worker`]s, each of which paces a [`core::schedule`], drives a [`workload`] and keeps a [`core::ledger`]; the
 //! blocks that they close are merged ([`shell::aggregate`]) and streamed back.
 
+pub mod command_line;
 pub mod core;
 pub mod shell;
 pub mod workload;

@@ -18,6 +18,8 @@ use crate::settings::certs::Certs;
 
 /// A CA outlives several generations of what it signs; a fleet's is replaced by hand after that.
 const CA_DAYS: u32 = 5 * 365;
+/// The name that agents take by default.
+const COORDINATOR: &str = "plimsoll-coordinator";
 /// Clocks of a fleet's hosts may differ by this much.
 const BACKDATED: Duration = Duration::from_secs(3600);
 /// Only the owner reads and writes.
@@ -190,18 +192,70 @@ fn new_authority(
     certificate: PathBuf,
     key: PathBuf,
 ) -> Result<(Issuer<'static, KeyPair>, Vec<Output>), rcgen::Error> {
+    let (issuer, signed) = self_signed(now, CA_DAYS)?;
+    let outputs = vec![
+        Output { path: certificate, text: signed, mode: OF_A_CERTIFICATE },
+        Output { path: key, text: issuer.key().serialize_pem(), mode: OF_A_KEY },
+    ];
+    Ok((issuer, outputs))
+}
+
+/// A CA, and its certificate in PEM.
+fn self_signed(now: SystemTime, days: u32) -> Result<(Issuer<'static, KeyPair>, String), rcgen::Error> {
     let pair = KeyPair::generate()?;
     let mut params = CertificateParams::default();
     params.distinguished_name = named(&format!("Plimsoll CA {}", OffsetDateTime::from(now).unix_timestamp()));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    (params.not_before, params.not_after) = validity(now, CA_DAYS);
-    let signed = params.self_signed(&pair)?;
-    let outputs = vec![
-        Output { path: certificate, text: signed.pem(), mode: OF_A_CERTIFICATE },
-        Output { path: key, text: pair.serialize_pem(), mode: OF_A_KEY },
-    ];
-    Ok((Issuer::new(params, pair), outputs))
+    (params.not_before, params.not_after) = validity(now, days);
+    let signed = params.self_signed(&pair)?.pem();
+    Ok((Issuer::new(params, pair), signed))
+}
+
+/// A certificate and its private key, in PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyPairPem {
+    /// For anybody.
+    pub certificate: String,
+    /// For its owner alone.
+    pub key: String,
+}
+
+impl std::fmt::Debug for KeyPairPem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyPairPem").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
+}
+
+/// The certificates of a fleet that lives for one run. The CA's key is thrown away: nobody else is ever let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunCertificates {
+    /// The CA's certificate in PEM.
+    pub ca: String,
+    /// Of every agent.
+    pub agent: KeyPairPem,
+    /// Of the coordinator, under the name that agents take by default.
+    pub coordinator: KeyPairPem,
+}
+
+/// Makes them for agents that are reached by these names, valid from now for so many days.
+///
+/// # Errors
+/// A name that no certificate can have.
+pub fn for_one_run(agent_names: &[String], days: u32) -> Result<RunCertificates, String> {
+    let now = SystemTime::now();
+    let (issuer, ca) = self_signed(now, days).map_err(|error| format!("no CA could be made: {error}"))?;
+    let pair = |name: &str, names: Vec<String>, usage: ExtendedKeyUsagePurpose| {
+        let leaf = Leaf { name: name.to_owned(), names, usage };
+        sign(&leaf, &issuer, now, days).map(|(certificate, key)| KeyPairPem { certificate, key })
+    };
+    let coordinator = vec![COORDINATOR.to_owned()];
+    let first = agent_names.first().ok_or("an agent's certificate is for a name")?;
+    Ok(RunCertificates {
+        agent: pair(first, agent_names.to_vec(), ExtendedKeyUsagePurpose::ServerAuth)?,
+        coordinator: pair(COORDINATOR, coordinator, ExtendedKeyUsagePurpose::ClientAuth)?,
+        ca,
+    })
 }
 
 /// A leaf's certificate and key, in PEM.

@@ -2,11 +2,12 @@
 //!
 //! The command line, variables and a plan file become a [`settings::RunPlan`]; [`shell`] carries it out with a fleet of
 //! agents, asking [`core`] for every decision; [`report`] turns what came of it into text and CSV; [`results`] saves it as
-//! it comes and reads it again; [`seed`] fills the databases behind the target; [`certs`] makes the fleet's certificates; [`exit`] says what the process ends with.
+//! it comes and reads it again; [`seed`] fills the databases behind the target; [`certs`] makes the fleet's certificates; [`kube`] makes a run in a cluster; [`exit`] says what the process ends with.
 
 pub mod certs;
 pub mod core;
 pub mod exit;
+pub mod kube;
 pub mod report;
 pub mod results;
 pub mod seed;
@@ -17,12 +18,14 @@ use std::path::Path;
 
 use core::answer::Ending;
 use exit::{ExitCode, Failure};
+use plimsoll_agent::shell::manual;
 use results::RunKind;
 use settings::Environment;
 use settings::RunPlan;
 use settings::agents::Reach;
 use settings::calibrate::CalibrateCommand;
 use settings::commands::LoadCommand;
+use settings::manual::ManualCommand;
 use settings::saved::{Format, Resume, SavedCommand};
 use settings::seeding::{SeedPlan, TeardownPlan};
 use shell::run::Before;
@@ -113,6 +116,21 @@ pub async fn teardown(plan: &TeardownPlan) -> Result<ExitCode, Failure> {
 /// It would not: one line for each thing, with what mends it.
 pub async fn verify(plan: &RunPlan) -> Result<ExitCode, Failure> {
     to_stdout(&shell::setup::verify(plan).await?)?;
+    Ok(ExitCode::Answer)
+}
+
+/// Prints completions, or writes manual pages.
+///
+/// # Errors
+/// They cannot be written.
+pub fn manual(command: &ManualCommand) -> Result<ExitCode, Failure> {
+    let of_program = settings::command_line::command();
+    match command {
+        ManualCommand::Completions { shell } => {
+            manual::print(&manual::completions(of_program, *shell)).map_err(Failure::Incomplete)?;
+        }
+        ManualCommand::Man { dir } => manual::write_pages(of_program, dir).map_err(Failure::Usage)?,
+    }
     Ok(ExitCode::Answer)
 }
 

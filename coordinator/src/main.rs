@@ -19,6 +19,8 @@ fn main() -> ExitCode {
     logs::start("warn,async_nats=off,scylla=off");
     let ended = match &invocation {
         Invocation::DryRun(plan) => plimsoll::dry_run(plan),
+        Invocation::Kube(plan) => on_runtime(plimsoll::kube::kube(plan)),
+        Invocation::Manual(command) => plimsoll::manual(command),
         Invocation::Agents(command) => plimsoll::agents(command),
         Invocation::Calibrate(command) => plimsoll::calibrate(command),
         Invocation::Saved(command) => plimsoll::saved(command, &environment),

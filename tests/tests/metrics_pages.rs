@@ -115,6 +115,11 @@ async fn both_pages_are_valid_and_move_during_a_run() -> anyhow::Result<()> {
         page_with(&of_run, "an error rate", |page| page.get("plimsoll_error_rate").is_some_and(|&rate| rate > 0.01))?;
         let p99 = |page: &Page| page.contains_key("plimsoll_latency_p99_seconds{series=\"E1\"}");
         page_with(&of_run, "a percentile", p99)?;
+        let backlog = |page: &Page| page.keys().any(|sample| sample.starts_with("plimsoll_backlog_messages{"));
+        page_with(&of_run, "a backlog", backlog)?;
+        let pages = [of_agent, of_run].map(|address| http::get(&format!("http://{address}/metrics")));
+        let [of_agent, of_run] = pages;
+        crate::deployment::monitoring::name_only_what_is_served(&[&of_agent?, &of_run?])?;
         running.finish()
     });
     let outcome = looked.await??;

@@ -7,6 +7,7 @@ mod command_line;
 mod custom;
 mod daily;
 mod daily_logins;
+mod deployment;
 mod discovery;
 mod full_disk;
 mod interrupted;

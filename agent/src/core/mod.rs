@@ -3,6 +3,7 @@
 pub mod alias;
 pub mod certificate;
 pub mod confirmations;
+pub mod host;
 pub mod ledger;
 pub mod limits;
 pub mod nats_words;

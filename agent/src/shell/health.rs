@@ -128,7 +128,8 @@ fn throttled_us(stat: &str) -> u64 {
     field("throttled_usec").or_else(|| field("throttled_time").map(|ns| ns / 1000)).unwrap_or(0)
 }
 
-fn cgroup_cpu_stats() -> Vec<PathBuf> {
+/// The cpu.stat files of the groups that this process is in, the nearest first.
+pub(super) fn cgroup_cpu_stats() -> Vec<PathBuf> {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     // A hierarchy of version 1 with the cpu controller comes first: the unified one beside it has no quota then.
     let found = own.lines().filter_map(cpu_hierarchy).map(|(mount, group)| stats_up_from(&mount, &group));

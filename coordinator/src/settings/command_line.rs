@@ -37,7 +37,9 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommands(LoadCommand::ALL.map(load_command));
-    super::calibrate::augment(super::agents::augment(super::certs::augment(super::saved::augment(command))))
+    let command = super::certs::augment(super::saved::augment(command));
+    let command = super::calibrate::augment(super::agents::augment(command));
+    super::manual::augment(super::kube::augment(command))
 }
 
 fn load_command(command: LoadCommand) -> Command {

@@ -154,6 +154,16 @@ impl Layers {
         self.texts.get(name)
     }
 
+    /// Gives a setting another value.
+    pub fn set(&mut self, name: &'static str, given: Given) {
+        self.given.insert(name, given);
+    }
+
+    /// Takes a setting's value away.
+    pub fn remove(&mut self, name: &str) {
+        self.given.remove(name);
+    }
+
     /// The applying value; `None` where nothing was given and there is no default.
     pub fn get(&self, name: &str) -> Option<&Given> {
         self.given.get(name)

@@ -10,7 +10,9 @@ pub mod command_line;
 pub mod commands;
 pub mod dry_run;
 mod error;
+pub mod kube;
 mod layers;
+pub mod manual;
 mod plan;
 mod plan_file;
 mod resolve;
@@ -43,6 +45,10 @@ pub enum Invocation {
     Saved(SavedCommand),
     /// Make certificates.
     Certs(certs::Certs),
+    /// Make a run in a cluster.
+    Kube(Box<kube::KubePlan>),
+    /// Say what this program's command line is.
+    Manual(manual::ManualCommand),
     /// List agents.
     Agents(agents::Reach),
     /// Measure what their boxes carry.
@@ -75,6 +81,12 @@ pub fn read(
     environment: Environment,
 ) -> Result<Invocation, InvocationError> {
     let arguments: Vec<std::ffi::OsString> = arguments.into_iter().collect();
+    if let Some(plan) = kube::parse(&command_line::command().try_get_matches_from(&arguments)?, environment) {
+        return Ok(Invocation::Kube(Box::new(plan??)));
+    }
+    if let Some(command) = manual::parse(&command_line::command().try_get_matches_from(&arguments)?) {
+        return Ok(Invocation::Manual(command?));
+    }
     if let Some(command) = saved::parse(&command_line::command().try_get_matches_from(&arguments)?) {
         return Ok(Invocation::Saved(command?));
     }

@@ -14,6 +14,8 @@ use plimsoll_tests::standin::null::{NullAnswers, NullGatekeeper};
 use plimsoll_tests::standin::{
     Counters, DailyConfig, Endpoint, Latency, Stage, StageConfig, Standin, StandinConfig, Storage,
 };
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -59,6 +61,9 @@ struct Args {
     /// Users of --daily-preset
     #[arg(long, default_value_t = 10_000)]
     users: u32,
+    /// Serve /healthz here once READY is said, for a container's health check
+    #[arg(long, value_name = "ADDRESS")]
+    health_listen: Option<SocketAddr>,
     #[command(flatten)]
     stages: Stages,
     #[command(flatten)]
@@ -235,17 +240,35 @@ fn main() -> anyhow::Result<()> {
 
 async fn run(args: Args) -> anyhow::Result<()> {
     let mut interrupts = Interrupts::listen()?;
+    let health_listen = args.health_listen;
     let config = config(args);
     let preset = config.daily.map_or_else(|| config.preset.to_string(), |daily| daily.preset.to_string());
     let ready = format!("READY site={} preset={preset} seed={}", config.site, config.seed);
     let mut standin = Standin::start(config).await?;
     println!("{ready}");
+    health_listen.map_or(Ok(()), serve_health)?;
     tokio::select! {
         outcome = standin.failed() => return outcome,
         () = interrupts.next() => (),
     }
     tracing::info!("{}", summary(standin.counters()));
     standin.shutdown().await
+}
+
+/// Says on this address that all is well, as long as the process lives.
+fn serve_health(address: SocketAddr) -> anyhow::Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let listener =
+        TcpListener::bind(address).with_context(|| format!("--health-listen: cannot listen on {address}"))?;
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let Ok(mut socket) = socket else { continue };
+            // Whoever asks and goes away is not waited for.
+            let _ = socket.set_read_timeout(Some(PATIENCE)).and_then(|()| socket.read(&mut [0; 1024]));
+            let _ = socket.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nok\n");
+        }
+    });
+    Ok(())
 }
 
 async fn run_null(args: Args) -> anyhow::Result<()> {

@@ -127,7 +127,8 @@ fn find_binaries() -> anyhow::Result<PathBuf> {
     if let Some(given) = std::env::var_os("PLIMSOLL_BINARIES") {
         let given = PathBuf::from(given);
         ensure!(given.is_dir(), "PLIMSOLL_BINARIES names {}, which is no directory", given.display());
-        return Ok(given);
+        // Programs are started in directories of their own too.
+        return given.canonicalize().context("PLIMSOLL_BINARIES");
     }
     let dir = profile_dir()?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

@@ -1,0 +1,193 @@
+//! The command line of the daemon: what an operator sets, checked into an [`AgentConfig`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+use plimsoll_common::units::Rate;
+
+use crate::core::certificate::Side;
+use crate::core::limits::{Limits, TargetPattern, Targets};
+use crate::shell::server::Door;
+use crate::shell::tls::{Identity, TlsFiles};
+use crate::{AfterRun, AgentConfig};
+
+/// The name in the certificate that `plimsoll certs` makes for a coordinator.
+const COORDINATOR: &str = "plimsoll-coordinator";
+
+/// Plimsoll's load agent: waits for a coordinator, makes the load it is told to, and is silent without one.
+#[derive(Debug, Parser)]
+#[command(
+    name = "plimsoll-agent",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  plimsoll-agent\n  plimsoll-agent --listen 127.0.0.1:7710 --workers 2\n  \
+    plimsoll-agent --metrics-listen 127.0.0.1:9710\n  \
+    plimsoll-agent --allow-target nats://chat.example.com:4222 --max-rate 20k --max-run 1h"
+)]
+pub struct Flags {
+    /// What to do in place of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Address to listen on for coordinators. Anything but loopback needs TLS, or --insecure
+    #[arg(long, env = "PLIMSOLL_LISTEN", default_value = "127.0.0.1:7700")]
+    pub listen: SocketAddr,
+    /// Worker threads, each with a connection to the target [default: one per core less one, at least one]
+    #[arg(long, env = "PLIMSOLL_WORKERS")]
+    pub workers: Option<usize>,
+    /// Ceiling on this agent's share in requests per second, which no coordinator can raise (500, 20k)
+    #[arg(long, env = "PLIMSOLL_MAX_RATE")]
+    pub max_rate: Option<Rate>,
+    /// Connections to the target that a run may open here, one per worker
+    #[arg(long, value_name = "COUNT", env = "PLIMSOLL_MAX_CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: Option<u32>,
+    /// How long a run may hold this agent; its session ends then, whatever the coordinator wants (30m, 8h)
+    #[arg(long, value_name = "TIME", env = "PLIMSOLL_MAX_RUN", value_parser = max_run)]
+    pub max_run: Option<Duration>,
+    /// Where load may go: [SCHEME://]HOST[:PORT], HOST being a name, *.example.com, an address, a network (10.1.0.0/16) or *;
+    /// may be repeated [default: anywhere when listening on loopback, else loopback only]
+    #[arg(long, value_name = "PATTERN", env = "PLIMSOLL_ALLOW_TARGET", value_delimiter = ',')]
+    pub allow_target: Vec<TargetPattern>,
+    /// This agent's certificate in PEM: coordinators are then let in over mutual TLS only
+    #[arg(long, value_name = "FILE", env = "PLIMSOLL_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key in PEM
+    #[arg(long, value_name = "FILE", env = "PLIMSOLL_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+    /// The CA in PEM whose certificates coordinators must show
+    #[arg(long, value_name = "FILE", env = "PLIMSOLL_TLS_CA")]
+    pub tls_ca: Option<PathBuf>,
+    /// A name in the certificates of coordinators to work for; may be repeated [default: plimsoll-coordinator]
+    #[arg(long, value_name = "NAME", env = "PLIMSOLL_ALLOW_COORDINATOR", value_delimiter = ',')]
+    pub allow_coordinator: Vec<String>,
+    /// Address to serve Prometheus metrics and /healthz on
+    #[arg(long, env = "PLIMSOLL_METRICS_LISTEN")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// End with exit code 0 once the first run is over that this agent was prepared for, however it ended
+    #[arg(long, env = "PLIMSOLL_EXIT_AFTER_RUN")]
+    pub exit_after_run: bool,
+    /// Listen beyond loopback without TLS: whoever reaches the port can make this box send load
+    #[arg(long, env = "PLIMSOLL_INSECURE")]
+    pub insecure: bool,
+}
+
+/// What the program does in place of serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Asks an agent's /healthz whether it serves: exit code 0 if it does, 1 if not
+    Health(Health),
+    /// Prints what completes this program's command line in a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Writes this program's manual pages
+    Man {
+        /// The directory to write to, made if it is not there
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
+}
+
+/// `plimsoll-agent health`.
+#[derive(Debug, Args)]
+pub struct Health {
+    /// The agent's --metrics-listen; of an unspecified address, loopback is asked
+    #[arg(long, value_name = "ADDRESS", env = "PLIMSOLL_METRICS_LISTEN", default_value = "127.0.0.1:9700")]
+    pub at: SocketAddr,
+}
+
+/// The program's command line, for its completions and manual.
+pub fn command() -> clap::Command {
+    Flags::command()
+}
+
+fn max_run(text: &str) -> Result<Duration, String> {
+    let length = humantime::parse_duration(text).ok().filter(|length| *length >= Duration::from_secs(1));
+    length.ok_or_else(|| "takes a time with its unit, at least 1s, such as 30m".to_owned())
+}
+
+impl Flags {
+    /// What they ask for; files of certificates are read.
+    ///
+    /// # Errors
+    /// Flags that do not go together, or files that do not do.
+    pub fn config(&self) -> anyhow::Result<AgentConfig> {
+        let after_run = if self.exit_after_run { AfterRun::Leave } else { AfterRun::Stay };
+        Ok(AgentConfig { workers: self.workers, limits: self.limits(), door: self.door()?, after_run })
+    }
+
+    fn limits(&self) -> Limits {
+        let targets = match self.allow_target.as_slice() {
+            [] if self.listen.ip().is_loopback() => Targets::Any,
+            [] => Targets::LoopbackOnly,
+            patterns => Targets::Named(patterns.to_vec()),
+        };
+        Limits { max_rate: self.max_rate, max_connections: self.max_connections, max_run: self.max_run, targets }
+    }
+
+    /// Whom they let in.
+    fn door(&self) -> anyhow::Result<Door> {
+        let files = TlsFiles::of(self.tls_cert.clone(), self.tls_key.clone(), self.tls_ca.clone());
+        let files = match files {
+            Ok(files) => files,
+            Err(missing) => bail!("{missing} is missing: TLS takes --tls-cert, --tls-key and --tls-ca together"),
+        };
+        let Some(files) = files else {
+            if !self.allow_coordinator.is_empty() {
+                bail!(
+                    "--allow-coordinator: only certificates have names: takes --tls-cert, --tls-key and --tls-ca besides"
+                );
+            }
+            if !self.listen.ip().is_loopback() && !self.insecure {
+                bail!(
+                    "--listen {} is not loopback: whoever reaches it could make this box send load; give --tls-cert, --tls-key \
+                     and --tls-ca (`plimsoll certs` makes them), or --insecure if the network is yours alone",
+                    self.listen
+                );
+            }
+            return Ok(Door::Open);
+        };
+        if self.insecure {
+            bail!("--insecure and --tls-cert exclude each other: takes one of the two");
+        }
+        let acceptor = Identity::load(&files, Side::Agent)?.acceptor()?;
+        let names = match self.allow_coordinator.as_slice() {
+            [] => vec![COORDINATOR.to_owned()],
+            names => names.to_vec(),
+        };
+        if names.iter().any(String::is_empty) {
+            bail!("--allow-coordinator: got '', takes a name in a coordinator's certificate");
+        }
+        Ok(Door::Tls { acceptor, coordinators: names.into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(arguments: &[&str]) -> Result<Limits, String> {
+        let flags = Flags::try_parse_from([&["plimsoll-agent"], arguments].concat()).map_err(|e| e.to_string())?;
+        flags.config().map(|config| config.limits).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn beyond_loopback_it_takes_tls_or_the_word_for_none() {
+        assert!(check(&[]).is_ok());
+        assert!(check(&["--listen", "0.0.0.0:7700"]).unwrap_err().contains("is not loopback"));
+        assert_eq!(check(&["--listen", "0.0.0.0:7700", "--insecure"]).unwrap().targets, Targets::LoopbackOnly);
+        assert!(check(&["--tls-cert", "a.pem"]).unwrap_err().starts_with("--tls-key is missing"));
+    }
+
+    #[test]
+    fn what_it_does_in_place_of_serving_takes_no_flags_of_serving() {
+        assert!(Flags::try_parse_from(["plimsoll-agent", "--workers", "2", "health"]).is_err());
+        let flags = Flags::try_parse_from(["plimsoll-agent", "health", "--at", "127.0.0.1:9"]).unwrap();
+        assert!(matches!(flags.command, Some(Command::Health(Health { at })) if at.port() == 9));
+        assert!(Flags::try_parse_from(["plimsoll-agent", "completions", "tcsh"]).is_err());
+    }
+}
