@@ -83,12 +83,16 @@ fn largest(least: u64, most: u64, holds: impl Fn(u64) -> bool) -> u64 {
     low
 }
 
-/// Says that users come online, which takes a while.
+/// Says that users come online, which takes a while, or go, which does not.
 pub fn say_who_come(plan: &RunPlan, before: &[Rate], shares: &[Rate], progress: &Progress) {
     if plan.workload.daily().is_some() {
         let users = |shares: &[Rate]| shares.iter().map(|share| share.milli() / 1000).sum::<u64>();
+        let (before, wanted) = (users(before), users(shares));
+        if wanted <= before {
+            return progress.say(&format!("{before} users online, of whom {wanted} stay"));
+        }
         let takes = humantime::format_duration(Duration::from_secs(time_to_come(plan, shares).as_secs().max(1)));
-        progress.say(&format!("{} users online, of {}: up to {takes}", users(before), users(shares)));
+        progress.say(&format!("{before} users online, of {wanted}: up to {takes}"));
     }
 }
 

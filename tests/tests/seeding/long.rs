@@ -121,7 +121,7 @@ fn a_cassandra_whose_disk_fills_up_is_named_and_the_seeding_goes_on_when_there_i
     let disk = SmallDisk::mount(dir.path(), "96m").unwrap();
     let (mut process, cassandra) = CassandraServer::start_in(dir.path()).unwrap();
     let seed = "seed --workload history --preset history-medium --shard 1/4 --create-schema";
-    let full = plimsoll(seed, &both_flags(&mongo, &cassandra, "full")).unwrap();
+    let full = plimsoll(seed, &both_flags(&mongo, &cassandra, "filled")).unwrap();
     assert!(full.code == Some(3) && full.stdout.is_empty(), "{full:?}");
     let errors: Vec<&str> = full.stderr.lines().filter(|line| !line.starts_with("seed: ")).collect();
     assert_eq!(errors.len(), 1, "{full:?}");
@@ -131,7 +131,7 @@ fn a_cassandra_whose_disk_fills_up_is_named_and_the_seeding_goes_on_when_there_i
     process.wait(LONG).unwrap();
     disk.grow("2g").unwrap();
     let (_process, cassandra) = CassandraServer::start_in(dir.path()).unwrap();
-    let resumed = plimsoll(seed, &both_flags(&mongo, &cassandra, "full")).unwrap();
+    let resumed = plimsoll(seed, &both_flags(&mongo, &cassandra, "filled")).unwrap();
     assert!(resumed.code == Some(0) && resumed.stderr.contains("seed: goes on after"), "{resumed:?}");
     assert!(resumed.stdout.contains("still to be seeded: --shard 2/4, 3/4, 4/4"), "{resumed:?}");
 }
