@@ -25,10 +25,12 @@ the manifests go to standard output; with certificates, they hold private keys t
 Exit codes: without --apply 0 and 2; with it those of the run, and 3 where it could not be made or followed.
 
 Examples:
-  plimsoll kube --agents 8 --image registry.example.com/plimsoll:0.1.0 -- max-rps --preset medium --nats-url nats://chat:4222
-  plimsoll kube --agents 8 --image registry.example.com/plimsoll:0.1.0 --namespace load --node-selector pool=load \\
-    --toleration dedicated=load:NoSchedule --workers 3 \\
-    -- run --preset medium --rate 5k --duration 1h --nats-url nats://chat:4222 --nats-creds secret:chat-nats/backend.creds";
+  plimsoll kube --agents 8 --image registry.example.com/plimsoll:0.1.0 \\
+    -- max-rps --preset medium --nats-url nats://chat:4222
+  plimsoll kube --agents 8 --image registry.example.com/plimsoll:0.1.0 --namespace load \\
+    --node-selector pool=load --toleration dedicated=load:NoSchedule --workers 3 \\
+    -- run --preset medium --rate 5k --duration 1h --nats-url nats://chat:4222 \\
+    --nats-creds secret:chat-nats/backend.creds";
 
 #[derive(Debug, Args)]
 struct KubeFlags {
