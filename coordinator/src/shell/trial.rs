@@ -85,7 +85,7 @@ pub async fn hold(
     let due = users::due(order.plan, order.next.trial, order.shares, order.phases).await;
     let clocks = fleet.clocks(order.plan.lease_timeout).await?;
     let slowest = clocks.iter().map(|clock| clock.error * 2).max().unwrap_or_default();
-    let lead = LEAD + slowest * LEAD_ROUND_TRIPS;
+    let lead = LEAD + slowest * LEAD_ROUND_TRIPS + users::time_to_begin(order.plan, order.shares);
     let start_ns = boottime_ns() + nanos(lead);
     let started_at = SystemTime::now() + lead;
     let merge = TrialMerge::new(trial_plan(fleet, order, &clocks, due, start_ns));

@@ -83,6 +83,18 @@ fn largest(least: u64, most: u64, holds: impl Fn(u64) -> bool) -> u64 {
     low
 }
 
+/// How much longer than others agents take to be armed: everybody's day is begun.
+pub fn time_to_begin(plan: &RunPlan, shares: &[Rate]) -> Duration {
+    const AT_LEAST: Duration = Duration::from_millis(200);
+    // Some microseconds on a core that others want too.
+    const OF_EACH: Duration = Duration::from_micros(20);
+    if plan.workload.daily().is_none() {
+        return Duration::ZERO;
+    }
+    let most = shares.iter().map(|share| share.milli() / 1000).max().unwrap_or(0);
+    AT_LEAST + OF_EACH * u32::try_from(most).unwrap_or(u32::MAX)
+}
+
 /// Says that users come online, which takes a while, or go, which does not.
 pub fn say_who_come(plan: &RunPlan, before: &[Rate], shares: &[Rate], progress: &Progress) {
     if plan.workload.daily().is_some() {

@@ -118,7 +118,7 @@ fn a_cassandra_whose_disk_fills_up_is_named_and_the_seeding_goes_on_when_there_i
     let mongo = MongoServer::start(&Default::default()).unwrap();
     let dir = tempfile::tempdir().unwrap();
     // Its own tables and logs take half of it.
-    let disk = SmallDisk::mount(dir.path(), "96m").unwrap();
+    let disk = SmallDisk::mount(dir.path(), "48m").unwrap();
     let (mut process, cassandra) = CassandraServer::start_in(dir.path()).unwrap();
     let seed = "seed --workload history --preset history-medium --shard 1/4 --create-schema";
     let full = plimsoll(seed, &both_flags(&mongo, &cassandra, "filled")).unwrap();
