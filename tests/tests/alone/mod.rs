@@ -3,8 +3,5 @@
 
 mod answer;
 mod daily_find;
-mod fan_in;
 mod find;
-mod fooled;
-mod hosts;
 mod weak_box;

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::hosts::Network;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::{Process, target_dir};
@@ -180,7 +180,7 @@ const FIRST_AGENT: usize = 3;
 
 #[test]
 fn its_services_come_up_in_their_order_and_the_coordinator_prints_its_answer() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let compose = compose()?;
     let replicas = compose.services["agents"].deploy.as_ref().context("replicas")?.replicas;
     let network = Network::new(FIRST_AGENT + replicas)?;

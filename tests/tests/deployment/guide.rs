@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use plimsoll::settings;
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::processes::{Ended, Process, Program};
 
 use super::in_checkout;
@@ -68,7 +68,7 @@ fn run(block: &Block, dir: &Path) -> anyhow::Result<Ended> {
 
 #[test]
 fn blocks_of_the_guide_that_run_here_do() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let dir = tempfile::tempdir()?;
     let mut answers = 0;
     let blocks: Vec<Block> =

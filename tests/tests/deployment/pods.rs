@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::core::v1::{Container, PodSpec};
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::hosts::Network;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::{Process, Program, start_standin_on};
@@ -42,7 +42,7 @@ fn volumes(objects: &Objects, spec: &PodSpec, container: &Container, dir: &Path)
 
 #[test]
 fn a_rendered_run_finds_its_agents_prints_its_answer_and_all_of_it_ends() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let network = Network::new(FIRST_AGENT + AGENTS)?;
     let server = NatsServer::start(NatsOptions { host: Some(network.host(TARGET).clone()), ..NatsOptions::default() })?;
     let _standin = start_standin_on(Some(network.host(TARGET)), &server.url(), &["--preset", "small"])?;

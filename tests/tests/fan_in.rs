@@ -10,7 +10,7 @@ use plimsoll_common::plan::{AgentPlan, SeriesLimits, Target};
 use plimsoll_common::units::Rate;
 use plimsoll_common::workload::{Inject, MessagesWorkload, Workload};
 use plimsoll_tests::harness::driver::{Driver, Load};
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::http;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::Agent;
@@ -89,7 +89,7 @@ async fn bytes_per_operation(preset: MessagesPreset, count: u16) -> anyhow::Resu
 }
 
 async fn check(preset: MessagesPreset) -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let (alone, of_four) = (bytes_per_operation(preset, 1).await?, bytes_per_operation(preset, 4).await?);
     println!("{preset}: {alone:.0} bytes per operation alone, at most {of_four:.0} of four");
     // A reply and a broadcast of the mean content at least: otherwise nothing was received.

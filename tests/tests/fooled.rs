@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::run::{Outcome, Run, Trial, Verdict};
 use plimsoll_tests::standin::config::{Incident, Refusal, Trigger};
@@ -13,7 +13,7 @@ const RATE: f64 = 300.0;
 
 /// Holds 300/s against a stand-in with a fault.
 async fn hold(fault: impl FnOnce(&mut StandinConfig), change: impl FnOnce(Run) -> Run) -> anyhow::Result<Outcome> {
-    let _exclusive = Exclusive::acquire()?;
+    let _shared = Shared::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let mut config = StandinConfig::new(server.url());
     fault(&mut config);

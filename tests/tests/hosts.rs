@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use plimsoll_agent::shell::tls::TlsFiles;
 use plimsoll_tests::harness::certificates::{Certificates, flags};
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::hosts::{Host, Network, Path};
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::{Agent, AgentOptions, Ended, Process, Program, start_standin_on};
@@ -28,7 +28,7 @@ const SILENT_WITHIN: Duration = Duration::from_secs(2);
 const STILL: Duration = Duration::from_millis(700);
 
 struct Scene {
-    _exclusive: Exclusive,
+    _shared: Shared,
     agents: Vec<Agent>,
     _standin: Process,
     server: NatsServer,
@@ -38,7 +38,7 @@ struct Scene {
 
 impl Scene {
     fn set() -> anyhow::Result<Self> {
-        let exclusive = Exclusive::acquire()?;
+        let shared = Shared::acquire()?;
         let network = Network::new(FIRST + AGENTS)?;
         let certificates = Certificates::make()?;
         let addresses: Vec<String> =
@@ -47,8 +47,7 @@ impl Scene {
         let target = network.host(TARGET).clone();
         let server = NatsServer::start(NatsOptions { host: Some(target.clone()), ..NatsOptions::default() })?;
         let standin = start_standin_on(Some(&target), &server.url(), &["--preset", "small"])?;
-        let mut scene =
-            Self { _exclusive: exclusive, agents: Vec::new(), _standin: standin, server, certificates, network };
+        let mut scene = Self { _shared: shared, agents: Vec::new(), _standin: standin, server, certificates, network };
         for agent in FIRST..FIRST + AGENTS {
             let agent = scene.agent(agent, &scene.target())?;
             scene.agents.push(agent);
