@@ -19,6 +19,8 @@ pub struct Bracket {
     pub over: Option<Rate>,
     /// What the service carried under overload, per second.
     served: Option<f64>,
+    /// The limits that were over then, by position.
+    broken: Vec<usize>,
     /// How far the next level lies below the one that was over a limit, in steps of twice the precision.
     gallop: u32,
     /// Unclear trials in a row.
@@ -69,6 +71,7 @@ impl Bracket {
             Hint::Over(_) | Hint::Behind(_) => {
                 self.put_over(level);
                 self.served = served.or(self.served);
+                self.broken = if let Hint::Over(broken) = hint { broken.clone() } else { Vec::new() };
             }
             Hint::Unclear if self.unclear + 1 < UNCLEAR => {
                 self.unclear += 1;
@@ -138,7 +141,9 @@ impl Bracket {
         let round = |level: f64| plan.levels.round(level);
         if high / low <= close || round(middle) <= under || round(middle) >= over {
             return Look::Around(
-                self.served.map_or(middle, |served| towards(middle, served * plan.utilization(served), low, high)),
+                self.served.map_or(middle, |served| {
+                    towards(middle, served * plan.utilization(served, &self.broken), low, high)
+                }),
             );
         }
         let inside =

@@ -205,12 +205,16 @@ impl SearchPlan {
     /// How far a service can be used before its percentiles break their limits, as a part of what it carries per second: of
     /// one queue with exponential service, p of the operations take longer than t where what is left over is ln(1/p)/t
     /// (Kleinrock, Queueing Systems I, 3.2). Never less than [`LEAST_UTILIZATION`]: services are many queues, or drift.
-    pub fn utilization(&self, served: f64) -> f64 {
+    /// Of the limits that were broken, by position, or of all where that is not known: a backlog alone is no matter of
+    /// percentiles, and breaks where no more is carried.
+    pub fn utilization(&self, served: f64, broken: &[usize]) -> f64 {
         let left_over = |fraction: &FractionLimit| match &fraction.signal {
             Signal::Percentile { limit, .. } => -fraction.allowed.ln() / limit.as_secs_f64().max(1e-9),
             _ => 0.0,
         };
-        let most = self.limits.fractions.iter().map(left_over).fold(0.0, f64::max);
+        let counts = |(limit, _): &(usize, &FractionLimit)| broken.is_empty() || broken.contains(limit);
+        let fractions = self.limits.fractions.iter().enumerate().filter(counts);
+        let most = fractions.map(|(_, fraction)| left_over(fraction)).fold(0.0, f64::max);
         (1.0 - most / served.max(1.0)).max(LEAST_UTILIZATION)
     }
 

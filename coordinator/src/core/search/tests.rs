@@ -297,3 +297,25 @@ fn a_search_that_is_short_of_time_shows_a_level_that_holds() {
     assert!(passed >= 500.0, "{passed}");
     assert!(conclusion.doubt.is_some(), "and it is no answer to the precision asked for");
 }
+
+#[test]
+fn where_a_pair_begins_depends_on_what_broke() {
+    let signal = Signal::Percentile {
+        series: "E1".into(),
+        quantile: crate::core::slo::Quantile::P99,
+        limit: Duration::from_millis(200),
+    };
+    let mut plan = plan(500, 0.05);
+    plan.limits.fractions.insert(0, FractionLimit { signal, allowed: 0.01 });
+    // ln 100 / 200 ms are 23 a second that have to be left over; but not for a durable alone, which is limit 2.
+    for (served, broken, expected) in [
+        (897.0, &[0][..], 0.9743),
+        (897.0, &[], 0.9743),
+        (897.0, &[2], 1.0),
+        (12_500.0, &[0, 2], 0.9982),
+        (50.0, &[0], 0.97),
+    ] {
+        let got = plan.utilization(served, broken);
+        assert!((got - expected).abs() < 1e-4, "{served} {broken:?}: {got}");
+    }
+}
