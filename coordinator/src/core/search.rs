@@ -222,7 +222,13 @@ impl Search {
             }
             Why::First | Why::Climb | Why::Descend | Why::Capacity { .. } | Why::Bisect => {
                 let hint = match hint(&outcome.showing, limits, &self.stage.focus) {
-                    Hint::Under if outcome.behind > 0.0 => Hint::Behind(outcome.behind),
+                    // Latencies and errors follow; a backlog elsewhere need not.
+                    Hint::Under
+                        if outcome.behind > 0.0
+                            && self.stage.focus.iter().any(|&limit| limit < limits.fractions.len()) =>
+                    {
+                        Hint::Behind(outcome.behind)
+                    }
                     hint => hint,
                 };
                 self.stage.bracket.take(trial.level, &hint, outcome.served);

@@ -4,6 +4,8 @@ use std::io::Write as _;
 use std::pin::pin;
 use std::time::Duration;
 
+use plimsoll_agent::shell::logs::say;
+
 use super::cluster::{Cluster, ClusterError};
 use super::follow::{Listener, follow};
 use super::manifests::{AGENT, COORDINATOR, Manifests, Object, selector};
@@ -34,11 +36,6 @@ pub async fn apply(
         remove(plan, &cluster, &made).await;
     }
     outcome
-}
-
-/// A line on standard error. Where it cannot be written nothing else is lost: a run goes on, and is removed.
-fn say(words: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "{words}");
 }
 
 /// The command that removes a run.

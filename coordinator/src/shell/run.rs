@@ -559,7 +559,7 @@ struct Measured {
     /// By SIGINT or SIGTERM, in a soak.
     interrupted: bool,
     completed_per_second: Option<f64>,
-    /// Operations that ended in each block, whenever they set out.
+    /// Operations that completed in each block, whenever they set out.
     ended: Vec<u64>,
 }
 

@@ -58,12 +58,12 @@ pub fn blocks(blocks: &[FleetBlock], slo: &Slo, elapsed: Option<Duration>) -> Ve
     blocks.iter().enumerate().take_while(is_known).map(|(_, block)| one(block, slo)).collect()
 }
 
-/// See [`super::behind::behind`]: of every operation of a trial, whose error rate is the last of the counts. `ended` has one
-/// entry per block.
-pub fn behind(showing: &Showing, ended: &[u64]) -> f64 {
-    let attempted = |block: &Block| block.counts.last().map_or(0, |count| count.n);
-    let attempted: Vec<u64> = showing.blocks.iter().map(attempted).collect();
-    super::behind::behind(&attempted, ended)
+/// See [`super::behind::behind`]: of every operation of a trial, whose error rate is the last of the counts. `completed` has one
+/// entry per block. What failed is not under way any more, and is for the error rate to judge.
+pub fn behind(showing: &Showing, completed: &[u64]) -> f64 {
+    let to_complete = |block: &Block| block.counts.last().map_or(0, |errors| errors.n.saturating_sub(errors.above));
+    let to_complete: Vec<u64> = showing.blocks.iter().map(to_complete).collect();
+    super::behind::behind(&to_complete, completed)
 }
 
 fn open(block: &FleetBlock) -> u64 {
@@ -125,4 +125,24 @@ pub fn fault(step: &StepMeasurement, slo: &Slo, was_stopped: bool) -> Option<Str
     };
     let doubt = || few_users(step).or_else(|| apart(step)).map(|doubt| crate::report::words::doubt(&doubt));
     named.or_else(empty).or_else(silent).or_else(doubt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Blocks of a thousand operations, of which so many fail, and so many complete.
+    fn part_left_undone(failed: u64, completed: u64) -> f64 {
+        let count = Count { n: 1000, above: failed, anyway: failed };
+        let showing = Showing { blocks: vec![Block { counts: vec![count], void: false }; 12], reads: Vec::new() };
+        behind(&showing, &[completed; 12])
+    }
+
+    #[test]
+    fn what_failed_is_not_left_undone() {
+        // Where 5 % may fail, 2 % that are refused are no sign of an overload.
+        assert_eq!(part_left_undone(20, 980), 0.0);
+        assert!((part_left_undone(0, 980) - 0.02).abs() < 1e-9);
+        assert!((part_left_undone(20, 930) - 50.0 / 980.0).abs() < 1e-9);
+    }
 }

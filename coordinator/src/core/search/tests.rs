@@ -319,3 +319,17 @@ fn where_a_pair_begins_depends_on_what_broke() {
         assert!((got - expected).abs() < 1e-4, "{served} {broken:?}: {got}");
     }
 }
+
+#[test]
+fn operations_that_pile_up_say_nothing_of_a_backlog_elsewhere() {
+    let heard = |focus: Vec<usize>| {
+        let mut search = Search::new(plan(500, 0.05));
+        search.stage.focus = focus;
+        let Step::Hold(trial) = search.next().clone() else { panic!("{:?}", search.next()) };
+        let outcome = Service { knee: NO_LIMIT, durable: NO_LIMIT }.hold(&search, &trial);
+        search.record(&TrialOutcome { behind: 0.02, ..outcome });
+        search.trail()[0].result.clone()
+    };
+    assert_eq!(heard(vec![0, 1]), Outcome::Hint(hint::Hint::Behind(0.02)));
+    assert_eq!(heard(vec![1]), Outcome::Hint(hint::Hint::Under), "the frontier of a durable alone");
+}
