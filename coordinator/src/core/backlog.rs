@@ -27,6 +27,9 @@ pub struct Backlog {
     pub pending: u64,
     /// Delivered and not acknowledged (`num_ack_pending`).
     pub ack_pending: u64,
+    /// All that it was ever given: delivered, every delivery counted, and pending. 0 where the server did not say.
+    #[serde(default)]
+    pub given: u64,
 }
 
 impl Backlog {
@@ -253,7 +256,7 @@ mod tests {
 
     fn present(total: u64) -> DurableState {
         DurableState::Present {
-            backlog: Backlog { pending: total / 2, ack_pending: total - total / 2 },
+            backlog: Backlog { pending: total / 2, ack_pending: total - total / 2, given: 0 },
             created: "a".into(),
         }
     }
@@ -295,7 +298,7 @@ mod tests {
     #[test]
     fn ack_pending_counts_as_backlog() {
         let capped = |ms: u64| DurableState::Present {
-            backlog: Backlog { pending: 0, ack_pending: ms / 30 },
+            backlog: Backlog { pending: 0, ack_pending: ms / 30, given: 0 },
             created: "a".into(),
         };
         let backlog = measure(&reads(None, (0..=60).map(|i| (i * 500, capped(i * 500))).collect()), HOLD);

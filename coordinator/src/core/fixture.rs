@@ -98,13 +98,13 @@ fn agent(name: &str) -> AgentMeasurement {
 
 /// A durable that was read and grew by so much.
 pub fn durable(name: &str, growth: i64) -> DurableBacklog {
-    let last = Backlog { pending: growth.max(0) as u64, ack_pending: 12 };
+    let last = Backlog { pending: growth.max(0) as u64, ack_pending: 12, given: 0 };
     DurableBacklog {
         name: DurableName { stream: "MESSAGES_CANONICAL_site-local".into(), durable: name.into() },
         fate: Fate::Kept,
         growth: Some(Growth { messages: growth, rising: false }),
         reads_at_ends: (5, 5),
-        first: Some(Backlog { pending: 0, ack_pending: 10 }),
+        first: Some(Backlog { pending: 0, ack_pending: 10, given: 0 }),
         last: Some(last),
     }
 }

@@ -34,7 +34,7 @@ use self::estimate::{Estimate, time_to_precision};
 use self::evidence::{Judgement, PASS_BLOCKS};
 use self::hint::{Hint, cannot_pass, hint, is_hopeless};
 use self::outcome::{Showing, TrialOutcome};
-use self::plan::{PROBE_HOLD, SearchPlan, blocks};
+use self::plan::{Levels, PROBE_HOLD, SearchPlan, blocks};
 use self::pool::{Pool, Soak};
 use self::statistics::Quantiles;
 use self::trail::{Bound, Bounds, NextTrial, Outcome, TrailEntry, TrailRecord, Why};
@@ -184,6 +184,15 @@ impl Search {
             Why::Soak => cannot_pass(so_far, limits, focus, planned),
             // A visit is worth its whole length: blocks that are chosen by what they show prove nothing.
             Why::Probe | Why::Low(_) | Why::High(_) => false,
+        }
+    }
+
+    /// Operations per second that the trial that [`Self::next`] named brings in the long run; `None` where what it brings
+    /// follows from more than its level.
+    pub fn steady_load(&self) -> Option<f64> {
+        match (&self.next, self.plan.levels) {
+            (Step::Hold(trial), Levels::Rates) if trial.why != Why::Probe => Some(trial.level.as_f64()),
+            _ => None,
         }
     }
 

@@ -12,7 +12,6 @@ use super::monitor::Monitor;
 use crate::core::backlog::{
     BacklogRead, DurableName, DurableReads, DurableState, READ_DEADLINE, read_interval, recovered,
 };
-use crate::core::search::outcome::Read;
 
 /// Between two reads while waiting for a recovery.
 const RECOVERY_INTERVAL: Duration = Duration::from_millis(200);
@@ -65,35 +64,29 @@ impl BacklogWatch {
     }
 
     /// What was read since an instant on our clock, by durable.
-    pub fn since(&self, hold_start_ns: u64) -> Vec<Vec<Read>> {
+    pub fn since(&self, hold_start_ns: u64) -> Vec<Vec<BacklogRead>> {
         let reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = |reads: &Reads| {
-            let read = |(at_ns, state): &(u64, DurableState)| {
-                let at = Duration::from_nanos(at_ns.checked_sub(hold_start_ns)?).as_secs_f64();
-                Some(Read { at, backlog: state.backlog()?.total() as f64 })
-            };
-            reads.iter().filter_map(read).collect()
-        };
-        reads.iter().map(of).collect()
+        reads.iter().map(|reads| reads_since(reads.iter().cloned(), hold_start_ns)).collect()
     }
 
     /// Stops reading. Instants count from the start of the hold; what was read before it belongs to the warmup.
     pub fn finish(self, baselines: &[Option<DurableState>], hold_start_ns: u64) -> Vec<DurableReads> {
         self.task.abort();
         let reads = std::mem::take(&mut *self.reads.lock().unwrap_or_else(PoisonError::into_inner));
-        let of_hold = |reads: Reads| {
-            let since = |at_ns: u64| Some(Duration::from_nanos(at_ns.checked_sub(hold_start_ns)?));
-            reads.into_iter().filter_map(|(at_ns, state)| Some(BacklogRead { at: since(at_ns)?, state })).collect()
-        };
         let durables = self.durables.iter().zip(baselines).zip(reads);
         durables
             .map(|((name, baseline), reads)| DurableReads {
                 name: name.clone(),
                 baseline: baseline.clone(),
-                reads: of_hold(reads),
+                reads: reads_since(reads.into_iter(), hold_start_ns),
             })
             .collect()
     }
+}
+
+fn reads_since(reads: impl Iterator<Item = (u64, DurableState)>, hold_start_ns: u64) -> Vec<BacklogRead> {
+    let since = |at_ns: u64| Some(Duration::from_nanos(at_ns.checked_sub(hold_start_ns)?));
+    reads.filter_map(|(at_ns, state)| Some(BacklogRead { at: since(at_ns)?, state })).collect()
 }
 
 impl Drop for BacklogWatch {

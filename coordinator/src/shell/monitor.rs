@@ -266,9 +266,20 @@ pub struct ConsumerInfo {
     /// Delivered and not acknowledged.
     #[serde(default)]
     pub num_ack_pending: u64,
+    /// The last delivery.
+    #[serde(default)]
+    pub delivered: Delivered,
     /// How it was set up.
     #[serde(default)]
     pub config: ConsumerConfig,
+}
+
+/// How far a durable has come.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Delivered {
+    /// Deliveries so far, each message's every one.
+    pub consumer_seq: u64,
 }
 
 /// How a durable was set up, as far as it changes an answer.
@@ -288,7 +299,11 @@ pub struct ConsumerConfig {
 
 impl ConsumerInfo {
     fn state(self) -> DurableState {
-        let backlog = Backlog { pending: self.num_pending, ack_pending: self.num_ack_pending };
+        let given = match self.delivered.consumer_seq {
+            0 => 0,
+            delivered => delivered.saturating_add(self.num_pending),
+        };
+        let backlog = Backlog { pending: self.num_pending, ack_pending: self.num_ack_pending, given };
         DurableState::Present { backlog, created: self.created }
     }
 }

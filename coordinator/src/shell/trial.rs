@@ -21,8 +21,9 @@ use super::users;
 use crate::core::clock_offset::ClockOffset;
 use crate::core::merge::{AgentPart, TrialMerge, TrialPlan};
 use crate::core::ramp::NextTrial;
+use crate::core::search::Search;
+use crate::core::search::measured::{self, Due};
 use crate::core::search::outcome::Showing;
-use crate::core::search::{Search, measured};
 use crate::settings::{Goal, Phases, RunPlan};
 
 /// Between the order and the start: time for the order to arrive and for every agent to say that it is armed.
@@ -265,7 +266,11 @@ impl UnderWay<'_> {
             return false;
         }
         let blocks = measured::blocks(self.merge.blocks(), &self.order.plan.slo, Some(reported));
-        let showing = Showing { blocks, reads: watch.since(self.start_ns + nanos(self.order.phases.warmup)) };
+        let due = search.steady_load().and_then(|load| Due::at(load, &self.merge.blocks()[..blocks.len()]));
+        let reads = watch.since(self.start_ns + nanos(self.order.phases.warmup));
+        let hold = self.order.phases.hold;
+        let reads = reads.iter().map(|reads| measured::reads(reads, hold, due.as_ref())).collect();
+        let showing = Showing { blocks, reads };
         let stops = search.may_stop(&showing);
         if stops {
             self.stopped = Some(showing);

@@ -115,7 +115,10 @@ mod tests {
     fn showing(percent: &[u64], slope: f64) -> Showing {
         let block =
             |&percent: &u64| Block { counts: vec![Count { n: 100, above: percent, anyway: percent }], void: false };
-        let reads = (0..percent.len() * 4).map(|i| i as f64 / 8.0).map(|at| Read { at, backlog: slope * at }).collect();
+        let reads = (0..percent.len() * 4)
+            .map(|i| i as f64 / 8.0)
+            .map(|at| Read { at, backlog: slope * at, surplus: 0.0 })
+            .collect();
         Showing { blocks: percent.iter().map(block).collect(), reads: vec![reads] }
     }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use plimsoll_common::plan::BLOCK;
 
-use super::outcome::{Block, Count, FractionLimit, Limits, Read, Showing, Signal, SlopeLimit};
-use crate::core::backlog::{BacklogRead, DurableName};
+use super::outcome::{BLOCKS_PER_SECOND, Block, Count, FractionLimit, Limits, Read, Showing, Signal, SlopeLimit};
+use crate::core::backlog::{Backlog, BacklogRead, DurableName};
 use crate::core::measurement::{Fault, FleetBlock, SeriesMeasurement, StepMeasurement};
 use crate::core::slo::{Gate, SeriesSlo, Slo};
 use crate::core::verdict::{apart, few_users, owed_a_sample};
@@ -88,15 +88,56 @@ fn one(block: &FleetBlock, slo: &Slo) -> Block {
     }
 }
 
-/// Reads of one durable.
-pub fn reads(reads: &[BacklogRead], hold: Duration) -> Vec<Read> {
+/// What was due over a hold, beside what its level brings in the long run: the difference is chance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Due {
+    per_block: Vec<u64>,
+    /// In the long run.
+    per_second: f64,
+}
+
+impl Due {
+    /// Of a level of so many operations per second. `None` where a load box was in trouble: what came then is not chance alone.
+    pub fn at(per_second: f64, blocks: &[FleetBlock]) -> Option<Self> {
+        let in_trouble = blocks.iter().any(|block| block.void || block.counters.underrun > 0);
+        let per_block = blocks.iter().map(|block| block.counters.due).collect();
+        (!in_trouble).then_some(Self { per_block, per_second })
+    }
+
+    /// Operations due by an instant of the hold, in seconds; `None` beyond what is known.
+    fn by(&self, at: f64) -> Option<f64> {
+        let blocks = at * BLOCKS_PER_SECOND;
+        let whole = blocks as usize;
+        let begun = if blocks > whole as f64 { *self.per_block.get(whole)? as f64 * blocks.fract() } else { 0.0 };
+        Some(self.per_block.get(..whole)?.iter().sum::<u64>() as f64 + begun)
+    }
+
+    /// Messages per second that a durable is given in the long run, by how many it was given for each operation.
+    fn given_per_second(&self, reads: &[(f64, Backlog)]) -> Option<f64> {
+        let known = || reads.iter().filter_map(|&(at, backlog)| Some((self.by(at)?, backlog.given)));
+        let ((due_before, given_before), (due, given)) = (known().next()?, known().next_back()?);
+        let is_told = given_before > 0 && given > given_before && due > due_before;
+        is_told.then(|| (given - given_before) as f64 / (due - due_before) * self.per_second)
+    }
+}
+
+/// Reads of one durable, and what chance has to do with them.
+pub fn reads(reads: &[BacklogRead], hold: Duration, due: Option<&Due>) -> Vec<Read> {
     let in_hold = reads.iter().filter(|read| read.at <= hold);
-    in_hold
-        .filter_map(|read| {
-            let backlog = read.state.backlog()?.total() as f64;
-            Some(Read { at: read.at.as_secs_f64(), backlog })
-        })
-        .collect()
+    let in_hold: Vec<(f64, Backlog)> =
+        in_hold.filter_map(|read| Some((read.at.as_secs_f64(), read.state.backlog()?))).collect();
+    let per_second = due.and_then(|due| due.given_per_second(&in_hold));
+    let first = in_hold.first().copied();
+    let surplus = |at: f64, given: u64| match (per_second, first) {
+        (Some(per_second), Some((began, first))) => given as f64 - first.given as f64 - per_second * (at - began),
+        _ => 0.0,
+    };
+    let read = |&(at, backlog): &(f64, Backlog)| Read {
+        at,
+        backlog: backlog.total() as f64,
+        surplus: surplus(at, backlog.given),
+    };
+    in_hold.iter().map(read).collect()
 }
 
 /// Everything of a trial that ran to its end.
@@ -130,6 +171,8 @@ pub fn fault(step: &StepMeasurement, slo: &Slo, was_stopped: bool) -> Option<Str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::backlog::DurableState;
+    use plimsoll_common::snapshot::Counters;
 
     /// Blocks of a thousand operations, of which so many fail, and so many complete.
     fn part_left_undone(failed: u64, completed: u64) -> f64 {
@@ -144,5 +187,31 @@ mod tests {
         assert_eq!(part_left_undone(20, 980), 0.0);
         assert!((part_left_undone(0, 980) - 0.02).abs() < 1e-9);
         assert!((part_left_undone(20, 930) - 50.0 / 980.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_a_durable_was_given_beyond_its_level_is_chance() {
+        // 1,000/s, of which two messages come of each operation; in the third block a tenth more was due.
+        let block = |due| FleetBlock { counters: Counters { due, ..Counters::default() }, ..FleetBlock::default() };
+        let blocks = [500, 500, 550, 500].map(block);
+        let due = Due::at(1000.0, &blocks).unwrap();
+        let read = |(ms, given): (u64, u64)| {
+            let backlog = Backlog { pending: 7, ack_pending: 3, given };
+            BacklogRead { at: Duration::from_millis(ms), state: DurableState::Present { backlog, created: "a".into() } }
+        };
+        let given = |read: &Read| (read.at, read.backlog, read.surplus.round());
+        let surplus = |due: Option<&Due>, given_at: &[(u64, u64)]| {
+            let all: Vec<BacklogRead> = given_at.iter().copied().map(read).collect();
+            reads(&all, Duration::from_secs(2), due).iter().map(given).collect::<Vec<_>>()
+        };
+        let given_at = [(0, 100), (500, 1100), (1250, 2650), (2000, 4200), (2500, 5200)];
+        let expected = [(0.0, 10.0, 0.0), (0.5, 10.0, 0.0), (1.25, 10.0, 50.0), (2.0, 10.0, 100.0)];
+        assert_eq!(surplus(Some(&due), &given_at), expected);
+        // Nothing is known of chance where nobody says what was given, or what was due.
+        for (due, given_at) in [(None, given_at), (Some(&due), given_at.map(|(ms, _)| (ms, 0)))] {
+            assert!(surplus(due, &given_at).iter().all(|(.., surplus)| *surplus == 0.0));
+        }
+        let stalled = FleetBlock { void: true, ..block(500) };
+        assert_eq!(Due::at(1000.0, &[block(500), stalled]), None);
     }
 }

@@ -107,6 +107,10 @@ pub struct Read {
     pub at: f64,
     /// Messages that it still has to do.
     pub backlog: f64,
+    /// Messages that it was given since the first read beyond what its level brings in the long run: what chance made of it.
+    /// 0 where that is not known.
+    #[serde(default)]
+    pub surplus: f64,
 }
 
 /// What a trial showed, so far or in the end.

@@ -39,7 +39,8 @@ impl Service {
         while showing.blocks.len() < blocks(trial.hold) && !search.may_stop(&showing) {
             let from = showing.blocks.len() as f64 / 2.0;
             let reads = (0..4).map(|i| from + f64::from(i) / 8.0);
-            showing.reads[0].extend(reads.map(|at| Read { at, backlog: at * (rate - self.durable).max(0.0) }));
+            let backlog = |at: f64| at * (rate - self.durable).max(0.0);
+            showing.reads[0].extend(reads.map(|at| Read { at, backlog: backlog(at), surplus: 0.0 }));
             showing.blocks.push(block.clone());
         }
         let load = trial.settle + BLOCK * showing.blocks.len() as u32;

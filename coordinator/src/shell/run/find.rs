@@ -10,11 +10,12 @@ use crate::core::answer::Ending;
 use crate::core::backlog::Fate;
 use crate::core::budget::Short;
 use crate::core::ramp::{JudgedTrial, NextTrial};
+use crate::core::search::measured::{self, Due};
 use crate::core::search::outcome::{Read, TrialOutcome};
 use crate::core::search::plan::{Lengths, Levels, PROBE_OPEN, SearchPlan};
 use crate::core::search::slope::slope;
 use crate::core::search::trail::{self, TrailRecord, Why};
-use crate::core::search::{Search, Step, measured};
+use crate::core::search::{Search, Step};
 use crate::core::verdict::judge;
 use crate::report::search::trail_line;
 use crate::settings::{FindPlan, Phases};
@@ -104,8 +105,11 @@ impl Run<'_> {
 
     fn outcome(&self, next: &trail::NextTrial, measured: &Measured) -> TrialOutcome {
         let slo = &self.plan.slo;
+        let load = self.search.as_ref().and_then(Search::steady_load);
         let whole = || {
-            let reads = measured.reads.durables.iter().map(|durable| measured::reads(&durable.reads, next.hold));
+            let due = load.and_then(|load| Due::at(load, &measured.step.blocks));
+            let durables = measured.reads.durables.iter();
+            let reads = durables.map(|durable| measured::reads(&durable.reads, next.hold, due.as_ref()));
             measured::showing(&measured.step, slo, reads.collect())
         };
         let showing = measured.stopped.clone().unwrap_or_else(whole);
