@@ -2,51 +2,48 @@
 //! releases what the schedule says is due and never waits for anybody; the writer, which feeds the client; and a reader per
 //! subscription. They share the worker's state without a lock, since they share the thread.
 
+mod orders;
 mod pace;
+mod state;
 mod writer;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State as ConnectionState;
 use async_nats::{Client, HeaderMap, StatusCode};
 use futures::StreamExt as _;
-use plimsoll_common::contract::fixtures::Fixtures;
 use plimsoll_common::contract::ids::{IdCodec, Sender};
-use plimsoll_common::plan::{AgentPlan, Arrivals, StepOrder, TrialId};
+use plimsoll_common::plan::{Arrivals, TrialId};
 use plimsoll_common::snapshot::{StepEnd, UsersOnline};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
+pub use self::orders::{BlockHealth, Finish, WorkerCommand, WorkerEvent, WorkerOrder, WorkerRefusal, WorkerSpec};
 use self::pace::Pace;
+use self::state::{Phases, State, Times, Trial, UsersEar};
 use self::writer::{BURST, Writer, connections, time_a_flush};
 use super::abort::abort_when_closed;
 use super::clock::boottime_ns;
 use super::health::thread_cpu_ns;
-use super::lease::Lease;
-use super::lines::{Ear, Lines, Unsettled, Wanted};
-use super::nats_target::{ClientEvents, ConnectError, connect, servers};
+use super::lines::{Lines, Unsettled, Wanted};
+use super::nats_target::{ClientEvents, connect, servers};
 use super::priority;
 use crate::core::confirmations::Confirmations;
-use crate::core::ledger::{Choice, Ledger, Outcome, Release, Terms, Window};
-use crate::core::nats_words::Heard;
-use crate::core::recorder::{BLOCK_NS, WorkerBlock, WorkerTotals};
+use crate::core::ledger::{Ledger, Terms, Window};
+use crate::core::recorder::BLOCK_NS;
 use crate::core::schedule::Schedule;
 use crate::workload::null::{Null, NullPlan};
-use crate::workload::{Aside, Incoming, Outgoing, Part, Probe, Setup, Workload, for_workload, observations};
+use crate::workload::{Aside, Part, Probe, Setup, Workload, for_workload, observations};
 
 /// The pacer looks after ageing and samples at least this often.
 const TICK_NS: u64 = 10_000_000;
 /// Releases closer together than this leave in one wake-up: at high rates a wake-up for each would cost most of a core.
 const COALESCE_NS: u64 = 50_000;
-/// Releases between two looks at the clock, and at most in one wake-up, so that readers get their turn.
-const RELEASES_PER_LOOK: usize = 32;
-const RELEASES_PER_WAKE: usize = 2048;
 /// People act in bursts: in a request timeout there may be so much more than at their highest rate.
 const BURSTS: f64 = 1.5;
 /// A wake-up later than this is a gap: answers that came meanwhile are read before anything expires.
@@ -57,128 +54,6 @@ const FENCE_LIMIT_NS: u64 = 1_000_000_000;
 const FENCE_TIMEOUT: Duration = Duration::from_secs(15);
 /// A server says at once that nobody listens; whoever does may take his time, and need not answer a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// What a worker is made of.
-#[derive(Debug, Clone)]
-pub struct WorkerSpec {
-    /// Position on this agent, from 0.
-    pub index: u8,
-    /// The name of the connection: `plimsoll/<run>/<agent>`.
-    pub connection: String,
-    /// The run.
-    pub plan: Arc<AgentPlan>,
-    /// Who is in which room, where the workload has rooms.
-    pub fixtures: Option<Arc<Fixtures>>,
-    /// Workers of this agent.
-    pub workers: u8,
-    /// Looked at before every release.
-    pub lease: Lease,
-}
-
-/// What a worker is told.
-#[derive(Debug)]
-pub enum WorkerCommand {
-    /// Listen to what this part needs. The work was dealt to so many agents.
-    Deal(Part, usize),
-    /// Hold a step.
-    Start(WorkerOrder),
-    /// Be silent at once.
-    Stop,
-    /// Release nothing more, and end the step once what was released has ended.
-    Drain,
-}
-
-/// A worker's part of a trial.
-#[derive(Debug, Clone)]
-pub struct WorkerOrder {
-    /// The agent's order.
-    pub order: StepOrder,
-    /// Operations due in the warmup and in the hold.
-    pub warmup_due: u64,
-    /// See `warmup_due`.
-    pub hold_due: u64,
-    /// Operations open at once, at least 1.
-    pub max_in_flight: u64,
-    /// Where its schedule begins within its own interval, in millionths.
-    pub phase_ppm: u32,
-}
-
-/// What a worker says.
-#[derive(Debug)]
-pub enum WorkerEvent {
-    /// Connected to the target, which says this of itself.
-    Connected(String),
-    /// Every subscription is active at the server. How many operations can still be made, where they use something up.
-    Dealt(Option<u64>),
-    /// What was asked cannot be done.
-    Refused(WorkerRefusal),
-    /// A wall block was closed.
-    Block(TrialId, Box<WorkerBlock>, BlockHealth),
-    /// The trial is over here.
-    Finished(TrialId, Box<Finish>),
-}
-
-/// Why a worker cannot do what was asked.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WorkerRefusal {
-    /// No connection.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// The target denies a subject.
-    #[error("NATS denies what this workload needs: {words}")]
-    Denied {
-        /// The server's words.
-        words: String,
-    },
-    /// Nobody takes what would be sent.
-    #[error("nobody listens on '{subject}': {words}")]
-    NobodyListens {
-        /// What would be sent to.
-        subject: String,
-        /// What that means, and what to do.
-        words: &'static str,
-    },
-    /// What was dealt does not do, or is used up.
-    #[error("{0}")]
-    Fixtures(String),
-    /// The server did not confirm the subscriptions.
-    #[error("NATS did not confirm {count} subscriptions within {FENCE_TIMEOUT:?}")]
-    NotConfirmed {
-        /// How many there are.
-        count: usize,
-    },
-    /// Something that the box should have.
-    #[error("{0}")]
-    Box(String),
-}
-
-/// What a worker saw of the box in a block.
-#[derive(Debug, Clone, Default)]
-pub struct BlockHealth {
-    /// Largest delay of the pacer's timer, which is also the reader's, in microseconds.
-    pub timer_delay_us: u64,
-    /// How long a cgroup quota held the process back, at most the block's length, in microseconds.
-    pub throttled_us: u64,
-    /// How long a flush took that was begun in this block, in microseconds.
-    pub write_blocked_us: u64,
-    /// What the client reported.
-    pub client_errors: Vec<String>,
-    /// Where there are users.
-    pub users: Option<UsersOnline>,
-}
-
-/// A worker's end of a trial.
-#[derive(Debug)]
-pub struct Finish {
-    /// All that was counted.
-    pub totals: WorkerTotals,
-    /// When the pacer really began.
-    pub started_boottime_ns: u64,
-    /// Why it ended.
-    pub end: StepEnd,
-    /// Nanoseconds that the worker ran on a processor meanwhile.
-    pub cpu_ns: u64,
-}
 
 /// Runs a worker on the calling thread until its commands end or its lease does. Dropping the runtime at the end aborts
 /// the connection: nothing that waits in a queue is sent.
@@ -239,207 +114,6 @@ struct Worker<W: Workload> {
     writer_wakes: Rc<Notify>,
     readers: Vec<JoinHandle<()>>,
     fences: u64,
-}
-
-/// What the tasks of a worker share.
-struct State<W> {
-    workload: Option<W>,
-    trial: Option<Trial>,
-    /// The connections of users, where there are users.
-    lines: Option<Lines>,
-    /// Goes on over trials, so that no id is used twice.
-    next_sequence: u64,
-    /// Released, but not yet taken by the client.
-    queue: VecDeque<u64>,
-    /// What is to be sent beside operations.
-    replies: VecDeque<Outgoing>,
-    aside: Aside,
-    /// The newest fence that came back.
-    fence: u64,
-    /// What the server has yet to confirm of what nobody answers.
-    confirmations: Confirmations,
-    write_blocked_us: u64,
-    flush_began_ns: Option<u64>,
-}
-
-struct Trial {
-    ledger: Ledger,
-    schedule: Times,
-    next_due_ns: Option<u64>,
-    chance: ChaCha8Rng,
-}
-
-/// Where intended times come from.
-enum Times {
-    /// Arrivals.
-    Arrivals(Phases),
-    /// The workload, counted from this instant.
-    Workload(u64),
-}
-
-impl Times {
-    fn next(&mut self, workload: &mut impl Workload) -> Option<u64> {
-        match self {
-            Self::Arrivals(phases) => phases.next(),
-            Self::Workload(start_ns) => workload.next_due().map(|since_ns| *start_ns + since_ns),
-        }
-    }
-}
-
-/// Warmup, then hold.
-struct Phases {
-    warmup: Schedule,
-    hold: Schedule,
-    warmup_start_ns: u64,
-    hold_start_ns: u64,
-}
-
-impl Phases {
-    fn next(&mut self) -> Option<u64> {
-        self.warmup
-            .next()
-            .map(|at| self.warmup_start_ns + at)
-            .or_else(|| self.hold.next().map(|at| self.hold_start_ns + at))
-    }
-}
-
-impl<W: Workload> State<W> {
-    /// Takes a message. Returns whether there is something to be sent in answer to it.
-    fn arrive(&mut self, tag: u32, message: &async_nats::Message, now_ns: u64) -> bool {
-        let (Some(workload), Some(trial)) = (&mut self.workload, &mut self.trial) else { return false };
-        let incoming = workload.incoming(tag, message, &trial.ledger, &mut self.aside);
-        trial.take(incoming, &mut self.aside, now_ns);
-        if self.aside.replies.is_empty() {
-            return false;
-        }
-        self.replies.extend(self.aside.replies.drain(..));
-        true
-    }
-
-    /// Takes a message that arrived on a user's line.
-    fn hear(&mut self, line: u32, tag: u64, heard: &Heard<'_>, now_ns: u64) {
-        let (Some(workload), Some(trial)) = (&mut self.workload, &mut self.trial) else { return };
-        self.aside.now_ns = now_ns;
-        let incoming = workload.heard(line, tag, heard, &trial.ledger, &mut self.aside);
-        trial.take(incoming, &mut self.aside, now_ns);
-    }
-
-    /// Releases what is due. Returns whether more may be due already.
-    fn release(&mut self, lease: &Lease) -> bool {
-        let (Some(workload), Some(trial)) = (&mut self.workload, &mut self.trial) else { return false };
-        let mut now_ns = boottime_ns();
-        for release in 0..RELEASES_PER_WAKE {
-            if release % RELEASES_PER_LOOK == 0 {
-                now_ns = boottime_ns();
-                if !lease.holds(now_ns) {
-                    return false;
-                }
-            }
-            let Some(due_ns) = trial.next_due_ns.filter(|&due_ns| due_ns <= now_ns) else { return false };
-            let chance = &mut trial.chance;
-            if let Release::Released(sequence) = trial.ledger.due(due_ns, now_ns, || workload.choose(chance)) {
-                self.queue.push_back(sequence);
-            }
-            trial.next_due_ns = trial.schedule.next(workload);
-        }
-        true
-    }
-
-    /// What users say beside their operations.
-    fn say_beside(&mut self, now_ns: u64) {
-        let (Some(workload), Some(trial), Some(lines)) = (&mut self.workload, &mut self.trial, &self.lines) else {
-            return;
-        };
-        let Times::Workload(start_ns) = trial.schedule else { return };
-        let mut said = Vec::new();
-        self.aside.now_ns = now_ns;
-        workload.beside(now_ns.saturating_sub(start_ns), &mut self.aside, &mut said);
-        for (line, subject, payload) in said {
-            lines.say(line, &subject, &payload);
-        }
-        trial.take(Incoming::Seen, &mut self.aside, now_ns);
-    }
-
-    /// The message behind this burst is back.
-    fn confirm(&mut self, burst: u64, connection: u64) {
-        let Self { trial, confirmations, .. } = self;
-        confirmations.came_back(burst, connection, |sequence, series| {
-            if let Some(trial) = trial {
-                trial.ledger.answer(sequence, series, Outcome::Sample, boottime_ns());
-            }
-        });
-    }
-
-    /// The next message for the client, skipping operations that were given up while they waited. One that is no
-    /// operation's has no sequence number.
-    fn next_outgoing(&mut self) -> Option<Next> {
-        if let Some(outgoing) = self.replies.pop_front() {
-            return Some(Next { sequence: None, line: None, outgoing });
-        }
-        let (Some(workload), Some(trial)) = (&mut self.workload, &self.trial) else { return None };
-        while let Some(sequence) = self.queue.pop_front() {
-            let choice: Option<Choice> = trial.ledger.choice(sequence);
-            if let Some(choice) = choice {
-                let outgoing = workload.message(sequence, choice);
-                return Some(Next { sequence: Some(sequence), line: workload.line_of(choice), outgoing });
-            }
-        }
-        None
-    }
-}
-
-/// A message for the client.
-struct Next {
-    /// The operation that it is of, if any.
-    sequence: Option<u64>,
-    /// The user's line that it goes out on; `None`: the worker's own connection.
-    line: Option<u32>,
-    outgoing: Outgoing,
-}
-
-impl Trial {
-    /// Counts what a message was.
-    fn take(&mut self, incoming: Incoming, aside: &mut Aside, now_ns: u64) {
-        let counts = match incoming {
-            Incoming::Answer { sequence, series, outcome } => self.ledger.answer(sequence, series, outcome, now_ns),
-            Incoming::Copy { sequence } => self.ledger.is_of_hold(sequence),
-            Incoming::Seen => self.ledger.is_hold(now_ns),
-            Incoming::NotForUs => false,
-            Incoming::Foreign => {
-                self.ledger.foreign();
-                false
-            }
-        };
-        for (sequence, series, outcome) in aside.also.drain(..) {
-            self.ledger.answer(sequence, series, outcome, now_ns);
-        }
-        for (observation, value) in aside.observed.drain(..) {
-            if counts {
-                self.ledger.recorder().observe(observation, value);
-            }
-        }
-    }
-}
-
-/// Hears what arrives on users' lines.
-struct UsersEar<W> {
-    state: Rc<RefCell<State<W>>>,
-}
-
-impl<W: Workload> Ear for UsersEar<W> {
-    fn subject(&self, tag: u64) -> String {
-        self.state.borrow().workload.as_ref().map(|workload| workload.line_subject(tag)).unwrap_or_default()
-    }
-
-    fn heard(&self, line: u32, tag: u64, heard: &Heard<'_>) {
-        self.state.borrow_mut().hear(line, tag, heard, boottime_ns());
-    }
-
-    fn changed(&self, line: u32, online: bool) {
-        if let Some(workload) = &mut self.state.borrow_mut().workload {
-            workload.line_changed(line, online);
-        }
-    }
 }
 
 impl<W: Workload> Worker<W> {

@@ -9,7 +9,7 @@ use async_nats::client::PublishError;
 use plimsoll_common::contract::subjects;
 use tokio::sync::Notify;
 
-use super::{Next, State};
+use super::state::{Next, State};
 use crate::shell::clock::boottime_ns;
 use crate::shell::lease::Lease;
 use crate::workload::{Outgoing, Workload};
