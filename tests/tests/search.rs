@@ -7,8 +7,9 @@ use plimsoll::core::search::plan::blocks;
 use plimsoll::core::search::statistics::Quantiles;
 use plimsoll::core::search::{Search, Step};
 use plimsoll_tests::harness::prove;
+use plimsoll_tests::simulation::durable::{self, Durable};
 use plimsoll_tests::simulation::load_box::{self, Trouble};
-use plimsoll_tests::simulation::methods::{Method, plan, search};
+use plimsoll_tests::simulation::methods::{Found, Method, plan, search};
 use plimsoll_tests::simulation::queue::{CAPACITY, Queue, Regime, limits};
 use plimsoll_tests::simulation::table::{FRESH, Score, runs};
 use plimsoll_tests::simulation::truth::{over, true_limit};
@@ -103,6 +104,25 @@ fn a_load_box_in_trouble_never_makes_a_trip() {
             let judgement = evidence.figures(&limits, 0, 0.0, &quantiles).judgement;
             assert_ne!(judgement, Judgement::Trip, "{trouble:?} {seed}");
         }
+    }
+}
+
+#[test]
+fn a_durable_off_the_latency_path_is_found_to_five_per_cent_and_the_answer_is_right() {
+    let seeds = seeds(600, 30);
+    let found: Vec<Found> =
+        (0..seeds).map(|seed| durable::search(Durable::new(seed, f64::INFINITY), &durable::plan(0.05)).0).collect();
+    let score = Score::of(&found, durable::CAPACITY + durable::ALLOWED);
+    println!("{score:?}");
+    assert!(score.wrong <= most_by_chance(score.runs, 0.01), "{score:?}");
+    assert!(score.conclusive_part() >= 0.66 && score.load.0 <= 180.0, "{score:?}");
+}
+
+#[test]
+fn a_load_box_that_stalls_never_makes_a_durable_trip_below_what_it_does() {
+    for seed in 0..seeds(300, 20) {
+        let (found, _) = durable::search(Durable::new(seed, 8.0), &durable::plan(0.05));
+        assert!(found.tripped.is_none_or(|tripped| tripped > 0.99 * durable::CAPACITY), "{seed} {found:?}");
     }
 }
 

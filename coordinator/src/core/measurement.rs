@@ -270,6 +270,14 @@ pub enum Fault {
         /// For people.
         why: String,
     },
+    /// It alone heard nothing of the target: its way there is cut, or the part of the target that it talks to is gone.
+    CutOff {
+        /// Which agent.
+        agent: String,
+        /// The longest time without any answer while others were answered.
+        #[serde(rename = "length_ns", with = "crate::core::encoding::nanos")]
+        length: Duration,
+    },
     /// Its trial did not run to its end.
     EndedEarly {
         /// Which agent.

@@ -4,6 +4,7 @@
 mod agent;
 mod health;
 mod minutes;
+mod reach;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use self::agent::AgentMerge;
 use self::health::Window;
 use self::minutes::Minutes;
 pub use self::minutes::{MINUTE, Minute};
+use self::reach::{Reach, cut_off};
 use super::backlog::{self, DurableReads, StreamGrowth};
 use super::clock_offset::ClockOffset;
 use super::measurement::{Batch, Fault, FleetBlock, LittleCheck, SeriesMeasurement, StepMeasurement};
@@ -306,6 +308,12 @@ impl TrialMerge {
     fn faults(&self) -> Vec<Fault> {
         let parts = self.agents.iter().zip(&self.plan.agents);
         let mut faults: Vec<Fault> = parts.flat_map(|(agent, part)| agent.faults(&self.plan, part)).collect();
+        let reaches: Vec<&Reach> = self.agents.iter().map(|agent| &agent.reach).collect();
+        let cut_off = |which: usize| {
+            let length = cut_off(&reaches, which)?;
+            Some(Fault::CutOff { agent: self.plan.agents[which].agent.clone(), length })
+        };
+        faults.extend((0..reaches.len()).filter_map(cut_off));
         let why_the_others_ended =
             |fault: &Fault| matches!(fault, Fault::AgentLost { .. } | Fault::EndedEarly { end: StepEnd::ShutDown, .. });
         faults.sort_by_key(|fault| !why_the_others_ended(fault));

@@ -29,9 +29,10 @@ use plimsoll_common::units::Rate;
 
 use self::bracket::{Bracket, Look, begin_below};
 use self::conclusion::{Broken, Conclusion, FrontierEntry, PassedLevel, SearchDoubt, TrippedLevel};
-use self::confirm::{Confirm, Judge, Move, implied};
+use self::confirm::{Confirm, Judge, Move, implied, is_promising};
 use self::estimate::{Estimate, time_to_precision};
 use self::evidence::{Judgement, PASS_BLOCKS};
+use self::grid::Pair;
 use self::hint::{Hint, cannot_pass, hint, is_hopeless};
 use self::outcome::{Showing, TrialOutcome};
 use self::plan::{Levels, PROBE_HOLD, SearchPlan, blocks};
@@ -253,8 +254,11 @@ impl Search {
                 self.pool.add(trial.level, outcome, limits);
                 self.pool.soaked(trial.level, if held { Soak::Held } else { Soak::Failed });
                 let judged = self.judge_level(trial.level);
-                if let Some(confirm) = self.stage.confirm.as_mut().filter(|_| !held) {
-                    confirm.step_down();
+                match self.stage.confirm.as_mut() {
+                    _ if held => {}
+                    Some(confirm) => confirm.step_down(),
+                    // The highest level there is.
+                    None => self.stage.bracket.take(trial.level, &Hint::Over(Vec::new()), outcome.served),
                 }
                 Outcome::Soaked { held, judged }
             }
@@ -280,7 +284,7 @@ impl Search {
                     let confirm = Confirm::around(centre, &self.plan, self.stage.soaks);
                     self.stage.confirm = Some(confirm);
                 }
-                Look::Highest(highest) => return self.at_the_highest(highest),
+                Look::Highest(highest) => return self.at_the_highest(highest, None),
                 Look::Lowest(lowest) => return self.finish(Some(SearchDoubt::NothingPasses { lowest })),
             }
         }
@@ -310,19 +314,25 @@ impl Search {
             Move::VisitLow(pair) => self.hold(pair.low, Why::Low(pair), lengths.visit),
             Move::VisitHigh(pair) => {
                 if let Some(highest) = self.plan.highest.filter(|&highest| pair.high > highest) {
-                    return self.at_the_highest(highest);
+                    return self.at_the_highest(highest, Some(pair));
                 }
                 self.hold(pair.high, Why::High(pair), lengths.visit_above)
             }
         }
     }
 
-    /// Nothing tripped up to the highest level that can be offered: a soak makes it a lower bound.
-    fn at_the_highest(&mut self, highest: Rate) -> Step {
-        if self.stage.soaks && self.pool.level(highest).is_none_or(|level| level.soak == Soak::Untried) {
-            return self.hold(highest, Why::Soak, self.plan.lengths.soak);
+    /// Nothing tripped up to the highest level that can be offered: a soak makes it a lower bound. `pair`: the levels that are
+    /// compared.
+    fn at_the_highest(&mut self, highest: Rate, pair: Option<Pair>) -> Step {
+        let soak = self.pool.level(highest).map_or(Soak::Untried, |level| level.soak);
+        match (soak, pair) {
+            (Soak::Untried, _) if self.stage.soaks => self.hold(highest, Why::Soak, self.plan.lengths.soak),
+            // It did not hold: the limit is about there, and not beyond what can be offered.
+            (Soak::Failed, Some(pair)) => {
+                self.hold(highest, Why::High(Pair { high: highest, ..pair }), self.plan.lengths.visit_above)
+            }
+            _ => self.finish(Some(SearchDoubt::FleetTooSmall { highest })),
         }
-        self.finish(Some(SearchDoubt::FleetTooSmall { highest }))
     }
 
     fn left(&self) -> Duration {
@@ -360,15 +370,21 @@ impl Search {
         }
     }
 
-    /// The largest level that passes and was never soaked; where none does, half of the smallest that was visited, or of the
-    /// largest that looked good where none was.
+    /// The largest level that passes and was never soaked; where none does, the largest that has shown little over its limits,
+    /// half of the smallest that was visited, or of the largest that looked good where none was.
     fn best_unsoaked(&self) -> Option<Rate> {
         let passes = |level: &&pool::LevelPool| self.judge_level(level.rate) == Judgement::Pass;
         let levels = self.pool.levels();
         let untried = levels.iter().rev().filter(|level| level.soak == Soak::Untried);
+        let judge = judge(&self.plan, &self.stage, &self.quantiles);
+        let promises = |level: &&pool::LevelPool| {
+            let rate = level.rate;
+            let room = self.plan.levels.operations(rate.as_f64()) * self.plan.precision / 2.0;
+            is_promising(&self.pool, judge, level, room) && implied(&self.pool, judge, rate) != Judgement::Trip
+        };
         let half = levels.first().map(|level| level.rate).or(self.stage.bracket.under);
         let half = half.map(|rate| self.plan.levels.round(rate.as_f64() / 2.0));
-        untried.clone().find(passes).map(|level| level.rate).or(half)
+        untried.clone().find(passes).or(untried.clone().find(promises)).map(|level| level.rate).or(half)
     }
 
     /// Ends a stage, and the search with the last of them.
@@ -378,7 +394,8 @@ impl Search {
             if self.plan.frontier {
                 let broke = conclusion.tripped.iter().flat_map(|tripped| &tripped.broke);
                 let binding: Vec<_> = broke.map(|broken| broken.signal.clone()).collect();
-                self.to_come = (0..self.plan.limits.len()).rev().collect();
+                self.to_come =
+                    (0..self.plan.limits.len()).rev().filter(|&limit| self.plan.limits.is_limit(limit)).collect();
                 for limit in self.to_come.clone() {
                     if binding.contains(&self.plan.limits.signal(limit)) {
                         self.to_come.retain(|&other| other != limit);
@@ -424,7 +441,9 @@ impl Search {
         };
         let tripped = levels.iter().find(trips);
         let estimate = match self.stage.confirm {
-            Some(confirm) => time_to_precision(&self.pool, confirm.pair(), judge, self.plan.precision),
+            Some(confirm) => {
+                time_to_precision(&self.pool, confirm.pair(), judge, (self.plan.precision, self.plan.levels))
+            }
             None => Estimate::Unknown,
         };
         Conclusion {
@@ -528,7 +547,7 @@ fn cannot_pass_at_most(showing: &Showing, search: &Search, planned: usize) -> bo
         }
         None => {
             let index = limit - limits.fractions.len();
-            let slope = showing.reads.get(index).and_then(|reads| slope::slope(reads));
+            let slope = slope::slope(slope::longest_undisturbed(showing, index));
             slope.is_none_or(|slope| slope > limits.slopes[index].per_second)
         }
     };

@@ -206,6 +206,11 @@ pub fn fault(fault: &Fault) -> String {
         Fault::AgentLost { agent, after, why } => {
             format!("agent {agent} was lost {} after the warmup's start: {why}", duration(*after))
         }
+        Fault::CutOff { agent, length } => format!(
+            "agent {agent} heard nothing from the target for {} while others were answered: its way there is cut, or the \
+             server that it talks to is gone",
+            duration(*length)
+        ),
         Fault::EndedEarly { agent, end } => {
             let how = match end {
                 StepEnd::Finished => "finished",

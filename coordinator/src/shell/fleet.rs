@@ -268,6 +268,14 @@ impl Fleet {
         self.members[agent].gone = Some(why);
     }
 
+    /// Gives up on who refused so; nobody where the error is another.
+    pub fn give_up_on_who_refused(&mut self, error: &FleetError) {
+        let FleetError::Refused { agent: name, words, .. } = error else { return };
+        if let Some(member) = self.members.iter_mut().find(|member| member.session.name == *name) {
+            member.gone = Some(words.clone());
+        }
+    }
+
     /// The first that was lost and not yet taken out.
     pub fn first_gone(&self) -> Option<FleetError> {
         let gone =
@@ -477,8 +485,8 @@ impl Fleet {
             };
             let Some(place) = agent.checked_sub(position) else { continue };
             match event {
-                AgentEvent::Refused(words) => {
-                    return Err(FleetError::Refused { agent: self.name(agent).to_owned(), what, words });
+                AgentEvent::Refused { words, unreachable } => {
+                    return Err(FleetError::Refused { agent: self.name(agent).to_owned(), what, words, unreachable });
                 }
                 event => answers[place] = pick(event).or(answers[place].take()),
             }

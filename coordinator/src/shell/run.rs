@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::Stop;
 use super::backlog::{BacklogWatch, Recovery, Rest, wait_for_recovery};
-use super::fleet::{Fleet, FleetDeal, Gone};
+use super::fleet::{Fleet, FleetDeal, FleetError, Gone};
 use super::identity::RunIdentity;
 use super::live::{Live, Now, Phase};
 use super::local_agents::LocalAgents;
@@ -154,6 +154,7 @@ impl<'a> Run<'a> {
         let rest = Rest {
             durables: plan.target.durables.clone(),
             baselines: vec![None; plan.target.durables.len()],
+            may_grow: plan.slo.may_grow.clone(),
             growth_limit: plan.slo.pending_growth,
             within: plan.find.as_ref().map_or(plan.target.recovery_limit, |find| find.drain_limit),
             flag: if plan.find.is_some() { "--drain-limit" } else { "--recovery-limit" },
@@ -333,12 +334,7 @@ impl<'a> Run<'a> {
         self.ramp.record(verdict);
         let judged = self.ramp.trials().last().expect("a verdict was just recorded").clone();
         self.write_down(judged, step, reads, started_at, &recovery)?;
-        for Capped { agent, share, ceiling } in capped {
-            self.progress.say(&format!(
-                "warning: agent {agent} could not carry {share}/s: from now on it is asked for at most {ceiling}/s"
-            ));
-            self.roster.cap(agent, share, ceiling);
-        }
+        self.cap(capped);
         if interrupted {
             return Err(Stop::Interrupted);
         }
@@ -369,6 +365,16 @@ impl<'a> Run<'a> {
         (with_headroom(verdict, step.target, &self.fleet.capacities()), capped)
     }
 
+    /// Says and keeps what was learned.
+    fn cap(&mut self, capped: Vec<Capped>) {
+        for Capped { agent, share, ceiling } in capped {
+            self.progress.say(&format!(
+                "warning: agent {agent} could not carry {share}/s: from now on it is asked for at most {ceiling}/s"
+            ));
+            self.roster.cap(agent, share, ceiling);
+        }
+    }
+
     /// Each agent's share of a level: by what the boxes showed, or where they cannot carry it so, as if they had not shown
     /// it, since only a trial says that a level is out of reach.
     fn shares(&self, level: Rate) -> Result<Vec<Rate>, SplitError> {
@@ -386,7 +392,15 @@ impl<'a> Run<'a> {
         let FleetDeal { summary, .. } = tokio::select! {
             biased;
             () = self.interrupt.raised() => return Err(Stop::Interrupted),
-            dealt = self.fleet.deal(deal, shares, users::time_to_come(self.plan, shares)) => dealt?,
+            dealt = self.fleet.deal(deal, shares, users::time_to_come(self.plan, shares)) => match dealt {
+                Ok(dealt) => dealt,
+                // One box whose way to the target fails is a box less, and nothing that the service did.
+                Err(error @ FleetError::Refused { unreachable: true, .. }) => {
+                    self.fleet.give_up_on_who_refused(&error);
+                    return Err(Stop::Lost(error));
+                }
+                Err(error) => return Err(error.into()),
+            },
         };
         self.dealt = Dealt { deal, shares: shares.to_vec(), summary, budget: None };
         self.warn_of_deviation();

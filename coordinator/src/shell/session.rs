@@ -119,8 +119,13 @@ pub enum AgentEvent {
     Snapshot(Box<Snapshot>),
     /// The step is over.
     Totals(Box<StepTotals>),
-    /// What was asked cannot be done; its words.
-    Refused(String),
+    /// What was asked cannot be done.
+    Refused {
+        /// Its words.
+        words: String,
+        /// It is its way to the target that fails.
+        unreachable: bool,
+    },
     /// The session is over; why.
     Lost(String),
 }
@@ -375,7 +380,9 @@ impl Listener {
             FromAgent::Refused(refused) if refused.kind() == RefusedKind::Unspecified => {
                 return Err("refused without saying which kind of refusal".to_owned());
             }
-            FromAgent::Refused(refused) => AgentEvent::Refused(refused.message),
+            FromAgent::Refused(refused) => {
+                AgentEvent::Refused { unreachable: refused.kind() == RefusedKind::Unreachable, words: refused.message }
+            }
             FromAgent::Hello(_) => return Err("said Hello twice".to_owned()),
         };
         // Waiting here would let the next ping wait too.

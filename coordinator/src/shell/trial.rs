@@ -286,7 +286,7 @@ impl UnderWay<'_> {
                 self.spoiled |= totals.end == StepEnd::ShutDown;
                 self.merge.add_totals(agent, *totals);
             }
-            AgentEvent::Refused(why) | AgentEvent::Lost(why) => self.lose(fleet, agent, why),
+            AgentEvent::Refused { words: why, .. } | AgentEvent::Lost(why) => self.lose(fleet, agent, why),
             AgentEvent::Calibrated(_) | AgentEvent::Prepared(_) | AgentEvent::Dealt(_) | AgentEvent::Armed(_) => {
                 self.lose(fleet, agent, "answered what it was not asked".to_owned());
             }

@@ -6,6 +6,7 @@ use plimsoll_common::plan::TrialId;
 use plimsoll_common::snapshot::{Counters, Failed, Observed, SeriesCounts, Snapshot, StepEnd, StepTotals, Strays};
 
 use super::health::{HealthMerge, Window};
+use super::reach::Reach;
 use super::{AgentPart, TrialPlan};
 use crate::core::measurement::{AgentMeasurement, Fault, Mismatch, StartLag, SumOf};
 
@@ -25,6 +26,7 @@ pub(super) struct AgentMerge {
     /// Of the newest snapshot.
     overdue: Vec<Vec<u64>>,
     health: HealthMerge,
+    pub(super) reach: Reach,
     next_number: u32,
     received: u32,
     /// Nothing that an agent counts can exceed this: see [`Most`].
@@ -67,6 +69,7 @@ impl AgentMerge {
             samples: vec![0; limits.len()],
             overdue: Vec::new(),
             health: HealthMerge::default(),
+            reach: Reach::default(),
             next_number: 0,
             received: 0,
             most: Most { hold: most(hold), warmup: most(warmup), strays: 1 << 50 },
@@ -102,6 +105,9 @@ impl AgentMerge {
         self.open_time_us = self.open_time_us.saturating_add(snapshot.open_time_us);
         self.overdue.clone_from(&snapshot.overdue);
         self.health.add(window, snapshot.number, &snapshot.health);
+        if !window.hold_blocks(snapshot.number).is_empty() {
+            self.reach.add(snapshot);
+        }
         true
     }
 

@@ -354,6 +354,33 @@ proptest! {
     }
 }
 
+#[test]
+fn a_box_that_alone_hears_nothing_makes_a_trial_untrusted() {
+    // Blocks 2 to 5 of wall time are the hold's.
+    let silent = |number: u32, silent: bool, stall: Stall| {
+        let mut sent = snapshot(number, if silent { &[] } else { &[10, 20] });
+        if silent {
+            (sent.blocks, sent.strays) = (vec![], Strays::default());
+        }
+        sent.health = Health { in_flight_max: 40, stall, ..sent.health };
+        sent
+    };
+    let faults = |silent_blocks: std::ops::Range<u32>, stall: Stall| {
+        let mut merge = TrialMerge::new(plan(&[12, 12]));
+        for number in 0..6 {
+            merge.add_snapshot(0, &silent(number, false, Stall::default()));
+            merge.add_snapshot(1, &silent(number, silent_blocks.contains(&number), stall));
+        }
+        let faults = merge.finish(&ServiceReads::default()).faults;
+        faults.into_iter().filter(|fault| matches!(fault, Fault::CutOff { .. })).collect::<Vec<_>>()
+    };
+    let cut_off = Fault::CutOff { agent: "box-1".into(), length: Duration::from_millis(1500) };
+    assert_eq!(faults(3..6, Stall::default()), [cut_off]);
+    assert_eq!(faults(3..4, Stall::default()), [], "half a second is no accident to speak of");
+    assert_eq!(faults(0..2, Stall::default()), [], "the warmup counts for nothing");
+    assert_eq!(faults(3..6, Stall::Bounded(400_000)), [], "a box that stands still says so itself");
+}
+
 /// The samples of each batch of a hold of 2 s after a warmup of 1 s, sent as one snapshot per block.
 fn batches(hold: Duration, snapshots: u32) -> Vec<(u32, u64)> {
     let mut merge = TrialMerge::new(TrialPlan { hold, ..plan(&[4]) });

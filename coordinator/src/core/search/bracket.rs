@@ -17,7 +17,7 @@ pub struct Bracket {
     pub under: Option<Rate>,
     /// The smallest level that was over one.
     pub over: Option<Rate>,
-    /// What the service carried under overload, per second.
+    /// The most that the service carried under overload, per second.
     served: Option<f64>,
     /// The limits that were over then, by position.
     broken: Vec<usize>,
@@ -70,7 +70,8 @@ impl Bracket {
             }
             Hint::Over(_) | Hint::Behind(_) => {
                 self.put_over(level);
-                self.served = served.or(self.served);
+                // A trial that was ended early leaves out what was still under way.
+                self.served = self.served.into_iter().chain(served).reduce(f64::max);
                 self.broken = if let Hint::Over(broken) = hint { broken.clone() } else { Vec::new() };
             }
             Hint::Unclear if self.unclear + 1 < UNCLEAR => {

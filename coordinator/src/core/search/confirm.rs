@@ -103,9 +103,8 @@ impl Confirm {
 
     /// Whether the lower level has shown enough to spend its soak on it: the soak is evidence as the visits are.
     fn looks_good(&self, pool: &Pool, judge: Judge, pair: Pair) -> bool {
-        let untried = |level: &&LevelPool| level.soak == Soak::Untried && level.evidence.blocks() >= PROMISING_BLOCKS;
-        let is_low = || self.distance(pool, judge, pair.low).is_some_and(|distance| distance <= PROMISING);
-        self.soaks && pool.level(pair.low).filter(untried).is_some() && is_low()
+        let is_promising = |level: &LevelPool| is_promising(pool, judge, level, self.room(pair.low));
+        self.soaks && pool.level(pair.low).is_some_and(is_promising)
     }
 
     fn settle(&self, pool: &Pool, judge: Judge, pair: Pair) -> Move {
@@ -167,7 +166,7 @@ impl Confirm {
 
     /// Seconds, as far as can be told.
     fn takes(&self, pool: &Pool, judge: Judge, pair: Pair) -> f64 {
-        match time_to_precision(pool, pair, judge, self.grid.width()) {
+        match time_to_precision(pool, pair, judge, (self.grid.width(), self.grid.levels())) {
             Estimate::More(takes) => takes.as_secs_f64(),
             Estimate::Unknown => 0.0,
         }
@@ -178,9 +177,21 @@ impl Confirm {
     }
 
     fn distance(&self, pool: &Pool, judge: Judge, rate: Rate) -> Option<f64> {
-        let room = self.grid.operations(rate) * self.grid.width() / 2.0;
-        pool.distance(rate, judge.limits, judge.focus, room, judge.quantiles)
+        pool.distance(rate, judge.limits, judge.focus, self.room(rate), judge.quantiles)
     }
+
+    fn room(&self, rate: Rate) -> f64 {
+        self.grid.operations(rate) * self.grid.width() / 2.0
+    }
+}
+
+/// Whether a level that was never soaked has so little over its limits that it is worth it; `room`: see [`Pool::distance`].
+pub fn is_promising(pool: &Pool, judge: Judge, level: &LevelPool, room: f64) -> bool {
+    let is_low = || {
+        let distance = pool.distance(level.rate, judge.limits, judge.focus, room, judge.quantiles);
+        distance.is_some_and(|distance| distance <= PROMISING)
+    };
+    level.soak == Soak::Untried && level.evidence.blocks() >= PROMISING_BLOCKS && is_low()
 }
 
 /// What is known of a level: by its own visits, or because a higher one passes or a lower one trips.

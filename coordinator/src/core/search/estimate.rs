@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::confirm::Judge;
-use super::evidence::FARTHEST;
+use super::evidence::{FARTHEST, Judgement};
 use super::grid::Pair;
 use super::outcome::BLOCKS_PER_SECOND;
+use super::plan::Levels;
 use super::pool::Pool;
 
 /// How long the asked precision would take in all.
@@ -41,10 +42,27 @@ pub fn guess(pair: Pair, low: Option<f64>, high: Option<f64>) -> Option<f64> {
 }
 
 /// How long it takes to tell two levels `width` apart that lie around the limit, by the episodes seen at both:
-/// K = (z·√(1 + cv²) ÷ (s·w/2))² episodes each, where s is the steepness d ln p ÷ d ln rate.
-pub fn time_to_precision(pool: &Pool, pair: Pair, judge: Judge, width: f64) -> Estimate {
+/// K = (z·√(1 + cv²) ÷ (s·w/2))² episodes each, where s is the steepness d ln p ÷ d ln rate. Where a durable is undecided, an
+/// interval narrows with the root of the time, and has to be narrower than the level is off the limit: a quarter of the width,
+/// at least.
+pub fn time_to_precision(pool: &Pool, pair: Pair, judge: Judge, (width, levels): (f64, Levels)) -> Estimate {
     let Judge { limits, focus, quantiles } = judge;
     let mut longest: Option<f64> = None;
+    for &limit in focus.iter().filter(|&&limit| limit >= limits.fractions.len() && limits.is_limit(limit)) {
+        let takes = [pair.low, pair.high].map(|rate| {
+            let figures = pool.figures(rate, limit, limits, quantiles)?;
+            let undecided = figures.judgement == Judgement::Undecided;
+            let seconds = pool.level(rate)?.evidence.blocks() as f64 / BLOCKS_PER_SECOND;
+            let mean = figures.at_most?;
+            let off = (mean.mean - figures.allowed).abs().max(levels.operations(rate.as_f64()) * width / 4.0);
+            Some(if undecided { seconds * (((mean.upper - mean.mean) / off).powi(2) - 1.0).max(0.0) } else { 0.0 })
+        });
+        if let [Some(low), Some(high)] = takes
+            && low + high > 0.0
+        {
+            longest = Some(longest.map_or(low + high, |longest| longest.max(low + high)));
+        }
+    }
     for &limit in focus.iter().filter(|&&limit| limit < limits.fractions.len()) {
         let (Some(low), Some(high)) = (pool.level(pair.low), pool.level(pair.high)) else { continue };
         let mut episodes = low.evidence.episodes(limit);

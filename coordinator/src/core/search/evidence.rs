@@ -2,7 +2,7 @@
 
 use super::episodes::Episodes;
 use super::outcome::{Block, Limits, Read, Showing};
-use super::slope;
+use super::slope::{self, undisturbed};
 use super::statistics::{Mean, Quantiles, average, batch_mean};
 
 /// What a level's evidence says of a limit, or of all limits.
@@ -21,7 +21,7 @@ pub const PASS_BLOCKS: usize = 40;
 /// Violating blocks that a TRIP takes: with fewer one pause of the service would do.
 pub const TRIP_BLOCKS: usize = 20;
 /// Blocks without anything over a limit, one after the other, that end the aftermath of a load box's stall.
-const QUIET_BLOCKS: usize = 2;
+pub const QUIET_BLOCKS: usize = 2;
 
 /// What the visits of one level showed. Its order is that of the visits.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -32,7 +32,7 @@ pub struct Evidence {
     at_least: Vec<Vec<f64>>,
     episodes: Vec<Episodes>,
     violating: Vec<usize>,
-    /// Per durable, one list per visit.
+    /// Per durable, one list per visit, or more where a load box disturbed it.
     reads: Vec<Vec<Vec<Read>>>,
     vanished: Vec<usize>,
     blocks: usize,
@@ -69,7 +69,7 @@ impl Evidence {
             self.at_least[index].extend(at_least);
         }
         for (all, reads) in self.reads.iter_mut().zip(&showing.reads) {
-            all.push(reads.clone());
+            all.extend(undisturbed(reads, &showing.blocks).map(<[Read]>::to_vec));
         }
         self.vanished.extend(vanished);
         self.blocks += showing.blocks.len();

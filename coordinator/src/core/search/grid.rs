@@ -41,6 +41,11 @@ impl Grid {
         self.levels.operations(level.as_f64())
     }
 
+    /// What its levels are.
+    pub fn levels(&self) -> Levels {
+        self.levels
+    }
+
     /// The asked precision.
     pub fn width(&self) -> f64 {
         self.width

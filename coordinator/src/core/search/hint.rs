@@ -2,7 +2,7 @@
 
 use super::evidence::{fractions_at_least, mean_at_most};
 use super::outcome::{Limits, Showing};
-use super::slope::slope;
+use super::slope::{longest_undisturbed, slope};
 
 /// What a short trial hints at.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,7 +53,7 @@ fn is_over(showing: &Showing, limits: &Limits, limit: usize) -> bool {
 }
 
 fn reads<'a>(showing: &'a Showing, limits: &Limits, limit: usize) -> &'a [super::outcome::Read] {
-    showing.reads.get(limit - limits.fractions.len()).map_or(&[], Vec::as_slice)
+    longest_undisturbed(showing, limit - limits.fractions.len())
 }
 
 fn rises_beyond(reads: &[super::outcome::Read], per_second: f64) -> bool {

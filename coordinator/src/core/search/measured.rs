@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use plimsoll_common::plan::BLOCK;
 
-use super::outcome::{BLOCKS_PER_SECOND, Block, Count, FractionLimit, Limits, Read, Showing, Signal, SlopeLimit};
+use super::outcome::{
+    AS_IT_LIKES, BLOCKS_PER_SECOND, Block, Count, FractionLimit, Limits, Read, Showing, Signal, SlopeLimit,
+};
 use crate::core::backlog::{Backlog, BacklogRead, DurableName};
 use crate::core::measurement::{Fault, FleetBlock, SeriesMeasurement, StepMeasurement};
 use crate::core::slo::{Gate, SeriesSlo, Slo};
@@ -27,7 +29,10 @@ pub fn limits(slo: &Slo, durables: &[DurableName]) -> Limits {
     let errors = FractionLimit { signal: Signal::ErrorRate, allowed: slo.error_rate.as_f64().max(LEAST_ALLOWED) };
     let slope = |durable: &DurableName| SlopeLimit {
         durable: durable.clone(),
-        per_second: slo.pending_growth as f64 / GROWTH_SECONDS,
+        per_second: match slo.may_grow.contains(&durable.durable) {
+            true => AS_IT_LIKES,
+            false => slo.pending_growth as f64 / GROWTH_SECONDS,
+        },
     };
     Limits {
         fractions: gates(slo).map(|(_, series, gate)| percentile((series, gate))).chain([errors]).collect(),

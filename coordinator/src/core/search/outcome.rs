@@ -44,8 +44,18 @@ pub struct FractionLimit {
 pub struct SlopeLimit {
     /// Which durable.
     pub durable: DurableName,
-    /// Messages per second.
+    /// Messages per second; [`AS_IT_LIKES`]: it has to be there, and no more.
     pub per_second: f64,
+}
+
+/// The limit of a durable that may fall behind as fast as it likes.
+pub const AS_IT_LIKES: f64 = f64::MAX;
+
+impl SlopeLimit {
+    /// Whether it can be broken by a backlog.
+    pub fn is_limit(&self) -> bool {
+        self.per_second < AS_IT_LIKES
+    }
 }
 
 /// Everything a level is judged by.
@@ -66,6 +76,11 @@ impl Limits {
     /// Whether there is nothing to judge by.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether a level can break it: a durable that may fall behind as it likes is only looked after.
+    pub fn is_limit(&self, limit: usize) -> bool {
+        limit.checked_sub(self.fractions.len()).is_none_or(|slope| self.slopes[slope].is_limit())
     }
 
     /// What a limit is about.

@@ -1,7 +1,8 @@
 //! How fast a durable falls behind, from reads of which single ones lie, and of which the rest follow a load that comes by
 //! chance: what chance brought is known, and is taken out.
 
-use super::outcome::Read;
+use super::evidence::QUIET_BLOCKS;
+use super::outcome::{BLOCKS_PER_SECOND, Block, Read, Showing};
 use super::statistics::{FEWEST_BATCHES, Mean, Quantiles};
 
 /// Seconds of hold in the shortest piece that has a slope of its own: five reads or more, of which one may lie.
@@ -9,6 +10,33 @@ const PIECE: f64 = 2.5;
 
 /// Fewer reads than this have no slope that a single hiccup could not turn.
 const FEWEST_READS: usize = 5;
+
+/// The reads of a durable, in runs that no load box disturbed: a box that goes on after a stall sends a burst, and a backlog that
+/// rises by it says nothing of the service.
+pub fn undisturbed<'a>(reads: &'a [Read], blocks: &[Block]) -> impl Iterator<Item = &'a [Read]> {
+    let is_disturbed = |read: &Read| {
+        let block = (read.at.max(0.0) * BLOCKS_PER_SECOND) as usize;
+        let until = blocks.len().min(block + 1);
+        blocks[block.saturating_sub(QUIET_BLOCKS).min(until)..until].iter().any(|block| block.void)
+    };
+    let disturbed: Vec<bool> = reads.iter().map(is_disturbed).collect();
+    let mut from = 0;
+    let mut runs = Vec::new();
+    for run in disturbed.chunk_by(|a, b| a == b) {
+        let to = from + run.len();
+        if !run[0] {
+            runs.push(&reads[from..to]);
+        }
+        from = to;
+    }
+    runs.into_iter()
+}
+
+/// The longest of these runs; none of them is nothing.
+pub fn longest_undisturbed(showing: &Showing, durable: usize) -> &[Read] {
+    let reads = showing.reads.get(durable).map_or(&[][..], Vec::as_slice);
+    undisturbed(reads, &showing.blocks).max_by_key(|run| run.len()).unwrap_or_default()
+}
 
 /// Reads of which the first say how far the backlog follows what came in by chance.
 const FEWEST_STEPS: usize = 8;
@@ -200,5 +228,22 @@ mod tests {
         assert!(slopes(1.025).all(|slope| (15.0..40.0).contains(&slope)), "{:?}", slopes(1.025).collect::<Vec<_>>());
         let risen = slopes(0.95).filter(|&slope| slope > 4.5).count();
         assert!(risen <= 15, "{risen}: {:?}", slopes(0.95).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_a_load_box_did_is_no_slope() {
+        let quiet = Block { counts: Vec::new(), void: false };
+        let mut blocks = vec![quiet; 24];
+        blocks[7].void = true;
+        // A box stands still, and then sends five hundred messages at once.
+        let reads = reads(12, |at| if at < 4.0 { 3.0 } else { 503.0 });
+        let runs: Vec<(f64, f64)> =
+            undisturbed(&reads, &blocks).map(|run| (run[0].at, run[run.len() - 1].at)).collect();
+        assert_eq!(runs, [(0.0, 3.0), (5.0, 11.5)]);
+        let showing = Showing { blocks, reads: vec![reads] };
+        assert_eq!(longest_undisturbed(&showing, 0).len(), 14);
+        assert!(undisturbed(&showing.reads[0], &showing.blocks).all(|run| slope(run) == Some(0.0)));
+        assert_eq!(undisturbed(&showing.reads[0], &vec![Block { counts: Vec::new(), void: true }; 24]).count(), 0);
+        assert!(longest_undisturbed(&showing, 1).is_empty());
     }
 }

@@ -1,5 +1,5 @@
 use super::conclusion::Conclusion;
-use super::outcome::{Block, Count, FractionLimit, Limits, Read, Signal, SlopeLimit};
+use super::outcome::{AS_IT_LIKES, Block, Count, FractionLimit, Limits, Read, Signal, SlopeLimit};
 use super::plan::{Bound as HighestBy, Lengths, Levels, Users};
 use super::*;
 use crate::core::backlog::DurableName;
@@ -146,6 +146,36 @@ fn a_fleet_that_is_too_small_gives_a_lower_bound_that_was_soaked() {
     let (_, conclusion) = Service { knee: 5000.0, durable: NO_LIMIT }.search(plan);
     assert_eq!(conclusion.passed.unwrap().level, Rate::per_second(1000).unwrap());
     assert!(matches!(conclusion.doubt, Some(SearchDoubt::FleetTooSmall { .. })), "{conclusion:?}");
+}
+
+#[test]
+fn a_limit_just_below_the_highest_level_is_no_matter_of_the_fleet() {
+    let plan = SearchPlan { highest: Rate::per_second(1000), ..plan(500, 0.05) };
+    let mut search = Search::new(plan);
+    let conclusion = loop {
+        match search.next().clone() {
+            Step::Hold(trial) => {
+                // What is short shows nothing of it.
+                let knee = if trial.hold < Duration::from_secs(5) { NO_LIMIT } else { 980.0 };
+                search.record(&Service { knee, durable: NO_LIMIT }.hold(&search, &trial));
+            }
+            Step::Done(conclusion) => break conclusion,
+        }
+    };
+    let (passed, tripped) = (conclusion.passed.unwrap().level.as_f64(), conclusion.tripped.as_ref().unwrap().level);
+    assert!((930.0..=980.0).contains(&passed) && tripped.as_f64() <= 1000.0, "{conclusion:?}");
+    assert!(conclusion.is_conclusive(), "{conclusion:?}");
+}
+
+#[test]
+fn a_durable_that_may_fall_behind_limits_nothing() {
+    let mut plan = plan(500, 0.05);
+    plan.limits.slopes[0].per_second = AS_IT_LIKES;
+    plan.frontier = true;
+    let (_, conclusion) = Service { knee: 3300.0, durable: 800.0 }.search(plan);
+    let (passed, tripped) = (conclusion.passed.unwrap().level.as_f64(), conclusion.tripped.as_ref().unwrap().level);
+    assert!(passed <= 3300.0 && tripped.as_f64() >= 3300.0 && conclusion.is_conclusive(), "{conclusion:?}");
+    assert_eq!(conclusion.frontier.len(), 1, "{conclusion:?}");
 }
 
 #[test]

@@ -44,6 +44,7 @@ fn doubt(doubt: &Doubt) -> String {
     let short = |s: &Shortfall| format!("saturated[{}] underrun[{}]", names(&s.capped), names(&s.late));
     match doubt {
         Doubt::Fault(Fault::AgentLost { agent, .. }) => format!("{agent} lost"),
+        Doubt::Fault(Fault::CutOff { agent, .. }) => format!("{agent} cut off"),
         Doubt::Fault(Fault::EndedEarly { agent, .. }) => format!("{agent} ended early"),
         Doubt::Fault(Fault::DoesNotAddUp { agent, .. }) => format!("{agent} does not add up"),
         Doubt::NothingAttempted => "nothing attempted".into(),

@@ -87,6 +87,8 @@ pub enum FleetError {
         what: &'static str,
         /// Its words.
         words: String,
+        /// It is its way to the target that fails, and not what it was asked.
+        unreachable: bool,
     },
     /// Too few agents are there by the end of the wait.
     #[error(

@@ -11,15 +11,18 @@ use crate::core::backlog::Fate;
 use crate::core::budget::Short;
 use crate::core::ramp::{JudgedTrial, NextTrial};
 use crate::core::search::measured::{self, Due};
-use crate::core::search::outcome::{Read, TrialOutcome};
+use crate::core::search::outcome::TrialOutcome;
 use crate::core::search::plan::{Lengths, Levels, PROBE_OPEN, SearchPlan};
-use crate::core::search::slope::slope;
+use crate::core::search::slope::{longest_undisturbed, slope};
 use crate::core::search::trail::{self, TrailRecord, Why};
 use crate::core::search::{Search, Step};
 use crate::core::verdict::judge;
 use crate::report::search::trail_line;
 use crate::settings::{FindPlan, Phases};
 use crate::shell::{Stop, users};
+
+/// A trial as long as this says whether a box can carry its share.
+const SHOWS_BOXES: Duration = Duration::from_secs(5);
 
 impl Run<'_> {
     /// Holds trial after trial until the search is over.
@@ -73,14 +76,17 @@ impl Run<'_> {
         let began = Instant::now();
         let trial = NextTrial { trial: TrialId { step: next.number, trial: 0 }, level: next.level };
         self.muster(trial).await?;
-        let shares = self.plan.split(next.level, &self.fleet.capacities())?;
+        let shares = self.shares(next.level)?;
         self.deal_for(&shares).await?;
         let recovery = self.recover(trial).await?;
         let phases = Phases { warmup: next.settle, hold: next.hold, cooldown: Duration::ZERO };
         let open = matches!(next.why, Why::Probe).then_some(PROBE_OPEN);
         let measured = self.hold(trial, &shares, &recovery, phases, open).await?;
-        let judged =
-            JudgedTrial { trial: trial.trial, level: next.level, verdict: judge(&measured.step, &self.plan.slo) };
+        let verdict = judge(&measured.step, &self.plan.slo);
+        // What a second or two show of a box is chance.
+        let shows_boxes = measured.stopped.is_none() && next.hold >= SHOWS_BOXES;
+        let (verdict, capped) = if shows_boxes { self.learn(&measured.step, verdict) } else { (verdict, Vec::new()) };
+        let judged = JudgedTrial { trial: trial.trial, level: next.level, verdict };
         let mut outcome = self.outcome(&next, &measured);
         if measured.stopped.is_some() {
             self.let_it_drain(&next, &outcome).await?;
@@ -88,6 +94,7 @@ impl Run<'_> {
         outcome.took = began.elapsed();
         let Measured { step, reads, started_at, .. } = measured;
         self.write_down(judged, step, reads, started_at, &recovery)?;
+        self.cap(capped);
         self.keep(&TrailRecord::Outcome(Box::new(outcome.clone())));
         let search = self.search.as_mut().expect("a search is under way");
         search.record(&outcome);
@@ -120,7 +127,9 @@ impl Run<'_> {
             None => next.hold,
         };
         // A durable that falls behind does what came in less what stayed.
-        let behind = showing.reads.iter().filter_map(|reads: &Vec<Read>| slope(reads)).fold(0.0, f64::max);
+        let slopes = &self.search.as_ref().expect("a search is under way").plan().limits.slopes;
+        let limiting = (0..slopes.len()).filter(|&durable| slopes[durable].is_limit());
+        let behind = limiting.filter_map(|durable| slope(longest_undisturbed(&showing, durable))).fold(0.0, f64::max);
         let is_rate = self.plan.workload.daily().is_none();
         let kept_up = |completed: f64| match next.why {
             Why::Probe => completed - behind,
