@@ -45,7 +45,7 @@ pub struct Flags {
     #[arg(long, value_name = "COUNT", env = "PLIMSOLL_MAX_CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: Option<u32>,
     /// How long a run may hold this agent; its session ends then, whatever the coordinator wants (30m, 8h)
-    #[arg(long, value_name = "TIME", env = "PLIMSOLL_MAX_RUN", value_parser = max_run)]
+    #[arg(long, value_name = "TIME", env = "PLIMSOLL_MAX_RUN", value_parser = at_least_a_second)]
     pub max_run: Option<Duration>,
     /// Where load may go: [SCHEME://]HOST[:PORT], HOST being a name, *.example.com, an address, a network (10.1.0.0/16) or *;
     /// may be repeated [default: anywhere when listening on loopback, else loopback only]
@@ -66,9 +66,13 @@ pub struct Flags {
     /// Address to serve Prometheus metrics and /healthz on
     #[arg(long, env = "PLIMSOLL_METRICS_LISTEN")]
     pub metrics_listen: Option<SocketAddr>,
-    /// End with exit code 0 once the first run is over that this agent was prepared for, however it ended
+    /// End once the first run is over that this agent was prepared for: with exit code 0 where its coordinator said so, with 1
+    /// where the run goes on without this agent or its coordinator is gone
     #[arg(long, env = "PLIMSOLL_EXIT_AFTER_RUN")]
     pub exit_after_run: bool,
+    /// End with exit code 0 once no coordinator has held this agent for so long, such as 15m
+    #[arg(long, value_name = "TIME", value_parser = at_least_a_second, env = "PLIMSOLL_EXIT_WHEN_IDLE")]
+    pub exit_when_idle: Option<Duration>,
     /// Listen beyond loopback without TLS: whoever reaches the port can make this box send load
     #[arg(long, env = "PLIMSOLL_INSECURE")]
     pub insecure: bool,
@@ -105,7 +109,7 @@ pub fn command() -> clap::Command {
     Flags::command()
 }
 
-fn max_run(text: &str) -> Result<Duration, String> {
+fn at_least_a_second(text: &str) -> Result<Duration, String> {
     let length = humantime::parse_duration(text).ok().filter(|length| *length >= Duration::from_secs(1));
     length.ok_or_else(|| "takes a time with its unit, at least 1s, such as 30m".to_owned())
 }
@@ -117,7 +121,8 @@ impl Flags {
     /// Flags that do not go together, or files that do not do.
     pub fn config(&self) -> anyhow::Result<AgentConfig> {
         let after_run = if self.exit_after_run { AfterRun::Leave } else { AfterRun::Stay };
-        Ok(AgentConfig { workers: self.workers, limits: self.limits(), door: self.door()?, after_run })
+        let idle_limit = self.exit_when_idle;
+        Ok(AgentConfig { workers: self.workers, limits: self.limits(), door: self.door()?, after_run, idle_limit })
     }
 
     fn limits(&self) -> Limits {

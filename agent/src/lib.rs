@@ -37,6 +37,17 @@ pub struct AgentConfig {
     pub door: Door,
     /// Whether it stays for another run.
     pub after_run: AfterRun,
+    /// It leaves once nobody has held it for so long.
+    pub idle_limit: Option<Duration>,
+}
+
+/// How an agent's service ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    /// As it was told, or because there was nothing to do.
+    ToTheEnd,
+    /// It left after a run that ended for it alone: its lease timed out, or its coordinator is gone.
+    RunLost,
 }
 
 /// What an agent does once a run that it was prepared for is over, however it ended.
@@ -56,6 +67,7 @@ pub struct Agent {
     address: SocketAddr,
     door: Door,
     config: SessionConfig,
+    idle_limit: Option<Duration>,
 }
 
 /// Why there is no agent.
@@ -109,9 +121,9 @@ impl Agent {
         };
         let (listener, bound) = bound.await.map_err(|error| AgentError::Listen { address, error })?;
         let metrics = Metrics::new();
-        let AgentConfig { limits, door, after_run, .. } = config;
+        let AgentConfig { limits, door, after_run, idle_limit, .. } = config;
         let config = SessionConfig { workers: workers as u8, limits, metrics, after_run };
-        Ok(Self { listener, address: bound, door, config })
+        Ok(Self { listener, address: bound, door, config, idle_limit })
     }
 
     /// Where it listens.
@@ -134,19 +146,20 @@ impl Agent {
         self,
         shutdown: impl Future<Output = ()>,
         at_once: impl Future<Output = ()>,
-    ) -> Result<(), AgentError> {
+    ) -> Result<Served, AgentError> {
         let (stay, mut stays) = watch::channel(Stay::Serving);
         let stay = Arc::new(stay);
-        let serving = shell::server::serve(self.listener, self.door, self.config, &stay);
-        let leaving = async move { drop(stays.wait_for(|stay| *stay == Stay::Leaving).await) };
+        let how = || if *stay.borrow() == Stay::RunLost { Served::RunLost } else { Served::ToTheEnd };
+        let serving = shell::server::serve(self.listener, self.door, self.config, &stay, self.idle_limit);
+        let leaving = async move { drop(stays.wait_for(|stay| stay.is_leaving()).await) };
         tokio::pin!(serving, shutdown);
         tokio::select! {
-            served = &mut serving => return Ok(served?),
+            served = &mut serving => return Ok(served.map(|()| how())?),
             () = leaving => {}
             () = shutdown => {
                 stay.send_replace(Stay::Draining);
                 tokio::select! {
-                    served = &mut serving => return Ok(served?),
+                    served = &mut serving => return Ok(served.map(|()| how())?),
                     () = at_once => {}
                 }
                 stay.send_replace(Stay::Leaving);
@@ -154,8 +167,8 @@ impl Agent {
         }
         // A coordinator that does not read would keep the process for as long as it likes.
         match tokio::time::timeout(LAST_WORDS, serving).await {
-            Ok(served) => Ok(served?),
-            Err(_) => Ok(()),
+            Ok(served) => Ok(served.map(|()| how())?),
+            Err(_) => Ok(how()),
         }
     }
 }

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use plimsoll_agent::Agent;
 use plimsoll_agent::command_line::{Command, Flags, command};
 use plimsoll_agent::shell::{health_page, host, logs, manual};
+use plimsoll_agent::{Agent, Served};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -16,6 +16,8 @@ use tokio::sync::watch;
 const USAGE: u8 = 2;
 /// Exit code of `health` where nobody serves.
 const UNHEALTHY: u8 = 1;
+/// Exit code after a run that ended for this agent alone: a job starts it again, and it can rejoin.
+const RUN_LOST: u8 = 1;
 
 fn main() -> ExitCode {
     let mut flags = Flags::parse();
@@ -47,7 +49,8 @@ fn serve(flags: Flags) -> ExitCode {
         Err(error) => return fail(&anyhow::Error::new(error).context("starting the runtime"), USAGE),
     };
     match runtime.block_on(run(flags)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Served::ToTheEnd) => ExitCode::SUCCESS,
+        Ok(Served::RunLost) => ExitCode::from(RUN_LOST),
         Err(error) => fail(&error, USAGE),
     }
 }
@@ -57,7 +60,7 @@ fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-async fn run(flags: Flags) -> anyhow::Result<()> {
+async fn run(flags: Flags) -> anyhow::Result<Served> {
     let config = flags.config()?;
     let limits = config.limits.clone();
     let agent = Agent::bind(flags.listen, config).await?;
@@ -74,8 +77,7 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
     let announced = writeln!(stdout, "plimsoll-agent listens on {}", agent.local_addr()).and_then(|()| stdout.flush());
     announced.context("stdout cannot be written")?;
     let (first, second) = two_signals()?;
-    agent.serve(first, second).await?;
-    Ok(())
+    Ok(agent.serve(first, second).await?)
 }
 
 /// Resolve with the first and with the second SIGTERM or SIGINT.

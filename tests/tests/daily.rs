@@ -192,6 +192,22 @@ async fn a_killed_agent_takes_its_users_along_and_too_few_users_prove_nothing() 
 }
 
 #[tokio::test]
+async fn notification_worker_may_fall_behind_and_holds_up_no_step() -> anyhow::Result<()> {
+    let slow = |config: &mut StandinConfig| config.stage_mut(Stage::NotificationWorker).capacity = Some(0.5);
+    let target = target(NatsOptions::default(), slow).await?;
+    let run = target.run().steps(&[60.0, 80.0]).hold(Duration::from_secs(3)).trials(1).local(1);
+    let outcome = finish(run.flag("--slo-pending-growth", 10).flag("--recovery-limit", "5s")).await?;
+    for users in [60.0, 80.0] {
+        assert_eq!(outcome.trial_at(users)?.verdict, Verdict::Pass, "{outcome}");
+    }
+    // It did fall behind, by more than the others may.
+    let backlog = outcome.ended.stdout.lines().filter(|line| line.contains("notification-worker"));
+    let growth = backlog.filter_map(|line| line.split_whitespace().last()?.parse::<f64>().ok());
+    assert!(growth.fold(0.0, f64::max) > 10.0, "{outcome}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_target_that_was_seeded_for_other_users_is_told_so_before_any_load() -> anyhow::Result<()> {
     let target = target(NatsOptions::default(), |_| {}).await?;
     let others = Run::daily(&target.server.url(), "daily-light", USERS * 2).steps(&[100.0]);

@@ -120,3 +120,25 @@ async fn an_agent_for_one_run_ends_with_it_and_not_before() -> anyhow::Result<()
     assert!(ended.stderr.contains("as --exit-after-run says"), "{ended:?}");
     standin.shutdown().await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_whose_coordinator_is_gone_says_so_and_one_that_nobody_wants_leaves() -> anyhow::Result<()> {
+    let _shared = Shared::acquire()?;
+    let server = NatsServer::start(NatsOptions::default())?;
+    let standin = Standin::start(StandinConfig::new(server.url())).await?;
+    let arguments = |flags: &[&str]| AgentOptions {
+        arguments: flags.iter().map(|&flag| flag.to_owned()).collect(),
+        ..AgentOptions::default()
+    };
+    let mut agents = vec![Agent::start(&arguments(&["--exit-after-run", "--exit-when-idle", "1m"]))?];
+    let mut idle = Agent::start(&arguments(&["--exit-when-idle", "1s"]))?;
+    let run = Run::new(&server.url(), "small").agents(&agents).steps(&[100.0]).trials(1);
+    let mut running = run.hold(Duration::from_secs(60)).start()?;
+    running.process.wait_for_stderr(" hold ", Duration::from_secs(30))?;
+    running.process.signal(libc::SIGKILL)?;
+    let ended = agents[0].process.wait(Duration::from_secs(20))?;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let ended = idle.process.wait(Duration::from_secs(20))?;
+    assert!(ended.code == Some(0) && ended.stderr.contains("of --exit-when-idle"), "{ended:?}");
+    standin.shutdown().await
+}

@@ -176,6 +176,22 @@ fn freeze(scene: &mut Scene, agent: usize) -> anyhow::Result<()> {
     scene.agents[agent].process.signal(libc::SIGSTOP)
 }
 
+#[test]
+fn an_agent_that_alone_loses_its_way_to_the_target_trips_nobody() -> anyhow::Result<()> {
+    let scene = Scene::set()?;
+    let mut running = scene.run(&[400.0]).hold(Duration::from_secs(6)).start()?;
+    running.wait_for_hold()?;
+    scene.network.both_ways(FIRST + 1, TARGET, Path::CUT);
+    let outcome = running.finish()?;
+    scene.network.heal();
+    let trial = outcome.trial_at(400.0)?;
+    assert_eq!(trial.verdict, Verdict::Inconclusive, "{outcome}");
+    let words = format!("agent {} heard nothing from the target for ", scene.name(1));
+    assert!(trial.reasons.contains(&words), "{outcome}");
+    assert_eq!(outcome.code(), Some(4), "{outcome}");
+    Ok(())
+}
+
 /// What happens to which agent, under which index it makes load then, and what the report says of it.
 struct Loss(Mishap, usize, usize, &'static str);
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use plimsoll_common::wire::MAX_MESSAGE_BYTES;
@@ -12,13 +12,15 @@ use plimsoll_proto::v1::agent_server::{Agent as AgentService, AgentServer};
 use plimsoll_proto::v1::{self, agent_message, coordinator_message};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::health;
-use super::session::{Claim, HadRun, Over, Session, SessionConfig};
+use super::session::{Claim, HadRun, Over, Session, SessionConfig, SessionEnd};
 use super::tls;
 use crate::AfterRun;
 use crate::core::certificate::Certificate;
@@ -27,6 +29,8 @@ use crate::core::certificate::Certificate;
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(5);
 /// Messages that may wait for a coordinator that reads slowly: a minute of snapshots and pings.
 const OUTBOX: usize = 1024;
+/// How often an agent looks whether somebody holds it.
+const IDLE_POLL: Duration = Duration::from_millis(250);
 const LEASE_TIMEOUTS_MS: std::ops::RangeInclusive<u32> = 500..=60_000;
 /// gRPC's own keep-alive finds a dead peer on an idle connection; the lease does not depend on it.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -64,6 +68,15 @@ pub enum Stay {
     Draining,
     /// A session that is running ends.
     Leaving,
+    /// The same, after a run that ended for this agent alone.
+    RunLost,
+}
+
+impl Stay {
+    /// Whether it ends what is running.
+    pub fn is_leaving(self) -> bool {
+        matches!(self, Self::Leaving | Self::RunLost)
+    }
 }
 
 /// Serves sessions on a listener until `stay` says otherwise.
@@ -75,6 +88,7 @@ pub async fn serve(
     door: Door,
     config: SessionConfig,
     stay: &Arc<watch::Sender<Stay>>,
+    idle_limit: Option<Duration>,
 ) -> Result<(), tonic::transport::Error> {
     let service = Daemon {
         config,
@@ -83,6 +97,10 @@ pub async fn serve(
         holder: Arc::default(),
         stay: stay.clone(),
     };
+    let mut idle = JoinSet::new();
+    if let Some(limit) = idle_limit {
+        idle.spawn(leave_when_idle(limit, service.holder.clone(), Arc::downgrade(stay)));
+    }
     let service = AgentServer::new(service)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -108,9 +126,24 @@ struct Daemon {
     stay: Arc<watch::Sender<Stay>>,
 }
 
+/// Leaves once nobody has held the lease for so long.
+async fn leave_when_idle(limit: Duration, holder: Arc<Mutex<Option<Holder>>>, stay: Weak<watch::Sender<Stay>>) {
+    let mut idle_since = Instant::now();
+    while idle_since.elapsed() < limit {
+        sleep(IDLE_POLL.min(limit)).await;
+        if holder.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            idle_since = Instant::now();
+        }
+    }
+    if let Some(stay) = stay.upgrade() {
+        tracing::info!("leaves: nobody held this agent for the {limit:?} of --exit-when-idle");
+        stay.send_replace(Stay::Leaving);
+    }
+}
+
 /// Resolves once the daemon is beyond this; a sender that is gone means leaving as well.
 async fn no_longer(mut stay: watch::Receiver<Stay>, this: Stay) {
-    let beyond = |stay: &Stay| *stay == Stay::Leaving || (*stay == Stay::Draining && this == Stay::Serving);
+    let beyond = |stay: &Stay| stay.is_leaving() || (*stay == Stay::Draining && this == Stay::Serving);
     let _ = stay.wait_for(beyond).await;
 }
 
@@ -218,8 +251,10 @@ impl AgentService for Daemon {
             let Over { end, run } = session.serve(inbound, drain, shutdown).await;
             tracing::info!(%end, "lease over");
             if let Some(stay) = stay.filter(|_| run == HadRun::Yes).and_then(|stay| stay.upgrade()) {
+                let told_so =
+                    matches!(end, SessionEnd::Released | SessionEnd::RunTooLong(_) | SessionEnd::ShuttingDown);
                 tracing::info!("leaves after its run, as --exit-after-run says");
-                stay.send_replace(Stay::Leaving);
+                stay.send_replace(if told_so { Stay::Leaving } else { Stay::RunLost });
             }
             drop(place);
         });

@@ -83,6 +83,9 @@ fn port(name: &str, port: u16) -> ContainerPort {
     }
 }
 
+/// An agent whose coordinator never came, or is gone for good, ends after so long.
+const IDLE: &str = "15m";
+
 /// Of an agent.
 pub(super) fn agent(names: &Names) -> PodSpec {
     let plan = names.plan;
@@ -92,6 +95,7 @@ pub(super) fn agent(names: &Names) -> PodSpec {
         format!("--workers={}", plan.workers),
         format!("--max-run={}s", plan.deadline.as_secs()),
         "--exit-after-run".to_owned(),
+        format!("--exit-when-idle={IDLE}"),
     ];
     arguments.extend(plan.run.targets.iter().map(|target| format!("--allow-target={target}")));
     let mut mounts = Mounts::default();

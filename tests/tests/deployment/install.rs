@@ -81,7 +81,7 @@ fn a_shell_completes_what_was_begun() -> anyhow::Result<()> {
     };
     assert_eq!(complete("plimsoll", &["max-rps", "--slo-p9"])?.trim(), "--slo-p95 --slo-p99");
     assert_eq!(complete("plimsoll", &["cal"])?.trim(), "calibrate");
-    assert_eq!(complete("plimsoll-agent", &["--exit"])?.trim(), "--exit-after-run");
+    assert_eq!(complete("plimsoll-agent", &["--exit-a"])?.trim(), "--exit-after-run");
     Ok(())
 }
 

@@ -81,7 +81,7 @@ fn a_standing_fleet_stays_and_is_found_by_the_same_name() -> anyhow::Result<()> 
         (set.template.spec.as_ref().context("a pod")?, job.template.spec.as_ref().context("a pod")?);
     let arguments = |index: &k8s_openapi::api::core::v1::PodSpec| index.containers[0].args.clone().unwrap_or_default();
     let mut without = arguments(ending);
-    without.retain(|argument| argument != "--exit-after-run");
+    without.retain(|argument| !argument.starts_with("--exit-"));
     assert_eq!(arguments(standing), without);
     let mut other = standing.clone();
     other.restart_policy.clone_from(&ending.restart_policy);
