@@ -4,6 +4,7 @@
 //! agents, asking [`core`] for every decision; [`report`] turns what came of it into text and CSV; [`results`] saves it as
 //! it comes and reads it again; [`seed`] fills the databases behind the target; [`certs`] makes the fleet's certificates; [`kube`] makes a run in a cluster; [`exit`] says what the process ends with.
 
+mod awaited;
 pub mod certs;
 pub mod core;
 pub mod exit;

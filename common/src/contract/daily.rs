@@ -1,8 +1,9 @@
 //! The daily workload's presets: how many rooms of which size each person is in, and what a person does in a working day.
-//! [`fixtures`] says who is in which room.
+//! [`fixtures`] says who is in which room, [`made`] what the rooms are called that runs make.
 
 pub mod behaviour;
 pub mod fixtures;
+pub mod made;
 
 use std::fmt;
 use std::ops::RangeInclusive;

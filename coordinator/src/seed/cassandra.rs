@@ -18,9 +18,11 @@ use scylla::statement::prepared::PreparedStatement;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
+use super::claim::ended;
 use super::mongo::one_line;
 use super::rows::{INSERT_BY_ID, INSERT_BY_ROOM, INSERT_BY_THREAD, INSERT_REPLY_BY_ID, MessageRow, ReplyRow};
 use super::schema::{TABLES, statements};
+use crate::exit::Failure;
 use crate::settings::storage::CassandraPlan;
 use crate::shell::target::{file, secret};
 
@@ -50,7 +52,17 @@ impl Cassandra {
     ///
     /// # Errors
     /// It is not there, does not let us in, or lacks something; one line, with what to do.
-    pub async fn open(plan: &CassandraPlan, missing: Missing) -> Result<Self, String> {
+    pub async fn open(plan: &CassandraPlan) -> Result<Self, String> {
+        let cassandra = Self::connect(plan).await?;
+        cassandra.lacks_tables(Missing::Refuse).await?;
+        Ok(cassandra)
+    }
+
+    /// Opens it, whatever is in it.
+    ///
+    /// # Errors
+    /// It is not there, or does not let us in; one line, with what to do.
+    pub async fn connect(plan: &CassandraPlan) -> Result<Self, String> {
         let place = plan.hosts.join(",");
         let mut builder = SessionBuilder::new()
             .known_nodes(&plan.hosts)
@@ -69,12 +81,7 @@ impl Cassandra {
         let session = found
             .map_err(|_| unreachable_words(&place, "no answer in time"))?
             .map_err(|error| opening_words(&place, &error))?;
-        let cassandra = Self { session, keyspace: plan.keyspace.clone(), place };
-        if missing == Missing::Make {
-            cassandra.make().await?;
-        }
-        cassandra.check_tables().await?;
-        Ok(cassandra)
+        Ok(Self { session, keyspace: plan.keyspace.clone(), place })
     }
 
     /// Its addresses.
@@ -82,14 +89,33 @@ impl Cassandra {
         &self.place
     }
 
-    async fn make(&self) -> Result<(), String> {
+    /// Where its tables are.
+    pub fn keyspace(&self) -> &str {
+        &self.keyspace
+    }
+
+    /// Makes keyspace, types and tables where they are missing.
+    ///
+    /// # Errors
+    /// Nothing could be made (usage), or not everything (incomplete).
+    pub async fn make(&self) -> Result<(), Failure> {
+        let doing = "reading its schema";
+        let text = "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?";
+        let read = async {
+            let answer = self.session.query_unpaged(text, (&self.keyspace,)).await;
+            self.read::<(String,)>(doing, answer.map_err(|error| self.words(doing, &error))?)
+        };
+        let is_there = !read.await.map_err(Failure::Usage)?.is_empty();
         let keyspace = format!(
             "CREATE KEYSPACE IF NOT EXISTS {} WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': 1}}",
             self.keyspace
         );
-        self.statement(&keyspace, "making the keyspace").await?;
-        for statement in statements(&self.keyspace) {
-            self.statement(&statement, "making types and tables").await?;
+        let keyspace = (!is_there).then_some((keyspace, "making the keyspace"));
+        let inside = statements(&self.keyspace).into_iter().map(|statement| (statement, "making types and tables"));
+        let mut made = false;
+        for (statement, doing) in keyspace.into_iter().chain(inside) {
+            self.statement(&statement, doing).await.map_err(|words| ended(made, words))?;
+            made = true;
         }
         Ok(())
     }
@@ -98,8 +124,11 @@ impl Cassandra {
         self.session.query_unpaged(text, ()).await.map(drop).map_err(|error| self.words(doing, &error))
     }
 
-    /// Compares the keyspace's tables with those that messages are seeded into.
-    async fn check_tables(&self) -> Result<(), String> {
+    /// Compares the keyspace's tables with those that messages are seeded into. Whether some are missing that are to be made.
+    ///
+    /// # Errors
+    /// One is missing and not to be made, or is another; one line, with what to do.
+    pub async fn lacks_tables(&self, missing: Missing) -> Result<bool, String> {
         let doing = "reading its schema";
         let text =
             "SELECT table_name, column_name, kind, position, type FROM system_schema.columns WHERE keyspace_name = ?";
@@ -108,13 +137,18 @@ impl Cassandra {
         let columns: Vec<(String, String, String, i32, String)> = self.read(doing, answer)?;
         let keyspace = &self.keyspace;
         let mend = "run the chat's Cassandra scripts, or `plimsoll seed` with --create-schema";
-        if columns.is_empty() {
+        if columns.is_empty() && missing == Missing::Refuse {
             return Err(format!("Cassandra at {} has no keyspace {keyspace} with tables: {mend}", self.place));
         }
+        let mut lacks = false;
         for table in TABLES {
             let of_table = || columns.iter().filter(|(name, ..)| name == table.name);
             if of_table().next().is_none() {
-                return Err(format!("Cassandra at {} has no table {keyspace}.{}: {mend}", self.place, table.name));
+                if missing == Missing::Refuse {
+                    return Err(format!("Cassandra at {} has no table {keyspace}.{}: {mend}", self.place, table.name));
+                }
+                lacks = true;
+                continue;
             }
             for (at, (name, wanted)) in table.columns.iter().enumerate() {
                 let key = match at {
@@ -137,7 +171,7 @@ impl Cassandra {
                 ));
             }
         }
-        Ok(())
+        Ok(lacks)
     }
 
     /// Prepares a statement that may be sent twice; `KEYSPACE` in it stands for the keyspace.

@@ -19,6 +19,9 @@ const UNREAD_MINUTES: u64 = 10_080;
 /// The same of a room of a daily preset: long enough to be worth marking as read, and no longer ago than people are in it.
 const UNREAD_MINUTES_OF_WEEK: u64 = 1_440;
 
+/// Messages to reply to of a room, at most: as many as `--parents-per-room` takes.
+const MOST_PARENTS: u32 = 1_000;
+
 /// Everything that is seeded.
 #[derive(Debug, Clone)]
 pub struct Dataset {
@@ -260,9 +263,9 @@ impl Dataset {
         }
     }
 
-    /// A second apart, the last one a second before the anchor.
+    /// A second apart, so that as many as there can be are older than the anchor: more of them move none of those before.
     fn parent_ms(&self, parent: u32) -> i64 {
-        self.anchor_ms - i64::from(self.spec.parents_per_room - parent) * 1000
+        self.anchor_ms - (i64::from(MOST_PARENTS) - i64::from(parent)) * 1000
     }
 
     fn past(&self, history: &RoomHistory, room: &SeedRoom, index: u32) -> Message {
@@ -447,6 +450,23 @@ mod tests {
             assert!(*times.last().unwrap() < dataset.anchor_ms);
             assert_eq!(dataset.last_message_ms(room), times.last().copied());
         }
+    }
+
+    #[test]
+    fn more_parents_are_later_and_leave_the_others_where_they_were() {
+        let eight = dataset("thread", "small");
+        let of = |per_room: u32| {
+            let spec = Spec { parents_per_room: per_room, ..eight.spec.clone() };
+            let dataset = Dataset::build(spec, eight.anchor_ms).unwrap();
+            let room = dataset.room(0);
+            dataset.messages(&room).collect::<Vec<Message>>()
+        };
+        let (three, most) = (of(3), of(MOST_PARENTS));
+        assert_eq!(most[..3], three);
+        assert_eq!(most[..8], of(8));
+        assert!(most.is_sorted_by(|a, b| a.created_ms < b.created_ms));
+        assert_eq!(most.last().map(|last| last.created_ms), Some(eight.anchor_ms - 1000));
+        assert!(three[0].created_ms > eight.made_ms());
     }
 
     #[test]

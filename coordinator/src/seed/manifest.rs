@@ -6,13 +6,15 @@ use plimsoll_common::workload;
 
 use super::dataset::Dataset;
 use super::plan::Shard;
-use super::spec::Spec;
+use super::spec::{Content, Spec};
 
 /// Where it is kept, beside the chat's own collections.
 pub const COLLECTION: &str = "plimsoll_seeds";
 
 /// Of the record. A newer one is refused.
-const FORMAT: i32 = 1;
+const FORMAT: i32 = 2;
+/// Since then times of messages to reply to do not depend on how many there are.
+const FORMAT_OF_PARENTS: i32 = 2;
 
 /// What was seeded, and when its times count from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +25,11 @@ pub struct Manifest {
     pub anchor_ms: i64,
     /// In how many shards it was written.
     pub shards: u32,
+    /// Messages to reply to that were seeded in every room, now or for a workload that this one replaces: a workload without
+    /// messages leaves them where they are.
+    pub parents: u32,
+    /// Of the release that seeded first.
+    format: i32,
 }
 
 /// How far a shard has come.
@@ -37,6 +44,48 @@ pub struct ShardProgress {
 }
 
 impl Manifest {
+    /// The record of a first seeding.
+    pub fn new(spec: Spec, anchor_ms: i64, shards: u32) -> Self {
+        let parents = spec.parents_per_room;
+        Self { spec, anchor_ms, shards, parents, format: FORMAT }
+    }
+
+    /// The record of a seeding over this one: its times, and what it left.
+    pub fn replaced_by(&self, by: Self) -> Self {
+        let parents = self.parents.max(by.parents);
+        Self { anchor_ms: self.anchor_ms, parents, format: self.format, ..by }
+    }
+
+    /// Whether there are seeded messages, which live in Cassandra.
+    pub fn has_messages(&self) -> bool {
+        self.parents > 0 || self.spec.content().is_ok_and(Content::has_messages)
+    }
+
+    /// What is in the way of seeding this spec over what was seeded, in words; nothing: it can be.
+    pub fn in_the_way(&self, spec: &Spec) -> Vec<String> {
+        let mut differs = spec.differs(&self.spec);
+        let (hours, parents) = (spec.bucket_hours, spec.parents_per_room);
+        let has_messages = |spec: &Spec| spec.content().is_ok_and(Content::has_messages);
+        let is_compared = has_messages(spec) && has_messages(&self.spec);
+        if self.parents > 0 && hours != self.spec.bucket_hours && !is_compared {
+            let there = self.spec.bucket_hours;
+            differs.push(format!("--message-bucket-hours is {hours} here and {there} there"));
+        }
+        if parents > 0 && parents < self.parents {
+            differs.push(format!("--parents-per-room is {parents} here and {} there", self.parents));
+        }
+        if parents > 0 {
+            differs.extend(self.outdated());
+        }
+        differs
+    }
+
+    /// What of the messages to reply to is not as this release writes them.
+    pub fn outdated(&self) -> Option<String> {
+        let outdated = self.parents > 0 && self.format < FORMAT_OF_PARENTS;
+        outdated.then(|| "the times of its messages are those of an older release".to_owned())
+    }
+
     /// `site-local/room`: what is in the database under one name is seeded once.
     pub fn id(&self) -> String {
         id(&self.spec)
@@ -48,7 +97,7 @@ impl Manifest {
         doc! {
             "_id": self.id(),
             "kind": "seed",
-            "format": FORMAT,
+            "format": self.format,
             "site": site,
             "workload": *workload,
             "preset": preset,
@@ -60,6 +109,7 @@ impl Manifest {
             "bucketHours": i64::from(*bucket_hours),
             "anchor": DateTime::from_millis(self.anchor_ms),
             "shards": i64::from(self.shards),
+            "parentsSeeded": i64::from(self.parents),
         }
     }
 
@@ -102,7 +152,12 @@ impl Manifest {
         if !(1..=Shard::MOST).contains(&shards) || spec.bucket_hours == 0 {
             return Err(damaged("shards"));
         }
-        Ok(Self { spec, anchor_ms: anchor.timestamp_millis(), shards })
+        // Older records have none.
+        let parents = match document.contains_key("parentsSeeded") {
+            true => number("parentsSeeded")?,
+            false => spec.parents_per_room,
+        };
+        Ok(Self { spec, anchor_ms: anchor.timestamp_millis(), shards, parents, format })
     }
 
     /// The data that it is the record of.
@@ -164,7 +219,7 @@ mod tests {
 
     fn manifest() -> Manifest {
         let spec = Spec { seed: u64::MAX, ..dataset("thread", "small").spec };
-        Manifest { spec, anchor_ms: ANCHOR_MS, shards: 2 }
+        Manifest::new(spec, ANCHOR_MS, 2)
     }
 
     #[test]
@@ -178,11 +233,40 @@ mod tests {
     }
 
     #[test]
+    fn what_a_replaced_workload_left_is_not_forgotten() {
+        let thread = manifest();
+        let messages = Spec { workload: "messages", parents_per_room: 0, ..thread.spec.clone() };
+        let over = thread.replaced_by(Manifest::new(messages.clone(), ANCHOR_MS + 1, 1));
+        assert_eq!((over.anchor_ms, over.parents, over.has_messages()), (ANCHOR_MS, 8, true));
+        assert_eq!(Manifest::read(&over.document()), Ok(over.clone()));
+        let per_room = |parents: u32| Spec { parents_per_room: parents, ..thread.spec.clone() };
+        for there in [&thread, &over] {
+            assert_eq!(there.in_the_way(&per_room(3)), ["--parents-per-room is 3 here and 8 there"]);
+            assert!(there.in_the_way(&per_room(8)).is_empty() && there.in_the_way(&per_room(9)).is_empty());
+            let hours = Spec { bucket_hours: 24, ..messages.clone() };
+            assert_eq!(there.in_the_way(&hours), ["--message-bucket-hours is 24 here and 72 there"]);
+        }
+        assert!(!Manifest::new(messages, ANCHOR_MS, 1).has_messages());
+    }
+
+    #[test]
+    fn messages_of_an_older_release_are_in_the_way_of_ours() {
+        let mut document = manifest().document();
+        document.insert("format", 1);
+        document.remove("parentsSeeded");
+        let older = Manifest::read(&document).unwrap();
+        assert_eq!((older.parents, older.has_messages()), (8, true));
+        assert_eq!(older.in_the_way(&older.spec), ["the times of its messages are those of an older release"]);
+        let messages = Spec { workload: "messages", parents_per_room: 0, ..older.spec.clone() };
+        assert!(older.in_the_way(&messages).is_empty());
+    }
+
+    #[test]
     fn a_damaged_or_newer_record_is_refused_with_what_to_do() {
         let mut document = manifest().document();
-        document.insert("format", 2);
+        document.insert("format", 3);
         let error = Manifest::read(&document).unwrap_err();
-        assert_eq!(error, "site-local/room was seeded by a newer release (format 2, this one reads 1): update it");
+        assert_eq!(error, "site-local/room was seeded by a newer release (format 3, this one reads 2): update it");
         for key in ["format", "workload", "seed", "anchor", "shards", "bucketHours"] {
             let mut document = manifest().document();
             document.insert(key, mongodb::bson::Bson::Null);

@@ -234,7 +234,15 @@ impl Spec {
             parents => format!(" --parents-per-room {parents}"),
         };
         let users = if *workload == DAILY { format!(" --users {}", self.users) } else { String::new() };
-        format!("--workload {workload} --preset {preset}{users}{seed}{parents} --site-id {site}")
+        let read = match self.read_per_mille {
+            0 | READ_PER_MILLE => String::new(),
+            read => format!(" --read-ratio {}", f64::from(read) / 1000.0),
+        };
+        let hours = match self.bucket_hours {
+            72 => String::new(),
+            hours => format!(" --message-bucket-hours {hours}"),
+        };
+        format!("--workload {workload} --preset {preset}{users}{seed}{parents}{read}{hours} --site-id {site}")
     }
 }
 
@@ -318,6 +326,11 @@ mod tests {
         assert_eq!(daily.flags(), "--workload daily --preset daily-heavy --users 1000 --site-id s");
         let fewer = Spec { users: 500, ..daily.clone() };
         assert_eq!(fewer.lacks(&daily), ["--users is 500 here and 1000 there"]);
+        let rarely = Spec { read_per_mille: 45, bucket_hours: 24, ..receipt };
+        assert_eq!(
+            rarely.flags(),
+            "--workload read-receipt --preset history-small --read-ratio 0.045 --message-bucket-hours 24 --site-id s"
+        );
     }
 
     #[test]

@@ -3,33 +3,23 @@
 //! an interrupted removal goes on with the same command.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 use mongodb::bson::{Document, doc};
-use scylla::statement::prepared::PreparedStatement;
 
-use super::cassandra::{Cassandra, Missing};
+use super::cassandra::Cassandra;
 use super::dataset::Dataset;
 use super::manifest::{COLLECTION, Manifest};
 use super::mongo::Mongo;
+use super::ours::{any_of, made_by_runs, rooms, user_range};
 use super::progress::grouped;
-use super::rows::bucket;
+use super::remove::Messages;
 use super::schema::TABLES;
-use super::write::{direct_messages, made_by_runs, user_range};
 use crate::exit::Failure;
 use crate::settings::seeding::TeardownPlan;
 
 /// Collections that seeding or runs write to.
 const COLLECTIONS: [&str; 6] =
     ["users", "rooms", "subscriptions", "thread_rooms", "thread_subscriptions", "room_members"];
-/// Ids in one filter.
-const IDS: usize = 1000;
-/// Rooms whose messages are removed at once, and rows of each.
-const ROOMS_AT_ONCE: usize = 8;
-const ROWS_AT_ONCE: usize = 64;
-/// Buckets of a room that are looked into at once: of the largest histories some 40,000 messages.
-const BUCKETS: usize = 8;
 /// Records of seedings, at most.
 const MOST: i64 = 1_000_000;
 
@@ -82,32 +72,34 @@ struct Teardown {
     cassandra: Option<Cassandra>,
     /// What was seeded; none with `--drop` where nothing is recorded.
     seeded: Option<(Manifest, Dataset)>,
+    /// Rooms that runs have made, by their ids.
+    of_runs: Vec<String>,
     parts: Vec<Part>,
+    /// Messages of other sites that were left.
+    others: u64,
     drop: bool,
 }
 
 impl Teardown {
     async fn ready(plan: &TeardownPlan) -> Result<Option<Self>, String> {
         let mongo = Mongo::open(&plan.storage.mongo).await?;
-        let records = mongo.find(COLLECTION, doc! { "kind": "seed" }, MOST).await?;
+        let records = mongo.find(COLLECTION, doc! { "kind": { "$ne": "shard" } }, MOST).await?;
         let name = format!("{}/{}", plan.site, plan.room_ids.name());
-        let record = records.iter().find(|record| record.get_str("_id").is_ok_and(|id| id == name));
-        let read = |record: &Document| -> Result<(Manifest, Dataset), String> {
-            let manifest = Manifest::read(record)?;
-            let dataset = manifest.dataset()?;
-            Ok((manifest, dataset))
+        let mut seedings = if plan.drop { Vec::new() } else { of_site(&records, &plan.site)? };
+        let position = seedings.iter().position(|(manifest, _)| manifest.id() == name);
+        let kept = position.map_or(0, |at| kept_users(&seedings, &seedings[at].0));
+        let seeded = match position {
+            Some(at) => Some(seedings.swap_remove(at)),
+            None if plan.drop => None,
+            None => return Ok(None),
         };
-        let seeded = match (record, plan.drop) {
-            (Some(record), false) => Some(read(record)?),
-            (None, false) => return Ok(None),
-            (_, true) => None,
-        };
-        let has_messages = match plan.drop {
-            true => records.iter().any(|record| read(record).is_ok_and(|(_, dataset)| dataset.content.has_messages())),
-            false => seeded.as_ref().is_some_and(|(_, dataset)| dataset.content.has_messages()),
+        // Of one that cannot be read nobody knows.
+        let has_messages = match &seeded {
+            None => records.iter().any(|record| read(record).map_or(true, |(manifest, _)| manifest.has_messages())),
+            Some((manifest, _)) => manifest.has_messages(),
         };
         let cassandra = match &plan.storage.cassandra {
-            Some(cassandra) => Some(Cassandra::open(cassandra, Missing::Refuse).await?),
+            Some(cassandra) => Some(Cassandra::open(cassandra).await?),
             None if has_messages => {
                 return Err(
                     "messages were seeded too: pass the --cassandra-hosts that they are in; nothing was removed".into(),
@@ -115,37 +107,21 @@ impl Teardown {
             }
             None => None,
         };
-        let mut teardown = Self { mongo, cassandra, seeded, parts: Vec::new(), drop: plan.drop };
-        teardown.parts = teardown.look(&records).await?;
+        let of_runs = match &seeded {
+            Some((_, dataset)) => made_by_runs(&mongo, dataset).await?,
+            None => Vec::new(),
+        };
+        let mut teardown = Self { mongo, cassandra, seeded, of_runs, parts: Vec::new(), others: 0, drop: plan.drop };
+        teardown.parts = teardown.look(kept).await?;
         Ok(Some(teardown))
     }
 
     /// What there is to remove.
-    async fn look(&self, records: &[Document]) -> Result<Vec<Part>, String> {
-        let mut filters: Vec<(&'static str, Document)> = Vec::new();
-        match &self.seeded {
-            None => filters.extend(COLLECTIONS.map(|collection| (collection, doc! {}))),
-            Some((manifest, dataset)) => {
-                let site = &manifest.spec.site;
-                let mut of_rooms = |ids: &Document| {
-                    filters.push(("subscriptions", doc! { "siteId": site, "roomId": ids.clone() }));
-                    filters.push(("thread_rooms", doc! { "siteId": site, "roomId": ids.clone() }));
-                    filters.push(("thread_subscriptions", doc! { "siteId": site, "roomId": ids.clone() }));
-                    filters.push(("room_members", doc! { "rid": ids.clone() }));
-                    filters.push(("rooms", doc! { "siteId": site, "_id": ids.clone() }));
-                };
-                rooms(dataset).iter().for_each(&mut of_rooms);
-                if let Some(names) = made_by_runs(dataset) {
-                    filters.push(("subscriptions", doc! { "siteId": site, "name": names.clone() }));
-                    filters.push(("rooms", doc! { "siteId": site, "name": names }));
-                }
-                let users = dataset.users();
-                let kept = kept_users(records, manifest);
-                if kept < users {
-                    filters.push(("users", doc! { "siteId": site, "_id": user_range(kept..users) }));
-                }
-            }
-        }
+    async fn look(&self, kept_users: u32) -> Result<Vec<Part>, String> {
+        let filters = match &self.seeded {
+            None => COLLECTIONS.map(|collection| (collection, doc! {})).to_vec(),
+            Some((_, dataset)) => filters(dataset, &self.of_runs, kept_users),
+        };
         let mut parts = Vec::new();
         for (collection, filter) in filters {
             let count = self.mongo.count(collection, filter.clone()).await?;
@@ -177,7 +153,14 @@ impl Teardown {
                 let tables = TABLES.map(|table| table.name).join(", ");
                 words.push_str(&format!("  from Cassandra at {}:\n    everything in {tables}\n", cassandra.place()));
             }
-            (None, _) => {}
+            (None, Some((manifest, _))) => words.push_str(&format!(
+                "  not from Cassandra: messages that runs have sent to these rooms stay there; with the --cassandra-hosts that \
+                 the chat writes to, `plimsoll teardown --workload {} --site-id {}` removes them too\n",
+                manifest.spec.workload, manifest.spec.site
+            )),
+            (None, None) => {
+                words.push_str("  not from Cassandra: messages stay there; with --cassandra-hosts they go too\n");
+            }
         }
         words
     }
@@ -191,7 +174,8 @@ impl Teardown {
         self.mongo.delete(COLLECTION, records).await?;
         match (&self.cassandra, &self.seeded) {
             (Some(cassandra), Some((_, dataset))) => {
-                Messages::new(cassandra, &self.mongo, dataset).await?.remove_all(made_by_runs(dataset)).await?;
+                let messages = Messages::new(cassandra, &self.mongo, dataset).await?;
+                self.others = messages.remove_all(&self.of_runs).await?;
             }
             (Some(cassandra), None) => {
                 for table in TABLES {
@@ -214,111 +198,85 @@ impl Teardown {
         let documents: u64 = self.parts.iter().map(|part| part.count).sum();
         let messages = if self.cassandra.is_none() { "" } else { " and all messages of their rooms" };
         let messages = if self.drop && self.cassandra.is_some() { " and all messages" } else { messages };
-        format!("removed {} documents{messages}\n", grouped(documents))
+        let mut words = format!("removed {} documents{messages}\n", grouped(documents));
+        if self.others > 0 {
+            let others = grouped(self.others);
+            words.push_str(&format!("left in Cassandra: {others} messages of other sites in rooms of the same ids\n"));
+        }
+        if self.cassandra.is_none() {
+            words.push_str("messages that runs have sent to these rooms, if any, are left in Cassandra\n");
+        }
+        words
     }
 }
 
-/// The seeded rooms, by their ids and no other's.
-fn rooms(dataset: &Dataset) -> Vec<Document> {
-    let pairs: Vec<String> = direct_messages(dataset).collect();
-    let pairs = pairs.chunks(IDS).map(|ids| doc! { "$in": ids });
-    dataset.spec.room_ids().ranges().into_iter().chain(pairs).collect()
+/// What of MongoDB is ours, in the order in which it goes.
+fn filters(dataset: &Dataset, of_runs: &[String], kept_users: u32) -> Vec<(&'static str, Document)> {
+    let site = &dataset.spec.site;
+    let mut filters: Vec<(&'static str, Document)> = Vec::new();
+    for ids in rooms(dataset).into_iter().chain(any_of(of_runs)) {
+        let of_room = || doc! { "siteId": site, "roomId": ids.clone() };
+        filters.push(("thread_rooms", of_room()));
+        filters.push(("thread_subscriptions", of_room()));
+        filters.push(("room_members", doc! { "rid": ids.clone() }));
+        filters.push(("rooms", doc! { "siteId": site, "_id": ids.clone() }));
+        // By its owner a room of a run is known again, should this be interrupted.
+        let members = doc! { "siteId": site, "roomId": ids.clone(), "roles": { "$ne": "owner" } };
+        filters.push(("subscriptions", members));
+        filters.push(("subscriptions", doc! { "siteId": site, "roomId": ids.clone(), "roles": "owner" }));
+    }
+    if kept_users < dataset.users() {
+        filters.push(("users", doc! { "siteId": site, "_id": user_range(kept_users..dataset.users()) }));
+    }
+    filters
+}
+
+/// What a record says, if this release can read it.
+fn read(record: &Document) -> Result<(Manifest, Dataset), String> {
+    let manifest = Manifest::read(record)?;
+    let dataset = manifest.dataset()?;
+    Ok((manifest, dataset))
+}
+
+/// All records of a site: what they say decides which users stay.
+fn of_site(records: &[Document], site: &str) -> Result<Vec<(Manifest, Dataset)>, String> {
+    let begins = format!("{site}/");
+    let is_of_site = |record: &&Document| {
+        record.get_str("_id").is_ok_and(|id| id.starts_with(&begins))
+            || record.get_str("site").is_ok_and(|of| of == site)
+    };
+    let unreadable =
+        |words| format!("{words}; until then nothing of the site {site} is removed: users of that seeding might be");
+    records.iter().filter(is_of_site).map(|record| read(record).map_err(unreadable)).collect()
 }
 
 /// The first so many users are of other seedings of the same site too.
-fn kept_users(records: &[Document], removed: &Manifest) -> u32 {
-    let others = records.iter().filter_map(|record| Manifest::read(record).ok());
-    let others = others.filter(|other| other.spec.site == removed.spec.site && other.id() != removed.id());
-    others.filter_map(|other| Some(other.dataset().ok()?.users())).max().unwrap_or(0)
+fn kept_users(seedings: &[(Manifest, Dataset)], removed: &Manifest) -> u32 {
+    let others = seedings.iter().filter(|(other, _)| other.id() != removed.id());
+    others.map(|(_, dataset)| dataset.users()).max().unwrap_or(0)
 }
 
-/// The messages of the seeded rooms: what was seeded, and what runs have sent.
-struct Messages<'a> {
-    cassandra: &'a Cassandra,
-    mongo: &'a Mongo,
-    dataset: &'a Dataset,
-    ids_of_room: PreparedStatement,
-    ids_of_thread: PreparedStatement,
-    remove_id: PreparedStatement,
-    remove_buckets: PreparedStatement,
-    remove_thread: PreparedStatement,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seed::fixture::{ANCHOR_MS, dataset};
 
-impl<'a> Messages<'a> {
-    async fn new(cassandra: &'a Cassandra, mongo: &'a Mongo, dataset: &'a Dataset) -> Result<Self, String> {
-        let prepare = |text: &'static str| cassandra.prepare(text);
-        Ok(Self {
-            ids_of_room: prepare("SELECT message_id FROM KEYSPACE.messages_by_room WHERE room_id = ? AND bucket IN ?")
-                .await?,
-            ids_of_thread: prepare(
-                "SELECT message_id FROM KEYSPACE.thread_messages_by_thread WHERE thread_room_id = ?",
-            )
-            .await?,
-            remove_id: prepare("DELETE FROM KEYSPACE.messages_by_id WHERE message_id = ?").await?,
-            remove_buckets: prepare("DELETE FROM KEYSPACE.messages_by_room WHERE room_id = ? AND bucket IN ?").await?,
-            remove_thread: prepare("DELETE FROM KEYSPACE.thread_messages_by_thread WHERE thread_room_id = ?").await?,
-            cassandra,
-            mongo,
-            dataset,
-        })
+    fn record(workload: &'static str, preset: &str) -> Document {
+        Manifest::new(dataset(workload, preset).spec, ANCHOR_MS, 1).document()
     }
 
-    /// `of_runs`: names of rooms that runs have made.
-    async fn remove_all(&self, of_runs: Option<Document>) -> Result<(), String> {
-        self.remove_threads().await?;
-        let seeded = (0..self.dataset.rooms()).map(|at| Ok(self.dataset.room(at).id));
-        let rooms = stream::iter(seeded);
-        rooms.try_for_each_concurrent(ROOMS_AT_ONCE, |room| self.remove_room(room)).await?;
-        let Some(names) = of_runs else { return Ok(()) };
-        let rooms = self.mongo.ids("rooms", doc! { "siteId": &self.dataset.spec.site, "name": names }).await?;
-        rooms.try_for_each_concurrent(ROOMS_AT_ONCE, |room| self.remove_room(room)).await
-    }
-
-    /// All threads in one pass over their documents: an index by room is the services' own, and may not be there.
-    async fn remove_threads(&self) -> Result<(), String> {
-        for rooms in rooms(self.dataset) {
-            let filter = doc! { "siteId": &self.dataset.spec.site, "roomId": rooms };
-            let threads = self.mongo.ids("thread_rooms", filter).await?;
-            threads.try_for_each_concurrent(ROWS_AT_ONCE, |thread| self.remove_replies(thread)).await?;
+    #[test]
+    fn users_stay_that_another_seeding_needs_and_who_cannot_be_asked_forbids_all() {
+        let mut records = vec![record("messages", "large"), record("members", "members-small")];
+        let seedings = of_site(&records, "site-local").unwrap();
+        assert_eq!(kept_users(&seedings, &seedings[0].0), 200);
+        assert_eq!(kept_users(&seedings, &seedings[1].0), 10_000);
+        for (key, value) in [("format", 99.into()), ("preset", "members-none".into()), ("workload", "none".into())] {
+            let kept = records[1].insert(key, mongodb::bson::Bson::clone(&value)).unwrap();
+            let error = of_site(&records, "site-local").unwrap_err();
+            assert!(error.contains("until then nothing of the site site-local is removed"), "{error}");
+            assert!(of_site(&records, "elsewhere").unwrap().is_empty());
+            records[1].insert(key, kept);
         }
-        Ok(())
     }
-
-    async fn remove_room(&self, room_id: String) -> Result<(), String> {
-        let hours = self.dataset.spec.bucket_hours;
-        let (first, last) = (bucket(self.dataset.made_ms(), hours), bucket(tomorrow_ms(), hours));
-        let buckets: Vec<i64> = (first..=last).step_by(hours as usize * 3_600_000).collect();
-        for buckets in buckets.chunks(BUCKETS) {
-            let doing = "reading messages_by_room";
-            let ids: Vec<(String,)> = self.cassandra.rows(doing, &self.ids_of_room, (&room_id, buckets)).await?;
-            if ids.is_empty() {
-                continue;
-            }
-            self.remove_ids(&ids).await?;
-            let doing = "removing from messages_by_room";
-            self.cassandra.execute(doing, &self.remove_buckets, (&room_id, buckets)).await?;
-        }
-        Ok(())
-    }
-
-    async fn remove_replies(&self, thread: String) -> Result<(), String> {
-        let doing = "reading thread_messages_by_thread";
-        let ids: Vec<(String,)> = self.cassandra.rows(doing, &self.ids_of_thread, (&thread,)).await?;
-        self.remove_ids(&ids).await?;
-        self.cassandra.execute("removing from thread_messages_by_thread", &self.remove_thread, (&thread,)).await
-    }
-
-    async fn remove_ids(&self, ids: &[(String,)]) -> Result<(), String> {
-        stream::iter(ids)
-            .map(|id| self.cassandra.execute("removing from messages_by_id", &self.remove_id, id))
-            .buffer_unordered(ROWS_AT_ONCE)
-            .try_collect::<()>()
-            .await
-    }
-}
-
-/// Messages of runs are not newer, whatever the clocks say.
-fn tomorrow_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX / 2) + 86_400_000
 }

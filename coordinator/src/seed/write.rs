@@ -2,25 +2,25 @@
 //! when it is.
 
 use std::ops::Range;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures::future::try_join_all;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use mongodb::bson::{Document, doc};
 use plimsoll_agent::shell::logs;
-use plimsoll_common::contract::fixtures::{RoomKind, user_id};
 use tokio::time::{Instant, interval};
 
-use super::cassandra::{Cassandra, Missing, RowWriter};
+use super::cassandra::{Cassandra, RowWriter};
+use super::claim::{Ground, claim, ended, progress};
 use super::dataset::{Dataset, Message, SeedRoom};
 use super::documents;
-use super::manifest::{COLLECTION, Manifest, ShardProgress, id, unfinished};
+use super::manifest::{COLLECTION, Manifest, ShardProgress, unfinished};
 use super::mongo::Mongo;
+use super::ours::rooms;
 use super::plan::{Chunk, Shard, chunks, of_shard, totals};
 use super::progress::{Count, grouped, line};
 use super::rows::{self, MessageRow, ReplyRow};
-use super::schema::indexes;
-use super::spec::{Content, People, RoomIds, Spec, prefixed};
+use super::spec::{Content, prefixed};
 use crate::exit::Failure;
 use crate::settings::seeding::SeedPlan;
 
@@ -52,7 +52,7 @@ pub struct Seeded {
 /// It could not begin (usage), or could not go on (incomplete): the same command goes on where it stopped.
 pub async fn seed(plan: &SeedPlan) -> Result<Seeded, Failure> {
     let began = Instant::now();
-    let (seeder, start) = Seeder::ready(plan).await.map_err(Failure::Usage)?;
+    let (seeder, start) = Seeder::ready(plan).await?;
     let dataset = &seeder.dataset;
     let own = of_shard(&chunks(dataset), plan.shard);
     let sizes: Vec<u64> = own.iter().map(|chunk| totals(dataset, chunk).all()).collect();
@@ -81,22 +81,23 @@ struct Seeder {
 impl Seeder {
     /// Opens the databases, checks that they can take what is to be written, and records it. The first of our chunks that
     /// is not written yet.
-    async fn ready(plan: &SeedPlan) -> Result<(Self, usize), String> {
-        let content = plan.spec.content()?;
-        let mongo = Mongo::open(&plan.storage.mongo).await?;
-        let missing = if plan.create_schema { Missing::Make } else { Missing::Refuse };
+    async fn ready(plan: &SeedPlan) -> Result<(Self, usize), Failure> {
+        let mongo = Mongo::open(&plan.storage.mongo).await.map_err(Failure::Usage)?;
         let cassandra = match &plan.storage.cassandra {
-            Some(cassandra) => Some(Cassandra::open(cassandra, missing).await?),
+            Some(cassandra) => Some(Cassandra::connect(cassandra).await.map_err(Failure::Usage)?),
             None => None,
         };
-        make_or_name_indexes(&mongo, content, missing).await?;
-        refuse_other_sites(&mongo, &plan.spec).await?;
-        let (manifest, start) = claim(&mongo, plan).await?;
-        let dataset = manifest.dataset()?;
+        let ground = Ground::look(&mongo, cassandra.as_ref(), plan).await.map_err(Failure::Usage)?;
+        let made = ground.prepare(&mongo, cassandra.as_ref()).await?;
         let rows = match cassandra {
-            Some(cassandra) if content.has_messages() => Some(RowWriter::new(cassandra, plan.writes).await?),
+            Some(cassandra) if plan.spec.content().is_ok_and(Content::has_messages) => {
+                let writer = RowWriter::new(cassandra, plan.writes).await;
+                Some(writer.map_err(|words| ended(made, words))?)
+            }
             _ => None,
         };
+        let (manifest, start) = claim(&mongo, plan, made).await?;
+        let dataset = manifest.dataset().map_err(Failure::Incomplete)?;
         Ok((Self { mongo, rows, manifest, dataset, shard: plan.shard, count: Count::default() }, start))
     }
 
@@ -165,10 +166,11 @@ impl Seeder {
         format!("seeded part {} in {where_to}: {what}\n{rest}\n", self.shard)
     }
 
-    /// Removes from our rooms what runs since the last seeding have added: members, threads, and who follows them.
+    /// Removes from our rooms what runs since the last seeding have added: members, threads, and who follows them. Rooms
+    /// that are none of ours, as a direct message of two of our users that the chat opened, stay as they are.
     async fn remove_strangers(&self) -> Result<(), String> {
         let site = &self.dataset.spec.site;
-        for room in room_ranges(&self.dataset) {
+        for room in rooms(&self.dataset) {
             for (collection, prefix) in
                 [("subscriptions", "sub-"), ("thread_rooms", "tr-"), ("thread_subscriptions", "tsub-")]
             {
@@ -243,154 +245,6 @@ impl Seeder {
     }
 }
 
-/// The rooms of a dataset, by their ids; of some presets direct messages have ids of another form.
-pub(super) fn room_ranges(dataset: &Dataset) -> Vec<Document> {
-    let mut ranges = dataset.spec.room_ids().ranges();
-    if direct_messages(dataset).next().is_some() {
-        ranges.push(prefixed("u-"));
-    }
-    ranges
-}
-
-/// Rooms whose ids are those of two users.
-pub(super) fn direct_messages(dataset: &Dataset) -> impl Iterator<Item = String> {
-    let rooms = match &dataset.people {
-        People::Rooms(fixtures) => fixtures.rooms.as_slice(),
-        People::Daily(_) => &[],
-    };
-    rooms.iter().filter(|room| room.kind == RoomKind::Dm).map(|room| room.id())
-}
-
-/// What runs have made that is in no seeded room: rooms of their own, with what is in them.
-pub(super) fn made_by_runs(dataset: &Dataset) -> Option<Document> {
-    (dataset.spec.room_ids() == RoomIds::Daily).then(|| prefixed("plimsoll-"))
-}
-
-/// Some users, at least one, by their ids.
-pub(super) fn user_range(users: Range<u32>) -> Document {
-    // Up to the last one: the id behind a million users comes before theirs.
-    doc! { "$gte": user_id(users.start), "$lte": user_id(users.end - 1) }
-}
-
-async fn make_or_name_indexes(mongo: &Mongo, content: Content, missing: Missing) -> Result<(), String> {
-    let lacking = mongo.missing(indexes(content)).await?;
-    for index in &lacking {
-        if missing == Missing::Refuse {
-            return Err(format!(
-                "MongoDB at {} has no unique index ({}) on {}, which {} makes when it starts: start it once, or pass \
-                 --create-schema",
-                mongo.place(),
-                index.keys.join(", "),
-                index.collection,
-                index.service
-            ));
-        }
-        mongo.make(index).await?;
-    }
-    Ok(())
-}
-
-/// Ids do not hold the site: two sites with the same rooms cannot be in one database.
-async fn refuse_other_sites(mongo: &Mongo, spec: &Spec) -> Result<(), String> {
-    let users = Dataset::build(spec.clone(), 0)?.users();
-    let other = doc! { "$ne": &spec.site };
-    let rooms = spec.room_ids().ranges().into_iter().map(|ids| ("rooms", ids));
-    for (collection, ids) in rooms.chain([("users", user_range(0..users))]) {
-        let found = mongo.find(collection, doc! { "_id": ids, "siteId": other.clone() }, 1).await?;
-        if let Some(document) = found.first() {
-            let of = document.get_str("siteId").unwrap_or("none");
-            return Err(format!(
-                "MongoDB at {} has {} in {collection} for the site {of}, not {}: name that site with --site-id, remove it with \
-                 `plimsoll teardown --workload {} --site-id {of}`, or take another --mongo-db",
-                mongo.place(),
-                document.get_str("_id").unwrap_or("a document"),
-                spec.site,
-                spec.workload,
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Records what is about to be written, or joins what another shard or an interrupted seeding has recorded. The first of our
-/// chunks that is to be written.
-async fn claim(mongo: &Mongo, plan: &SeedPlan) -> Result<(Manifest, usize), String> {
-    let name = id(&plan.spec);
-    let wanted = Manifest { spec: plan.spec.clone(), anchor_ms: now_ms(), shards: plan.shard.of };
-    for _ in 0..2 {
-        if mongo.insert_new(COLLECTION, &wanted.document()).await? {
-            return begin(mongo, wanted, plan.shard).await;
-        }
-        let found = mongo.find(COLLECTION, doc! { "_id": &name }, 1).await?;
-        // Gone again: somebody tears it down; the second look tells.
-        let Some(found) = found.first() else { continue };
-        return join(mongo, Manifest::read(found)?, wanted, plan.shard).await;
-    }
-    Err(format!("the record {name} in {COLLECTION} comes and goes: is somebody removing what is being seeded?"))
-}
-
-async fn begin(mongo: &Mongo, manifest: Manifest, shard: Shard) -> Result<(Manifest, usize), String> {
-    let progress = ShardProgress { shard, chunks: 0, finished: false };
-    mongo.put(COLLECTION, &progress.document(&manifest.id())).await?;
-    Ok((manifest, 0))
-}
-
-async fn join(mongo: &Mongo, there: Manifest, wanted: Manifest, shard: Shard) -> Result<(Manifest, usize), String> {
-    let differs = wanted.spec.differs(&there.spec);
-    if !differs.is_empty() {
-        let Spec { workload, site, .. } = &there.spec;
-        return Err(format!(
-            "MongoDB at {} is seeded with {}, whose rooms would be in the way ({}): remove them with `plimsoll teardown \
-             --workload {workload} --site-id {site}` first",
-            mongo.place(),
-            there.spec.flags(),
-            differs.join("; "),
-        ));
-    }
-    let name = there.id();
-    let progress = progress(mongo, &name).await?;
-    let same = there.spec == wanted.spec && there.shards == wanted.shards;
-    let left = unfinished(&there, &progress);
-    let own = progress.iter().find(|progress| progress.shard == shard);
-    if same {
-        return match own {
-            // Seeded before: everything is written again, with the times that it had.
-            Some(own) if own.finished => begin(mongo, there, shard).await,
-            Some(own) => Ok((there, own.chunks as usize)),
-            None => begin(mongo, there, shard).await,
-        };
-    }
-    if there.shards != wanted.shards && !left.is_empty() && !progress.is_empty() {
-        let names: Vec<String> = left.iter().map(Shard::to_string).collect();
-        return Err(format!(
-            "a seeding of {} in {} parts is not whole: finish it first with --shard {}, or remove it with `plimsoll teardown \
-             --workload {} --site-id {}`",
-            there.spec.flags(),
-            there.shards,
-            names.join(", "),
-            there.spec.workload,
-            there.spec.site
-        ));
-    }
-    // The same rooms for another workload, or in other parts: its times stay.
-    let manifest = Manifest { anchor_ms: there.anchor_ms, ..wanted };
-    mongo.delete(COLLECTION, doc! { "kind": "shard", "of": &name }).await?;
-    mongo.put(COLLECTION, &manifest.document()).await?;
-    begin(mongo, manifest, shard).await
-}
-
-/// How far each shard of a seeding has come.
-pub(super) async fn progress(mongo: &Mongo, manifest: &str) -> Result<Vec<ShardProgress>, String> {
-    let found = mongo.find(COLLECTION, doc! { "kind": "shard", "of": manifest }, i64::from(Shard::MOST)).await?;
-    Ok(found.iter().filter_map(ShardProgress::read).collect())
-}
-
-/// In whole seconds, so that times read well.
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX / 1000) * 1000
-}
-
 /// What a seeding would write, in words.
 ///
 /// # Errors
@@ -418,15 +272,4 @@ pub fn describe(plan: &SeedPlan) -> Result<String, String> {
     writeln!(text, "\n{}: {} rows and documents in all{part}", plan.spec.flags(), grouped(all.all()))
         .expect("a String takes every line");
     Ok(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn users_are_a_range_of_ids() {
-        assert_eq!(user_range(0..10), doc! { "$gte": "u-000000", "$lte": "u-000009" });
-        assert_eq!(user_range(5..1_000_000), doc! { "$gte": "u-000005", "$lte": "u-999999" });
-    }
 }

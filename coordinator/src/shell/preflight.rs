@@ -39,7 +39,14 @@ pub struct Seen {
 pub async fn check(plan: &RunPlan, nats: &Nats, monitor: &Monitor) -> Result<Seen, String> {
     let streams = streams_entered(&plan.workload);
     let durables = &plan.target.durables;
-    let (found_streams, found_durables) = monitor.look(&streams, durables, ANSWER_LIMIT).await;
+    let account = async {
+        match monitor {
+            Monitor::Api(_) => Some(nats.account(ANSWER_LIMIT).await),
+            Monitor::Jsz(_) => None,
+        }
+    };
+    let ((found_streams, found_durables), account) =
+        tokio::join!(monitor.look(&streams, durables, ANSWER_LIMIT), account);
     let streams: Vec<(String, StreamInfo)> = streams
         .into_iter()
         .zip(found_streams)
@@ -53,9 +60,8 @@ pub async fn check(plan: &RunPlan, nats: &Nats, monitor: &Monitor) -> Result<See
         .zip(found_durables)
         .map(|(name, found)| Ok((name, present_durable(name, found.map_err(|words| no_answer(&words, monitor))?)?)))
         .collect::<Result<_, String>>()?;
-    if let Monitor::Api(_) = monitor {
-        let account = nats.account(ANSWER_LIMIT).await.map_err(|words| format!("preflight: {words}"))?;
-        fits(plan, &account, &streams)?;
+    if let Some(account) = account {
+        fits(plan, &account.map_err(|words| format!("preflight: {words}"))?, &streams)?;
     }
     let configured = |(name, info): &(String, StreamInfo)| (format!("stream {name}"), object(&info.config));
     let configuration = streams.iter().map(configured);

@@ -2,13 +2,15 @@
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{Either, select};
 use plimsoll_agent::shell::logs;
 use plimsoll_common::calibration::{Calibration, CalibrationOrder};
 use plimsoll_common::histogram::LatencyHistogram;
-use plimsoll_common::plan::{AgentPlan, Target};
+use plimsoll_common::plan::{AgentPlan, Target, redact_url};
 use plimsoll_common::units::Rate;
 use tokio::time::timeout;
 
@@ -25,6 +27,7 @@ use super::session::{Claim, Secrets};
 use super::target;
 use super::tls::Wire;
 use super::users;
+use crate::awaited::Awaited;
 use crate::core::budget::{Budget, Short, operations};
 use crate::core::compare::differences;
 use crate::exit::Failure;
@@ -37,8 +40,8 @@ use crate::seed::spec::Spec;
 use crate::seed::verify::Depth;
 use crate::settings::{FleetChoice, Goal, Phases, Preflight, RunPlan, TargetChoice};
 
-/// How long the databases may take before a run.
-const STORAGE_LIMIT: Duration = Duration::from_secs(10);
+/// How long everything together may take that is looked at before a run.
+const PREFLIGHT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A run that another process began.
 #[derive(Debug)]
@@ -199,8 +202,10 @@ pub async fn verify(plan: &RunPlan) -> Result<String, Failure> {
     let identity = RunIdentity::draw().map_err(Failure::Incomplete)?;
     let target = target::open(&plan.target).map_err(Failure::Usage)?;
     let plan = RunPlan { target: TargetChoice { preflight: Preflight::Check, ..plan.target.clone() }, ..plan.clone() };
-    let storage = storage_seen(&plan, Depth::Full).await;
-    let looked = look_at_nats(&plan, &target, &identity).await;
+    // What is there takes its time.
+    let storage = storage_seen(&plan, Depth::Full, &Awaited::default()).await;
+    let awaited = Awaited::default();
+    let looked = in_time(&awaited, look_at_nats(&plan, &target, &identity, &awaited)).await;
     let (found, mut wrong) = match storage {
         Ok(found) => (found, Vec::new()),
         Err(wrong) => (Vec::new(), wrong),
@@ -220,7 +225,7 @@ pub async fn verify(plan: &RunPlan) -> Result<String, Failure> {
 }
 
 /// What the databases hold, compared with what the plan needs.
-async fn storage_seen(plan: &RunPlan, depth: Depth) -> Result<Vec<Applied>, Vec<String>> {
+async fn storage_seen(plan: &RunPlan, depth: Depth, awaited: &Awaited) -> Result<Vec<Applied>, Vec<String>> {
     let line = |setting: &str, value: String| Applied { setting: setting.into(), value, source: "target".into() };
     let Some(storage) = &plan.storage else {
         return Ok(vec![line("storage", "not checked: no --mongo-uri".to_owned())]);
@@ -229,30 +234,52 @@ async fn storage_seen(plan: &RunPlan, depth: Depth) -> Result<Vec<Applied>, Vec<
         let words = format!("not checked: nothing is seeded for the workload {}", plan.workload.name());
         return Ok(vec![line("storage", words)]);
     };
-    let verified = seed::verify::verify(&spec, storage, depth).await?;
+    let verified = seed::verify::verify(&spec, storage, depth, awaited).await?;
     Ok(verified.found.into_iter().map(|(what, words)| line(&format!("storage {what}"), words)).collect())
 }
 
+/// What comes of looking, unless it takes too long: then who has not answered.
+async fn in_time<T>(awaited: &Awaited, looked: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    timeout(PREFLIGHT_LIMIT, looked).await.unwrap_or_else(|_| {
+        Err(format!(
+            "preflight: no answer within {}s from {}: see that it is well, and that nothing is in between; `plimsoll verify` \
+             gives databases all their time, --skip-preflight goes on without",
+            PREFLIGHT_LIMIT.as_secs(),
+            awaited.words()
+        ))
+    })
+}
+
 async fn look_at_target(plan: &RunPlan, target: &Target, identity: &RunIdentity) -> Result<(Monitor, Seen), String> {
-    let mut stored = Vec::new();
-    if plan.target.preflight == Preflight::Check {
-        // First, since it says most exactly what is missing.
-        let storage = timeout(STORAGE_LIMIT, storage_seen(plan, Depth::Quick)).await;
-        let storage = storage.unwrap_or_else(|_| {
-            let limit = STORAGE_LIMIT.as_secs();
-            Err(vec![format!(
-                "the databases took more than {limit}s: `plimsoll verify` takes its time, --skip-preflight goes on without"
-            )])
-        });
-        stored = storage.map_err(|wrong| format!("preflight: {}", wrong.join("\nerror: preflight: ")))?;
-    }
-    let (monitor, mut seen) = look_at_nats(plan, target, identity).await?;
+    let awaited = Awaited::default();
+    let storage = async {
+        if plan.target.preflight == Preflight::Skip {
+            return Ok(Vec::new());
+        }
+        let seen = storage_seen(plan, Depth::Quick, &awaited).await;
+        seen.map_err(|wrong| format!("preflight: {}", wrong.join("\nerror: preflight: ")))
+    };
+    let both = async {
+        let (storage, nats) = (pin!(storage), pin!(look_at_nats(plan, target, identity, &awaited)));
+        // What the databases lack says most exactly what is missing: it comes first, whoever is faster.
+        match select(storage, nats).await {
+            Either::Left((stored, nats)) => Ok((stored?, nats.await?)),
+            Either::Right((looked, storage)) => Ok((storage.await?, looked?)),
+        }
+    };
+    let (stored, (monitor, mut seen)) = in_time(&awaited, both).await?;
     seen.applied.extend(stored);
     Ok((monitor, seen))
 }
 
-async fn look_at_nats(plan: &RunPlan, target: &Target, identity: &RunIdentity) -> Result<(Monitor, Seen), String> {
-    let nats = Nats::connect(target, &identity.run_id).await?;
+async fn look_at_nats(
+    plan: &RunPlan,
+    target: &Target,
+    identity: &RunIdentity,
+    awaited: &Awaited,
+) -> Result<(Monitor, Seen), String> {
+    let place = redact_url(&target.url);
+    let nats = awaited.from(format!("NATS at {place}"), Nats::connect(target, &identity.run_id)).await?;
     let monitor = match &plan.target.jsz_url {
         Some(url) => Monitor::Jsz(url.as_str().into()),
         None => Monitor::Api(nats.clone()),
@@ -260,10 +287,14 @@ async fn look_at_nats(plan: &RunPlan, target: &Target, identity: &RunIdentity) -
     let server = Applied { setting: "server".to_owned(), value: nats.server(), source: "target".to_owned() };
     let mut seen = match plan.target.preflight {
         Preflight::Check => {
-            let mut seen = preflight::check(plan, &nats, &monitor).await?;
-            // Side by side: each takes a while where nobody answers.
-            let (services, ()) =
-                tokio::try_join!(seeded::services(plan, &nats), seeded::check(plan, &nats, identity.nonce))?;
+            // Side by side: each takes a while where nobody answers. What is said of streams comes before the rest.
+            let rest =
+                async { tokio::try_join!(seeded::services(plan, &nats), seeded::check(plan, &nats, identity.nonce)) };
+            let (checked, rest) = tokio::join!(
+                awaited.from(format!("the streams of NATS at {place}"), preflight::check(plan, &nats, &monitor)),
+                awaited.from(format!("the services at NATS at {place}"), rest)
+            );
+            let (mut seen, (services, ())) = (checked?, rest?);
             seen.applied.extend(services);
             seen
         }

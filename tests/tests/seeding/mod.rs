@@ -3,7 +3,9 @@
 
 mod contents;
 mod daily;
+mod killed;
 mod long;
+mod ours;
 mod reads;
 mod refused;
 mod runs;

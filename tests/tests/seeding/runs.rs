@@ -1,9 +1,10 @@
 //! Runs look at the databases before their first load.
 
-use super::{mongo_flags, plimsoll};
-use plimsoll_tests::harness::databases::{MongoServer, need_mongo};
+use super::{command, mongo_flags, plimsoll};
+use plimsoll_tests::harness::databases::{MongoServer, need_both, need_mongo};
 use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
+use plimsoll_tests::harness::processes::Process;
 use plimsoll_tests::standin::{Standin, StandinConfig};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -48,4 +49,46 @@ async fn a_run_says_what_it_found_and_does_not_begin_on_what_it_must_not() {
     .await
     .unwrap();
     standin.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_accepts_and_never_answers_is_named_within_one_limit() {
+    need_both();
+    let nats = NatsServer::start(NatsOptions::default()).unwrap();
+    let url = nats.url();
+    tokio::task::spawn_blocking(move || {
+        let (mongo, _, flags) = super::both("silent").unwrap();
+        super::done("seed --workload thread --preset small --create-schema", &flags).unwrap();
+        // Connections wait in its queue for ever.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = silent.local_addr().unwrap();
+        let run = |nats: &str| {
+            format!(
+                "max-rps --workload thread --preset small --steps 50 --hold 1s --results none --local 1 --nats-url {nats} \
+                 --slo-p95 2s --slo-p99 2s"
+            )
+        };
+        let mongo_of_silent = format!("--mongo-uri=mongodb://{address}/?serverSelectionTimeoutMS=90000&connectTimeoutMS=90000");
+        let cases = [
+            (url.clone(), vec![mongo_of_silent], format!("no answer within 10s from MongoDB at mongodb://{address}")),
+            (
+                url.clone(),
+                vec![format!("--mongo-uri={}", mongo.uri()), format!("--cassandra-hosts={address}")],
+                format!("no answer within 10s from Cassandra at {address}"),
+            ),
+            (format!("nats://{address}"), vec![], format!("NATS at nats://{address} cannot be reached")),
+        ];
+        // Side by side: each takes its ten seconds.
+        let running: Vec<(Process, String)> = cases
+            .into_iter()
+            .map(|(nats, flags, words)| (Process::spawn(command(&run(&nats), &flags).unwrap()).unwrap(), words))
+            .collect();
+        for (mut process, words) in running {
+            let ended = process.wait(super::LIMIT).unwrap();
+            assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{ended:?}");
+            assert!(ended.stderr.contains(&words) && ended.stderr.lines().count() == 1, "{words}: {ended:?}");
+        }
+    })
+    .await
+    .unwrap();
 }

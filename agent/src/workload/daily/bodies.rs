@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use bytes::{Bytes, BytesMut};
 use plimsoll_common::contract::daily::fixtures::DailyFixtures;
+use plimsoll_common::contract::daily::made::MadeRoom;
 use plimsoll_common::contract::daily::{CONTENT_BYTES, MENTIONS_PER_MILLE};
 use plimsoll_common::contract::fixtures::account;
 use plimsoll_common::contract::members::write_add_members;
@@ -99,8 +100,8 @@ impl Bodies {
         // Writing to memory does not fail.
         let _ = write!(
             body,
-            "{{\"name\":\"plimsoll-{:x}-{lane}-{sequence:x}-{user}\",\"users\":[\"{}\"],\"orgs\":[],\"channels\":[]}}",
-            self.nonce,
+            "{{\"name\":\"{}\",\"users\":[\"{}\"],\"orgs\":[],\"channels\":[]}}",
+            MadeRoom { run: self.nonce, lane, sequence, user },
             account(partner)
         );
         body.into()

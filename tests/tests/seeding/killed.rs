@@ -1,0 +1,105 @@
+//! A seeding of both databases and a teardown, killed in the middle: the same command makes of them what an undisturbed one
+//! does, field by field.
+
+use super::{both, command, done, plimsoll};
+use plimsoll_tests::harness::databases::{CassandraServer, MongoServer, collections, need_both, with_database};
+use plimsoll_tests::harness::processes::Process;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+/// Of history-medium three rooms: 15,000 messages and some 2,000 replies.
+const SEED: &str = "seed --workload read-receipt --preset history-medium --shard 3/34";
+const COLLECTIONS: [&str; 5] = ["users", "rooms", "subscriptions", "thread_rooms", "thread_subscriptions"];
+const TABLES: [&str; 3] = ["messages_by_room", "messages_by_id", "thread_messages_by_thread"];
+const BUCKET_MS: i64 = 72 * 3_600_000;
+
+/// Kills a command as soon as the database says so.
+fn killed_when(arguments: &str, flags: &[String], mongo: &MongoServer, script: &str) -> anyhow::Result<()> {
+    let mut process = Process::spawn(command(arguments, flags)?)?;
+    let began = Instant::now();
+    while with_database(&mongo.uri(), "chat", script)? != json!(true) {
+        anyhow::ensure!(began.elapsed() < super::LIMIT && process.is_running()?, "{:?}", process.wait(super::LIMIT));
+    }
+    process.signal(libc::SIGKILL)?;
+    let ended = process.wait(Duration::from_secs(5))?;
+    anyhow::ensure!(ended.signal == Some(libc::SIGKILL), "it ended before it was killed: {ended:?}");
+    Ok(())
+}
+
+fn anchor_ms(mongo: &MongoServer) -> i64 {
+    let records = collections(&mongo.uri(), "chat", &["plimsoll_seeds"]).unwrap().remove("plimsoll_seeds").unwrap();
+    records.iter().find_map(|record| record["anchor"]["ms"].as_i64()).unwrap()
+}
+
+/// Times from the anchor on; buckets, which follow from times, are compared with those here.
+fn relative(value: &mut Value, anchor: i64) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(bucket) = fields.remove("bucket") {
+                let at = fields["created_at"].as_i64().unwrap();
+                assert_eq!(bucket, json!(at.div_euclid(BUCKET_MS) * BUCKET_MS));
+            }
+            for (name, field) in fields {
+                let is_time = name == "ms" || name.ends_with("_at");
+                match field.as_i64().filter(|_| is_time) {
+                    Some(at) => *field = json!(at - anchor),
+                    None => relative(field, anchor),
+                }
+            }
+        }
+        Value::Array(all) => all.iter_mut().for_each(|one| relative(one, anchor)),
+        _ => {}
+    }
+}
+
+/// Everything that is there, in an order that times do not change.
+fn everything(mongo: &MongoServer, cassandra: &CassandraServer, keyspace: &str) -> Vec<(&'static str, Vec<Value>)> {
+    let anchor = anchor_ms(mongo);
+    let mut documents = collections(&mongo.uri(), "chat", &COLLECTIONS).unwrap();
+    let of_mongo = COLLECTIONS.map(|name| (name, documents.remove(name).unwrap()));
+    let of_cassandra = TABLES.map(|name| (name, cassandra.rows(&format!("{keyspace}.{name}")).unwrap()));
+    let mut all: Vec<(&'static str, Vec<Value>)> = of_mongo.into_iter().chain(of_cassandra).collect();
+    for (_, rows) in &mut all {
+        rows.iter_mut().for_each(|row| relative(row, anchor));
+        rows.sort_by_cached_key(Value::to_string);
+    }
+    all
+}
+
+#[test]
+fn what_was_killed_in_both_databases_ends_as_if_it_had_not_been() {
+    need_both();
+    let (mongo, cassandra, flags) = both("killed").unwrap();
+    let (whole, _, whole_flags) = both("undisturbed").unwrap();
+    done(&format!("{SEED} --create-schema"), &whole_flags).unwrap();
+    // A thread's document is written beside its messages; the room's own comes last.
+    let in_the_middle = "out = db.thread_rooms.find_one() is not None";
+    killed_when(&format!("{SEED} --create-schema --writes-in-flight 4"), &flags, &mongo, in_the_middle).unwrap();
+    let rooms = "out = db.rooms.count_documents({})";
+    assert!(with_database(&mongo.uri(), "chat", rooms).unwrap().as_u64() < Some(3), "it was whole");
+    let anchor = anchor_ms(&mongo);
+    done(SEED, &flags).unwrap();
+    assert_eq!(anchor_ms(&mongo), anchor);
+    let (resumed, undisturbed) =
+        (everything(&mongo, cassandra, "killed"), everything(&whole, cassandra, "undisturbed"));
+    assert_eq!(resumed.iter().map(|(_, rows)| rows.len()).max(), undisturbed[6].1.len().into());
+    for ((name, resumed), (_, undisturbed)) in resumed.iter().zip(&undisturbed) {
+        assert!(resumed == undisturbed, "{name}: {} and {} are not the same", resumed.len(), undisturbed.len());
+    }
+    // The record of the shard goes first, and that of the seeding last.
+    let begun = "out = db.plimsoll_seeds.count_documents({'kind': 'shard'}) == 0";
+    let teardown = "teardown --workload read-receipt --yes";
+    killed_when(teardown, &flags, &mongo, begun).unwrap();
+    let record = "out = db.plimsoll_seeds.count_documents({'kind': 'seed'})";
+    assert_eq!(with_database(&mongo.uri(), "chat", record).unwrap(), json!(1));
+    let told =
+        plimsoll("verify --workload history --preset history-medium --nats-url nats://127.0.0.1:1", &flags).unwrap();
+    assert!(told.stderr.contains("is not whole"), "{told:?}");
+    done(teardown, &flags).unwrap();
+    for name in TABLES {
+        assert!(cassandra.rows(&format!("killed.{name}")).unwrap().is_empty(), "{name}");
+    }
+    let left = collections(&mongo.uri(), "chat", &COLLECTIONS).unwrap();
+    assert!(left.values().all(Vec::is_empty), "{left:?}");
+    assert_eq!(cassandra.rows("undisturbed.messages_by_room").unwrap().len(), 15_000);
+}
