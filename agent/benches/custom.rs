@@ -43,7 +43,6 @@ fn custom(payload: &str, subject: &str) -> Custom {
         plan: &run,
         fixtures: None,
         part: &Part::equal(1)[0],
-        agents: 1,
         worker: 0,
         workers: 1,
         inbox: "_INBOX.bench",

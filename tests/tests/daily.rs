@@ -275,12 +275,11 @@ fn users_of_one_agent_are_built_when_asked_for() -> anyhow::Result<()> {
     let (before, begun_ns) = (most_memory_kib()?, boottime_ns());
     let counts = vec![u64::from(USERS_OF_PROOF) / agents as u64; agents];
     let users = users_of(0, &counts);
-    let part = Part::of_users(&users, users.len(), 1).remove(0);
+    let part = Part::of_users(&users, users.len(), daily.multiplex_pool_size, 1).remove(0);
     let setup = Setup {
         plan: &agent_plan,
         fixtures: None,
         part: &part,
-        agents,
         worker: 0,
         workers: 1,
         inbox: "_INBOX.proof",

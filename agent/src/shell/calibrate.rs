@@ -46,7 +46,7 @@ pub async fn calibrate(order: CalibrationOrder, workers: u8, lease: Lease) -> Re
     let mut crew = Crew::hire(&order, workers, &lease, target.url())?;
     crew.await_all(|event| matches!(event, WorkerEvent::Connected(_))).await?;
     for (commands, part) in crew.commands.iter().zip(Part::equal(usize::from(workers))) {
-        let _ = commands.send(WorkerCommand::Deal(part, 1));
+        let _ = commands.send(WorkerCommand::Deal(part));
     }
     crew.await_all(|event| matches!(event, WorkerEvent::Dealt(_))).await?;
     let flat_out = crew.hold(0, FLAT_OUT as f64, FLAT_OUT_HOLD).await?;

@@ -240,8 +240,10 @@ impl Shared {
                 self.subscribe(hub, heard);
             }
             State::Online => hub.ear.changed(self.line, true),
+            // What it has asked for so far is not all of it: it is online once this is confirmed too.
+            State::Subscribing if more => self.subscribe(hub, heard),
             // It listens to all once it is connected.
-            State::Opening | State::Subscribing | State::Down => {}
+            State::Subscribing | State::Opening | State::Down => {}
         }
     }
 
@@ -260,5 +262,62 @@ impl Shared {
 impl Drop for Line {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::nats_words::Word;
+
+    /// Tags are rooms; keeps what it is told of the line.
+    struct Told(Rc<RefCell<Vec<bool>>>);
+
+    impl Ear for Told {
+        fn subject(&self, tag: u64) -> String {
+            format!("room.{tag}")
+        }
+
+        fn heard(&self, _: u32, _: u64, _: &Heard<'_>) {}
+
+        fn changed(&self, _: u32, online: bool) {
+            self.0.borrow_mut().push(online);
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_asked_for_more_before_it_is_online_is_so_with_all_of_it_only() {
+        let told = Rc::new(RefCell::new(Vec::new()));
+        let target = Target { url: "nats://127.0.0.1:4222".into(), credentials: None };
+        let lease = Lease::until(u64::MAX);
+        let lines = Lines::new(&target, "test", lease, Box::new(Told(told.clone()))).unwrap();
+        let shared = Shared {
+            line: 1,
+            tags: RefCell::new(vec![7]),
+            out: RefCell::default(),
+            wakes: Notify::new(),
+            state: Cell::new(State::Subscribing),
+            pongs_due: Cell::new(0),
+        };
+        let (hub, written) = (&lines.hub, || shared.out.borrow_mut().split());
+        let pong = || connection::on_word(Word::Pong, hub, &shared);
+        shared.subscribe(hub, 0);
+        assert_eq!(&written()[..], b"SUB room.7 1\r\nPING\r\n");
+        // Dealt anew while the server has yet to answer, with more and then with the same.
+        shared.extend(hub, vec![7, 8, 9]);
+        shared.extend(hub, vec![7, 8, 9]);
+        assert_eq!(&written()[..], b"SUB room.8 2\r\nSUB room.9 3\r\nPING\r\n");
+        pong();
+        assert_eq!((shared.state.get(), told.borrow().as_slice()), (State::Subscribing, &[][..]));
+        pong();
+        assert_eq!((shared.state.get(), told.borrow().as_slice()), (State::Online, &[true][..]));
+        // Online, it is asked for more, and then for more again.
+        shared.extend(hub, vec![7, 8, 9, 10]);
+        shared.extend(hub, vec![7, 8, 9, 10, 11]);
+        assert_eq!(&written()[..], b"SUB room.10 4\r\nPING\r\nSUB room.11 5\r\nPING\r\n");
+        pong();
+        assert_eq!(shared.state.get(), State::Subscribing);
+        pong();
+        assert_eq!((shared.state.get(), told.borrow().as_slice()), (State::Online, &[true, true][..]));
     }
 }

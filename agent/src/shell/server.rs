@@ -216,6 +216,7 @@ impl Daemon {
             workers: u32::from(self.config.workers),
             max_rate_milli_per_s: self.config.limits.max_rate.map(|rate| rate.milli()),
             max_run_us: self.config.limits.max_run.map(|limit| u64::try_from(limit.as_micros()).unwrap_or(u64::MAX)),
+            max_connections: self.config.limits.max_connections,
             workloads: workload::names().into_iter().map(str::to_owned).collect(),
         }
     }

@@ -361,9 +361,8 @@ impl Session {
         fleet.parts = parts;
         let budgets = vec![None; fleet.commands.len()];
         fleet.awaited = Awaited::Deal { left: fleet.commands.len(), answer, budgets };
-        let agents = shares.iter().filter(|&&share| share > 0).count();
         for (commands, part) in fleet.commands.iter().zip(&fleet.parts) {
-            let _ = commands.send(WorkerCommand::Deal(part.clone(), agents));
+            let _ = commands.send(WorkerCommand::Deal(part.clone()));
         }
         Ok(())
     }
@@ -569,7 +568,7 @@ fn deal_users(
     let users = users_of(own, &counts);
     let direct_users = users.len().min(daily.max_direct_users as usize);
     let answer = v1::Dealt { deal, senders: users.len() as u32, ..v1::Dealt::default() };
-    Ok((Part::of_users(&users, direct_users, workers), answer))
+    Ok((Part::of_users(&users, direct_users, daily.multiplex_pool_size, workers), answer))
 }
 
 /// Resolves once a run has had all the time it may take.

@@ -30,6 +30,7 @@ use self::writer::{BURST, Writer, connections, time_a_flush};
 use super::abort::abort_when_closed;
 use super::clock::boottime_ns;
 use super::health::thread_cpu_ns;
+use super::lease::Lease;
 use super::lines::{Lines, Unsettled, Wanted};
 use super::nats_target::{ClientEvents, connect, servers};
 use super::priority;
@@ -54,6 +55,8 @@ const FENCE_LIMIT_NS: u64 = 1_000_000_000;
 const FENCE_TIMEOUT: Duration = Duration::from_secs(15);
 /// A server says at once that nobody listens; whoever does may take his time, and need not answer a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+/// The lease is looked at this often while a worker waits for the target.
+const LOOK_AT_LEASE: Duration = Duration::from_millis(50);
 
 /// Runs a worker on the calling thread until its commands end or its lease does. Dropping the runtime at the end aborts
 /// the connection: nothing that waits in a queue is sent.
@@ -92,15 +95,44 @@ fn run_with<W: Workload>(
     };
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
-        match Worker::<W>::connect(spec, plan, events.clone()).await {
-            Ok(worker) => worker.serve(commands).await,
-            Err(refusal) => refuse(refusal),
+        let (lease, mut commands) = (spec.lease.clone(), commands);
+        match unless_over(Worker::<W>::connect(spec, plan, events.clone()), &mut commands, &lease).await {
+            Some(Ok(worker)) => worker.serve(commands).await,
+            Some(Err(refusal)) => refuse(refusal),
+            None => {}
         }
     });
     // What was written may wait in the kernel for a network that is gone: it must not arrive once that is back.
     abort_when_closed(&servers);
     drop(local);
     runtime.shutdown_background();
+}
+
+/// What this comes to; `None` as soon as the session or the lease is over, which no server that hangs may hold up. No order is
+/// given meanwhile but those that end a step, and no step is held.
+async fn unless_over<T>(
+    work: impl Future<Output = T>,
+    commands: &mut mpsc::UnboundedReceiver<WorkerCommand>,
+    lease: &Lease,
+) -> Option<T> {
+    let over = async {
+        loop {
+            match tokio::time::timeout(LOOK_AT_LEASE, commands.recv()).await {
+                Ok(None) => return,
+                Ok(Some(command)) => {
+                    let is_of_step = matches!(command, WorkerCommand::Stop | WorkerCommand::Drain);
+                    debug_assert!(is_of_step, "the session deals and starts once it was answered");
+                }
+                Err(_) if !lease.holds(boottime_ns()) => return,
+                Err(_) => {}
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = over => None,
+        done = work => Some(done),
+    }
 }
 
 struct Worker<W: Workload> {
@@ -152,10 +184,12 @@ impl<W: Workload> Worker<W> {
     async fn serve(mut self, mut commands: mpsc::UnboundedReceiver<WorkerCommand>) {
         while let Some(command) = commands.recv().await {
             match command {
-                WorkerCommand::Deal(part, agents) => {
-                    let event = match self.deal(&part, agents).await {
-                        Ok(()) => WorkerEvent::Dealt(self.state.borrow().workload.as_ref().and_then(W::budget)),
-                        Err(refusal) => WorkerEvent::Refused(refusal),
+                WorkerCommand::Deal(part) => {
+                    let lease = self.spec.lease.clone();
+                    let event = match unless_over(self.deal(&part), &mut commands, &lease).await {
+                        None => return,
+                        Some(Ok(())) => WorkerEvent::Dealt(self.state.borrow().workload.as_ref().and_then(W::budget)),
+                        Some(Err(refusal)) => WorkerEvent::Refused(refusal),
                     };
                     self.say(event);
                 }
@@ -214,7 +248,7 @@ impl<W: Workload> Worker<W> {
         })
     }
 
-    async fn deal(&mut self, part: &Part, agents: usize) -> Result<(), WorkerRefusal> {
+    async fn deal(&mut self, part: &Part) -> Result<(), WorkerRefusal> {
         self.readers.drain(..).for_each(|reader| reader.abort());
         // What was reported before is old, but for a denial, which stays: the fence's subscription is older than every deal.
         self.client_events.take();
@@ -225,7 +259,6 @@ impl<W: Workload> Worker<W> {
             plan: &spec.plan,
             fixtures: spec.fixtures.as_ref(),
             part,
-            agents,
             worker: spec.index,
             workers: spec.workers,
             inbox: &self.inbox,

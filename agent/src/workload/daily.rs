@@ -4,6 +4,7 @@
 //! A message is measured to its first and to its last recipient among this worker's users: whoever is in the room and online.
 
 mod bodies;
+mod candidates;
 mod fan_out;
 mod presence;
 mod users;
@@ -25,6 +26,7 @@ use plimsoll_common::workload::daily::{HISTORY_ROWS, RECIPIENTS_EXPECTED, RECIPI
 use rand_chacha::ChaCha8Rng;
 
 use self::bodies::Bodies;
+use self::candidates::Candidates;
 use self::fan_out::{Copied, FanOuts};
 use self::presence::Presence;
 use self::users::{Tag, Users};
@@ -65,6 +67,7 @@ pub struct Daily {
     inbox: String,
     users: Users,
     bodies: Bodies,
+    candidates: Candidates,
     crowd: Option<Crowd>,
     /// What the schedule has given last: who, and what.
     acting: Option<(u32, Act)>,
@@ -231,13 +234,13 @@ impl Workload for Daily {
     fn new(plan: &DailyWorkload, setup: Setup<'_>) -> Result<Self, String> {
         let fixtures = Arc::new(plan.daily_fixtures(setup.plan.seed));
         let users = Users::new(plan, &setup, &fixtures);
-        let lanes = setup.agents as u64 * u64::from(setup.workers);
-        let lane = u64::from(setup.plan.agent_index) * u64::from(setup.workers) + u64::from(setup.worker);
+        let (nonce, agent) = (setup.plan.run_nonce, setup.plan.agent_index);
         Ok(Self {
             plan: plan.clone(),
             seed: setup.plan.seed,
             request_timeout: setup.plan.request_timeout,
-            bodies: Bodies::new(setup.plan.run_nonce, (lane, lanes.max(lane + 1)), setup.chance),
+            bodies: Bodies::new(nonce, (agent, setup.worker), setup.chance),
+            candidates: Candidates::new(nonce, agent, (setup.worker, setup.workers)),
             fixtures,
             ids: setup.ids,
             inbox: format!("{}.u", setup.inbox),
@@ -270,7 +273,7 @@ impl Workload for Daily {
     }
 
     fn inherit(&mut self, before: &mut Self) {
-        self.bodies.inherit(&mut before.bodies);
+        self.candidates.inherit(&mut before.candidates);
     }
 
     fn lines(&self) -> Option<Vec<Wanted>> {
@@ -323,8 +326,12 @@ impl Workload for Daily {
     fn choose(&mut self, _: &mut ChaCha8Rng) -> Choice {
         let (user, act) = self.acting.expect("what is due was given by the schedule");
         let actor = self.users.index(user);
-        let place = self.users.room_for(actor, &act, &self.fixtures);
-        Choice { place, actor, content: act.bits, kind: act.action as u8 }
+        let place = self.users.room_for(actor, &act, &self.fixtures, &self.candidates);
+        let content = match act.action {
+            Action::MemberAdd => self.candidates.take(place),
+            _ => act.bits,
+        };
+        Choice { place, actor, content, kind: act.action as u8 }
     }
 
     fn line_of(&self, choice: Choice) -> Option<u32> {
@@ -362,7 +369,10 @@ impl Workload for Daily {
                 let before = self.users.reads_before(choice.actor, room);
                 (request(subjects::LOAD_HISTORY), bodies.history(before, PAGE))
             }
-            Action::MemberAdd => (request(subjects::ADD_MEMBERS), bodies.member_add(&self.fixtures, room, &room_id())),
+            Action::MemberAdd => {
+                let add = bodies.member_add(&self.fixtures, room, &room_id(), choice.content);
+                (request(subjects::ADD_MEMBERS), add)
+            }
             Action::RoomCreate => {
                 let partner = users::neighbour(user, choice.content, self.plan.users);
                 (subjects::create_room(&account, &site), bodies.room_create(sequence, user, partner))

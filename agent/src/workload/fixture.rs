@@ -38,7 +38,6 @@ pub(crate) fn fleet<W: Workload>(plan: &W::Plan, any: &AnyWorkload, agents: usiz
                 plan: &run,
                 fixtures: Some(&fixtures),
                 part,
-                agents,
                 worker,
                 workers: workers as u8,
                 inbox: "_INBOX.test",

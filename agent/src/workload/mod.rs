@@ -179,14 +179,23 @@ impl Part {
         vec![Self { weight: 1, ..Self::default() }; workers]
     }
 
-    /// The parts of an agent's users, of whom the first so many have a connection each, dealt one by one.
-    pub fn of_users(users: &[u32], direct_users: usize, workers: usize) -> Vec<Self> {
+    /// The parts of an agent's users: the first so many, who have a connection each, are dealt one by one, and the others one
+    /// by one over the connections that they share, of which every worker has its own.
+    pub fn of_users(users: &[u32], direct_users: usize, pool: u32, workers: usize) -> Vec<Self> {
+        let (direct, shared) = users.split_at(direct_users.min(users.len()));
+        let pool = pool.max(1) as usize;
         let part = |worker: usize| {
-            let own: Vec<u32> = users.iter().skip(worker).step_by(workers).copied().collect();
-            let direct_users = (direct_users.saturating_sub(worker)).div_ceil(workers).min(own.len());
+            let mut own: Vec<u32> = direct.iter().skip(worker).step_by(workers).copied().collect();
+            let direct_users = own.len();
+            own.extend((0..).zip(shared).filter(|(at, _)| at % pool % workers == worker).map(|(_, &user)| user));
             Self { weight: own.len() as u64, users: own, direct_users, ..Self::default() }
         };
         (0..workers).map(part).collect()
+    }
+
+    /// How many of an agent's shared connections are this worker's: none, where there are fewer than workers before it.
+    pub fn shared_lines(pool: u32, worker: u32, workers: u32) -> u32 {
+        pool.saturating_sub(worker).div_ceil(workers)
     }
 
     /// Splits a count over parts by their weight, exactly.
@@ -217,8 +226,6 @@ pub struct Setup<'a> {
     pub fixtures: Option<&'a Arc<Fixtures>>,
     /// This worker's part.
     pub part: &'a Part,
-    /// How many agents the work was dealt to.
-    pub agents: usize,
     /// Position of the worker on its agent, and how many workers there are.
     pub worker: u8,
     /// See `worker`.

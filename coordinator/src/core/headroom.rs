@@ -4,7 +4,7 @@ use plimsoll_common::plan::BLOCK;
 use plimsoll_common::units::Rate;
 
 use super::measurement::{AgentMeasurement, StepMeasurement};
-use super::split::{Capacity, SplitError, split};
+use super::split::SplitError;
 use super::verdict::{Doubt, Verdict};
 
 /// A box that stalls in at least this part of the hold's blocks is too small for its share; one that stalls in fewer was
@@ -15,41 +15,49 @@ const MARGIN: f64 = 0.7;
 /// Of a share that was released in time, but so that the box spoiled the latencies.
 const MARGIN_OF_SHARE: f64 = 0.5;
 
-/// By position: what each box that could not carry its share is to be asked for at most from now on. Nothing is learned from
-/// a trial that the boxes did not make inconclusive.
-pub fn learned(step: &StepMeasurement, verdict: &Verdict) -> Vec<(usize, Rate)> {
+/// By position: what each box that could not carry its share is to be asked for at most from now on, in operations per second,
+/// of which a share, a rate or users, makes as many as `rate_of` says. Nothing is learned from a trial that the boxes did not
+/// make inconclusive.
+pub fn learned(step: &StepMeasurement, verdict: &Verdict, rate_of: impl Fn(Rate) -> Rate) -> Vec<(usize, Rate)> {
     let blamed = verdict.boxes_to_blame();
     let blocks = (step.hold.as_secs_f64() / BLOCK.as_secs_f64()).ceil();
     let is_weak = |agent: &AgentMeasurement| {
         blamed.contains(&&*agent.agent) && f64::from(agent.health.void_blocks) >= blocks * WEAK_PART
     };
     let carries = |agent: &AgentMeasurement| {
-        let milli = match agent.counters.underrun {
-            0 => agent.share.as_f64() * MARGIN_OF_SHARE * 1000.0,
-            _ => agent.achieved_rate(step.hold).min(agent.share.as_f64()) * MARGIN * 1000.0,
+        let counters = &agent.counters;
+        // A part of what was due: people make less over a day than at its peak, which the share's rate is of.
+        let part = match counters.underrun {
+            0 => MARGIN_OF_SHARE,
+            _ => counters.attempted as f64 / counters.due.max(1) as f64 * MARGIN,
         };
+        let milli = rate_of(agent.share).as_f64() * part * 1000.0;
         Rate::from_milli((milli as u64).max(1)).expect("at least one")
     };
     let agents = step.agents.iter().enumerate();
     agents.filter(|(_, agent)| is_weak(agent)).map(|(position, agent)| (position, carries(agent))).collect()
 }
 
-/// The verdict of a trial with what its boxes showed: where those that are there cannot carry the level whatever is split
-/// over them, that is said, and how many more boxes it takes.
-pub fn with_headroom(verdict: Verdict, level: Rate, capacities: &[Capacity]) -> Verdict {
+/// The verdict of a trial with what its boxes showed: where its level cannot be split over those that are there any more, that
+/// is said, and how many more boxes it takes.
+pub fn with_headroom(verdict: Verdict, split: Result<Vec<Rate>, SplitError>) -> Verdict {
     let Verdict::Inconclusive(doubts) = verdict else { return verdict };
-    match split(level, capacities) {
-        Err(SplitError::Short { sum, more_boxes, .. }) => {
-            Verdict::Inconclusive(doubts.and(Doubt::NoHeadroom { level, carries: sum, more_boxes }))
+    Verdict::Inconclusive(match split {
+        Err(SplitError::Short { target, sum, more_boxes, .. }) => {
+            doubts.and(Doubt::NoHeadroom { level: target, carries: sum, more_boxes })
         }
-        _ => Verdict::Inconclusive(doubts),
-    }
+        Err(SplitError::ShortOfUsers { users, sum, more_boxes, .. }) => {
+            doubts.and(Doubt::NoHeadroomForUsers { users, carries: sum, more_boxes })
+        }
+        _ => doubts,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::core::fixture::{measurement, slo};
+    use crate::core::split::{Capacity, split, split_users};
     use crate::core::verdict::judge;
     use std::num::NonZeroU32;
 
@@ -64,8 +72,12 @@ mod tests {
         weak.counters.attempted = 5000 - underrun;
         weak.counters.underrun = underrun;
         weak.health.void_blocks = void_blocks;
-        let verdict = judge(&step, &slo());
-        learned(&step, &verdict).into_iter().map(|(position, rate)| (position, rate.to_string())).collect()
+        learned_of(&step, |share| share)
+    }
+
+    fn learned_of(step: &StepMeasurement, rate_of: impl Fn(Rate) -> Rate) -> Vec<(usize, String)> {
+        let learned = learned(step, &judge(step, &slo()), rate_of);
+        learned.into_iter().map(|(position, rate)| (position, rate.to_string())).collect()
     }
 
     #[test]
@@ -81,11 +93,38 @@ mod tests {
         assert_eq!(check(0, 20), [], "the trial passed all the same");
     }
 
+    #[test]
+    fn what_a_box_of_users_shows_is_a_part_of_what_they_make_at_most_and_never_a_number_of_users() {
+        let mut step = measurement();
+        step.counters.attempted -= 2000;
+        step.counters.underrun = 2000;
+        let weak = &mut step.agents[1];
+        // 800 users who make 500/s at the day's peak and 400/s over the hold's ten seconds, of which half was released.
+        weak.share = Rate::per_second(800).unwrap();
+        weak.counters =
+            plimsoll_common::snapshot::Counters { due: 4000, attempted: 2000, underrun: 2000, ..weak.counters };
+        weak.health.void_blocks = 20;
+        let rate_of = |users: Rate| Rate::from_milli(users.milli() * 5 / 8).unwrap();
+        // 500 · ½ · 0.7: 280 users, not 175 and not all 800.
+        assert_eq!(learned_of(&step, rate_of), [(1, "175".to_owned())]);
+        let agents = capacities(&[None, Some(175)]);
+        let again = split_users(Rate::per_second(1600).unwrap(), 0.625, &agents).unwrap();
+        assert_eq!(again.iter().map(Rate::to_string).collect::<Vec<_>>(), ["1320", "280"]);
+        // The other carries the rest, so that no box is missing.
+        let doubt = Verdict::Inconclusive(crate::core::non_empty::NonEmpty::one(Doubt::NothingAttempted));
+        assert_eq!(with_headroom(doubt.clone(), Ok(again)), doubt);
+        let alone = with_headroom(doubt, split_users(Rate::per_second(800).unwrap(), 0.625, &agents[1..]));
+        assert!(alone.lacks_headroom());
+        insta::assert_snapshot!(crate::report::words::reasons(&alone).last().cloned().unwrap_or_default(),
+            @"800 users are more than the load boxes carry, 280 by what they showed: it takes 2 more like the largest");
+    }
+
     fn capacities(ceilings: &[Option<u64>]) -> Vec<Capacity> {
         let capacity = |(index, ceiling): (usize, &Option<u64>)| Capacity {
             agent: format!("box-{index}"),
             weight: NonZeroU32::MIN,
             ceiling: ceiling.and_then(Rate::per_second),
+            max_connections: None,
         };
         ceilings.iter().enumerate().map(capacity).collect()
     }
@@ -95,12 +134,13 @@ mod tests {
         let level = Rate::per_second(1000).unwrap();
         let doubt = || Verdict::Inconclusive(crate::core::non_empty::NonEmpty::one(Doubt::NothingAttempted));
         let words = |verdict: &Verdict| crate::report::words::reasons(verdict).last().cloned().unwrap_or_default();
-        let short = with_headroom(doubt(), level, &capacities(&[Some(210), Some(300)]));
+        let headroom = |verdict, ceilings: &[Option<u64>]| with_headroom(verdict, split(level, &capacities(ceilings)));
+        let short = headroom(doubt(), &[Some(210), Some(300)]);
         assert!(short.lacks_headroom());
         insta::assert_snapshot!(words(&short), @"1000/s is more than the load boxes carry, 510/s by what they showed: it takes 2 more like the largest");
         for enough in [&[Some(210), None][..], &[Some(500), Some(500)]] {
-            assert_eq!(with_headroom(doubt(), level, &capacities(enough)), doubt());
+            assert_eq!(headroom(doubt(), enough), doubt());
         }
-        assert_eq!(with_headroom(Verdict::Pass, level, &capacities(&[Some(1)])), Verdict::Pass);
+        assert_eq!(headroom(Verdict::Pass, &[Some(1)]), Verdict::Pass);
     }
 }

@@ -51,6 +51,9 @@ pub enum FleetChange {
         share: Rate,
         /// What it is asked for at most.
         ceiling: Rate,
+        /// What both are: a rate, or users.
+        #[serde(default)]
+        of: Asked,
     },
     /// It takes part no more.
     Lost {
@@ -59,6 +62,27 @@ pub enum FleetChange {
         /// For people.
         why: String,
     },
+}
+
+/// What an agent is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Asked {
+    /// Operations per second.
+    #[default]
+    Rate,
+    /// Users to drive.
+    Users,
+}
+
+impl Asked {
+    /// What stands behind the number.
+    pub const fn unit(self) -> &'static str {
+        match self {
+            Self::Rate => "/s",
+            Self::Users => " users",
+        }
+    }
 }
 
 /// Whether a run goes on.
@@ -175,8 +199,8 @@ impl Roster {
     }
 
     /// A box has shown that it cannot carry this.
-    pub fn cap(&mut self, agent: String, share: Rate, ceiling: Rate) {
-        self.changes.push(FleetChange::Capped { agent, share, ceiling });
+    pub fn cap(&mut self, agent: String, share: Rate, ceiling: Rate, of: Asked) {
+        self.changes.push(FleetChange::Capped { agent, share, ceiling, of });
     }
 
     /// Whether the run goes on. One that does has taken its losses: the same loss is not asked about again.

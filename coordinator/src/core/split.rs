@@ -1,5 +1,6 @@
 //! Splits a target rate into one share per agent: the shares add up exactly and respect what each box can carry.
 
+use std::fmt;
 use std::num::NonZeroU32;
 
 use plimsoll_common::units::{Rate, split_largest_remainder};
@@ -11,8 +12,10 @@ pub struct Capacity {
     pub agent: String,
     /// Its part relative to the others', such as its worker threads.
     pub weight: NonZeroU32,
-    /// Its share is never above this.
+    /// Its share is never above this: operations per second, also where levels are users.
     pub ceiling: Option<Rate>,
+    /// Connections to the target that it may open, one per worker among them; `None`: without limit.
+    pub max_connections: Option<u32>,
 }
 
 /// Why a fleet cannot take a target rate.
@@ -58,16 +61,42 @@ pub enum SplitError {
         /// How many more boxes of the largest ceiling would carry the target.
         more_boxes: u64,
     },
+    /// The same where levels are users.
+    #[error(
+        "{users} users are {missing} more than the fleet carries ({}): lower the level, raise the agents' ceilings, or add {}",
+        list_users(ceilings, *sum),
+        boxes(*more_boxes)
+    )]
+    ShortOfUsers {
+        /// The level.
+        users: u64,
+        /// What the ceilings leave uncarried.
+        missing: u64,
+        /// Every agent that has a ceiling, and how many users make it.
+        ceilings: Vec<(String, u64)>,
+        /// Of all of these.
+        sum: u64,
+        /// How many more boxes of the largest ceiling would carry the level.
+        more_boxes: u64,
+    },
 }
 
 /// Names beyond this many are counted only: a fleet of a thousand agents is no error text.
 const NAMED: usize = 8;
 
 fn list(ceilings: &[(String, Rate)], sum: Rate) -> String {
+    list_of(ceilings, sum, "/s")
+}
+
+fn list_users(ceilings: &[(String, u64)], sum: u64) -> String {
+    list_of(ceilings, sum, " users")
+}
+
+fn list_of<T: fmt::Display>(ceilings: &[(String, T)], sum: T, unit: &str) -> String {
     let named: Vec<String> =
-        ceilings.iter().take(NAMED).map(|(agent, ceiling)| format!("{agent} at most {ceiling}/s")).collect();
+        ceilings.iter().take(NAMED).map(|(agent, ceiling)| format!("{agent} at most {ceiling}{unit}")).collect();
     let more = if ceilings.len() > NAMED { format!(", {} more", ceilings.len() - NAMED) } else { String::new() };
-    format!("{}{more}; together {sum}/s", named.join(", "))
+    format!("{}{more}; together {sum}{unit}", named.join(", "))
 }
 
 fn boxes(more: u64) -> String {
@@ -94,17 +123,38 @@ pub fn split(target: Rate, agents: &[Capacity]) -> Result<Vec<Rate>, SplitError>
         .collect())
 }
 
-/// Splits whole users over agents by weight, at least one each. Their ceilings are rates, and the agents' own to hold.
+/// Splits whole users over agents, at least one each and otherwise as [`split`] does. An agent's ceiling is a rate: so many users
+/// as make it together, where one makes so many operations per second.
 ///
 /// # Errors
-/// There are fewer users than agents.
-pub fn split_users(level: Rate, agents: &[Capacity]) -> Result<Vec<Rate>, SplitError> {
+/// There are fewer users than agents, or more than the ceilings take together.
+pub fn split_users(level: Rate, per_user: f64, agents: &[Capacity]) -> Result<Vec<Rate>, SplitError> {
     let users = level.milli() / 1000;
     let too_few = || SplitError::TooFewUsers { users, agents: agents.len() };
+    // A thousandth stands for a user.
     let level = Rate::from_milli(users).filter(|_| users >= agents.len() as u64).ok_or_else(too_few)?;
-    let unlimited: Vec<Capacity> = agents.iter().map(|agent| Capacity { ceiling: None, ..agent.clone() }).collect();
-    let shares = split(level, &unlimited)?;
+    let in_users = |agent: &Capacity| {
+        let ceiling = agent.ceiling.and_then(|ceiling| Rate::from_milli(users_within(ceiling, per_user)));
+        Capacity { ceiling, ..agent.clone() }
+    };
+    let agents: Vec<Capacity> = agents.iter().map(in_users).collect();
+    let shares = split(level, &agents).map_err(|error| match error {
+        SplitError::Short { missing, ceilings, sum, more_boxes, .. } => SplitError::ShortOfUsers {
+            users,
+            missing: missing.milli(),
+            ceilings: ceilings.into_iter().map(|(agent, ceiling)| (agent, ceiling.milli())).collect(),
+            sum: sum.milli(),
+            more_boxes,
+        },
+        other => other,
+    })?;
     Ok(shares.into_iter().map(|share| Rate::per_second(share.milli()).expect("a part of the users")).collect())
+}
+
+/// How many users make no more than this rate; one at least, since an agent without any would be none.
+pub fn users_within(ceiling: Rate, per_user: f64) -> u64 {
+    // A user more or less for the last digit of a rate.
+    ((ceiling.as_f64() / per_user + 1e-6) as u64).max(1)
 }
 
 /// Splits by weight, fixes whoever is above its ceiling at it, and splits the rest over the others again until nobody is.
@@ -164,7 +214,8 @@ mod tests {
 
     fn capacity(index: usize, weight: u32, ceiling: Option<u64>) -> Capacity {
         let ceiling = ceiling.map(|milli| Rate::from_milli(milli).unwrap());
-        Capacity { agent: format!("box-{index}"), weight: NonZeroU32::new(weight).unwrap(), ceiling }
+        let weight = NonZeroU32::new(weight).unwrap();
+        Capacity { agent: format!("box-{index}"), weight, ceiling, max_connections: None }
     }
 
     fn check(target: u64, agents: &[(u32, Option<u64>)]) -> Result<Vec<u64>, String> {
@@ -202,7 +253,57 @@ mod tests {
         insta::assert_snapshot!(check(1, &[]).unwrap_err(), @"no agents to split 0.001/s over");
     }
 
+    /// Users of half an operation per second each; ceilings in operations per second.
+    fn check_users(users: u64, agents: &[(u32, Option<u64>)]) -> Result<Vec<u64>, String> {
+        let capacity = |(index, &(weight, ceiling)): (usize, &(u32, Option<u64>))| {
+            capacity(index, weight, ceiling.map(|ceiling| (ceiling * 1000).max(1)))
+        };
+        let agents: Vec<Capacity> = agents.iter().enumerate().map(capacity).collect();
+        let shares = split_users(Rate::per_second(users).unwrap(), 0.5, &agents);
+        shares
+            .map(|shares| shares.iter().map(|share| share.milli() / 1000).collect())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn users_follow_the_weights_under_ceilings_that_are_rates() {
+        for (users, agents, shares) in [
+            (10, vec![(1, None), (1, None), (1, None)], vec![4, 3, 3]),
+            // 50/s are a hundred users.
+            (1000, vec![(1, Some(50)), (1, None)], vec![100, 900]),
+            (200, vec![(1, Some(50)), (1, Some(50))], vec![100, 100]),
+            // What is less than a user's is one all the same.
+            (3, vec![(1, Some(0)), (1, None)], vec![1, 2]),
+            (1000, vec![(1, Some(10_000)), (1, None)], vec![500, 500]),
+        ] {
+            let agents: Vec<(u32, Option<u64>)> = agents;
+            assert_eq!(check_users(users, &agents), Ok(shares), "{users} over {agents:?}");
+        }
+        insta::assert_snapshot!(check_users(1000, &[(1, Some(50)), (1, Some(200))]).unwrap_err(),
+            @"1000 users are 500 more than the fleet carries (box-0 at most 100 users, box-1 at most 400 users; together 500 users): lower the level, raise the agents' ceilings, or add 2 more boxes like the largest");
+        insta::assert_snapshot!(check_users(1, &[(1, None), (1, None)]).unwrap_err(),
+            @"1 users are less than one for each of 2 agents: raise the level or use fewer agents");
+    }
+
     proptest! {
+        #[test]
+        fn users_are_split_whole_and_no_agent_makes_more_than_its_ceiling(
+            users in 2_u64..100_000, per_user in 0.001_f64..10.0,
+            agents in prop::collection::vec((1_u32..100, prop::option::of(1_u64..1_000_000)), 1..20),
+        ) {
+            let limited = |(index, &(weight, ceiling)): (usize, &(u32, Option<u64>))| capacity(index, weight, ceiling);
+            let agents: Vec<Capacity> = agents.iter().enumerate().map(limited).collect();
+            if let Ok(shares) = split_users(Rate::per_second(users).unwrap(), per_user, &agents) {
+                prop_assert_eq!(shares.iter().map(|share| share.milli()).sum::<u64>(), users * 1000);
+                for (share, agent) in shares.iter().zip(&agents) {
+                    prop_assert!(share.milli() >= 1000 && share.milli() % 1000 == 0);
+                    let makes = share.as_f64() * per_user;
+                    let fits = |ceiling: Rate| makes <= ceiling.as_f64() + 0.001 || share.milli() == 1000;
+                    prop_assert!(agent.ceiling.is_none_or(fits), "{makes}/s of {agent:?}");
+                }
+            }
+        }
+
         #[test]
         fn shares_add_up_exactly_and_stay_within_ceilings(
             target in 1_u64..10_000_000_000,

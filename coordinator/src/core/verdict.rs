@@ -266,7 +266,7 @@ impl Verdict {
     /// Whether the fleet cannot carry the level, so that no level above it either.
     pub fn lacks_headroom(&self) -> bool {
         let Self::Inconclusive(doubts) = self else { return false };
-        doubts.iter().any(|doubt| matches!(doubt, Doubt::NoHeadroom { .. }))
+        doubts.iter().any(|doubt| matches!(doubt, Doubt::NoHeadroom { .. } | Doubt::NoHeadroomForUsers { .. }))
     }
 
     /// The agents whose boxes made the trial inconclusive, each once: only then is another trial worth its time. An
@@ -291,6 +291,7 @@ impl Doubt {
             | Self::NoSamples { .. }
             | Self::StartsApart { .. }
             | Self::NoHeadroom { .. }
+            | Self::NoHeadroomForUsers { .. }
             | Self::BacklogUnreadable { .. }
             | Self::BacklogNotStationary { .. } => &[],
         }

@@ -62,8 +62,11 @@ fn trial_notes(trial: &TrialReport, slo: &Slo) -> Vec<String> {
 fn fleet_change(change: &FleetChange) -> String {
     match change {
         FleetChange::Joined { agent } => format!("agent {agent} joined before this trial"),
-        FleetChange::Capped { agent, share, ceiling } => {
-            format!("held with at most {ceiling}/s by {agent}, which could not carry {share}/s: its box is too small")
+        FleetChange::Capped { agent, share, ceiling, of } => {
+            let unit = of.unit();
+            format!(
+                "held with at most {ceiling}{unit} by {agent}, which could not carry {share}{unit}: its box is too small"
+            )
         }
         FleetChange::Lost { agent, why } => format!("held without agent {agent}, which was lost: {why}"),
     }

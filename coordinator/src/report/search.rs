@@ -104,7 +104,9 @@ fn highest_words(plan: &SearchPlan) -> &'static str {
             HighestBy::Seeded => {
                 "all that the target was seeded for: seed it for more and pass their number as --users"
             }
-            HighestBy::Connections => "the most that --max-connections allows: raise it, or add agents",
+            HighestBy::Connections => {
+                "the most that --max-connections, or the agents' own, allow: raise it, or add agents"
+            }
             HighestBy::Fleet => "the most that these agents can drive: add agents",
         },
     }

@@ -157,6 +157,10 @@ pub fn doubt(doubt: &Doubt) -> String {
             "{level}/s is more than the load boxes carry, {carries}/s by what they showed: it takes {more_boxes} more like the \
              largest"
         ),
+        Doubt::NoHeadroomForUsers { users, carries, more_boxes } => format!(
+            "{users} users are more than the load boxes carry, {carries} by what they showed: it takes {more_boxes} more like \
+             the largest"
+        ),
         Doubt::RateShort { due, attempted, tolerance, shortfall } => format!(
             "attempted {attempted} of {due} due, {}% short > {}%: {}",
             percent_above(due - attempted, *due, *tolerance),

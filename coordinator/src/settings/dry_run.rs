@@ -81,7 +81,7 @@ fn line(text: &mut String, line: impl std::fmt::Display) {
 }
 
 fn capacities(plan: &RunPlan) -> Vec<Capacity> {
-    let capacity = |agent| Capacity { agent, weight: NonZeroU32::MIN, ceiling: None };
+    let capacity = |agent| Capacity { agent, weight: NonZeroU32::MIN, ceiling: None, max_connections: None };
     match &plan.fleet {
         FleetChoice::Remote(sources) => sources.iter().map(ToString::to_string).map(capacity).collect(),
         FleetChoice::Local(agents) => (1..=*agents).map(|number| capacity(format!("local-{number}"))).collect(),

@@ -18,7 +18,7 @@ use crate::core::ramp::OnTrip;
 use crate::core::roster::OnAgentLoss;
 use crate::core::search::plan::PROBE_RATE;
 use crate::core::slo::Slo;
-use crate::core::split::{Capacity, SplitError, split, split_users};
+use crate::core::split::{Capacity, SplitError, split, split_users, users_within};
 use crate::report::Applied;
 
 /// What a run does.
@@ -214,13 +214,27 @@ impl RunPlan {
         self.workload.rate(level, self.phases.hold)
     }
 
+    /// Operations per second that a user makes at most, where levels are users.
+    fn operations_per_user(&self) -> f64 {
+        const MANY: u64 = 1_000_000;
+        self.rate_of(Rate::per_second(MANY).expect("a level")).as_f64() / MANY as f64
+    }
+
+    /// The largest share of a level that makes no more than this rate.
+    pub fn share_within(&self, ceiling: Rate) -> Rate {
+        match self.workload.daily() {
+            Some(_) => Rate::per_second(users_within(ceiling, self.operations_per_user())).unwrap_or(ceiling),
+            None => ceiling,
+        }
+    }
+
     /// Splits a level over agents: a rate, or whole users.
     ///
     /// # Errors
     /// It cannot be split.
     pub fn split(&self, level: Rate, agents: &[Capacity]) -> Result<Vec<Rate>, SplitError> {
         match self.workload.daily() {
-            Some(_) => split_users(level, agents),
+            Some(_) => split_users(level, self.operations_per_user(), agents),
             None => split(level, agents),
         }
     }

@@ -289,6 +289,7 @@ impl Fleet {
             agent: session.name.clone(),
             weight: NonZeroU32::max(session.hello.workers, NonZeroU32::MIN),
             ceiling: session.hello.ceiling.into_iter().chain(*learned).min(),
+            max_connections: session.hello.max_connections,
         };
         self.members.iter().map(capacity).collect()
     }

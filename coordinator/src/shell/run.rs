@@ -35,7 +35,7 @@ use crate::core::intervals::not_excluded;
 use crate::core::measurement::StepMeasurement;
 use crate::core::merge::ServiceReads;
 use crate::core::ramp::{JudgedTrial, NextTrial, Ramp};
-use crate::core::roster::{Hands, LossPolicy, Next, Roster};
+use crate::core::roster::{Asked, Hands, LossPolicy, Next, Roster};
 use crate::core::search::Search;
 use crate::core::search::outcome::Showing;
 use crate::core::split::SplitError;
@@ -353,25 +353,28 @@ impl<'a> Run<'a> {
         if self.dealt.budget.is_some() {
             return (verdict, Vec::new());
         }
-        let learned = learned(step, &verdict);
+        let learned = learned(step, &verdict, |share| self.plan.rate_of(share));
         if learned.is_empty() {
             return (verdict, Vec::new());
         }
         let capped = |(agent, ceiling): (usize, Rate)| {
             self.fleet.cap(agent, ceiling);
-            Capped { agent: self.fleet.name(agent).to_owned(), share: step.agents[agent].share, ceiling }
+            let share = step.agents[agent].share;
+            Capped { agent: self.fleet.name(agent).to_owned(), share, ceiling: self.plan.share_within(ceiling) }
         };
         let capped = learned.into_iter().map(capped).collect();
-        (with_headroom(verdict, step.target, &self.fleet.capacities()), capped)
+        (with_headroom(verdict, self.plan.split(step.target, &self.fleet.capacities())), capped)
     }
 
     /// Says and keeps what was learned.
     fn cap(&mut self, capped: Vec<Capped>) {
         for Capped { agent, share, ceiling } in capped {
             self.progress.say(&format!(
-                "warning: agent {agent} could not carry {share}/s: from now on it is asked for at most {ceiling}/s"
+                "warning: agent {agent} could not carry {share}{0}: from now on it is asked for at most {ceiling}{0}",
+                self.plan.unit()
             ));
-            self.roster.cap(agent, share, ceiling);
+            let of = if self.plan.workload.daily().is_some() { Asked::Users } else { Asked::Rate };
+            self.roster.cap(agent, share, ceiling, of);
         }
     }
 
@@ -559,6 +562,7 @@ struct Closed {
 /// An agent whose box is too small.
 struct Capped {
     agent: String,
+    /// In the unit of levels, as the other.
     share: Rate,
     ceiling: Rate,
 }

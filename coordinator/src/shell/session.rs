@@ -100,6 +100,8 @@ pub struct AgentHello {
     pub ceiling: Option<Rate>,
     /// How long a run may hold it.
     pub max_run: Option<Duration>,
+    /// Connections to the target that a run may open there.
+    pub max_connections: Option<u32>,
     /// The workloads it knows.
     pub workloads: Vec<String>,
 }
@@ -287,9 +289,9 @@ fn hello(agent: &AgentAddress, first: Option<FromAgent>) -> Result<AgentHello, F
         Some(milli) => Some(Rate::from_milli(milli).ok_or_else(|| nonsense("its ceiling is no rate"))?),
     };
     let workers = NonZeroU32::new(hello.workers).ok_or_else(|| nonsense("it has no workers"))?;
-    let v1::Hello { instance, hostname, workloads, .. } = hello;
+    let v1::Hello { instance, hostname, workloads, max_connections, .. } = hello;
     let max_run = hello.max_run_us.map(Duration::from_micros);
-    Ok(AgentHello { instance, hostname, workers, ceiling, max_run, workloads })
+    Ok(AgentHello { instance, hostname, workers, ceiling, max_run, max_connections, workloads })
 }
 
 pub(super) fn denied(agent: &AgentAddress, status: &Status, heard: &Heard) -> FleetError {

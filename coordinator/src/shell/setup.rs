@@ -358,7 +358,7 @@ async fn assemble(
         .map(|&level| plan.split(level, &capacities))
         .collect::<Result<_, _>>()
         .map_err(|error| Failure::Usage(format!("{levels}: {error}")))?;
-    shares.iter().try_for_each(|shares| users::check(plan, shares)).map_err(Failure::Usage)?;
+    shares.iter().try_for_each(|shares| users::check(plan, shares, &capacities)).map_err(Failure::Usage)?;
     // Where operations use something up it is dealt once, for all steps together.
     let dealt_for = match plan.workload.pool() {
         Some(_) => sums(&shares),

@@ -11,21 +11,32 @@ use crate::core::search::plan::{Bound, Levels, Users};
 use crate::core::split::Capacity;
 use crate::settings::{Phases, RunPlan};
 
-/// Whether every agent may have the connections that its users need.
+/// Whether every agent may have the connections that its users need: by the plan, and by its own limit.
 ///
 /// # Errors
 /// It may not; in words, with what would do.
-pub fn check(plan: &RunPlan, shares: &[Rate]) -> Result<(), String> {
+pub fn check(plan: &RunPlan, shares: &[Rate], agents: &[Capacity]) -> Result<(), String> {
     let Some(daily) = plan.workload.daily() else { return Ok(()) };
     let needed = shares.iter().map(|share| daily.connections(share.milli() / 1000)).max().unwrap_or(0);
     let most = u64::from(daily.max_connections);
+    let users = shares.iter().map(|share| share.milli() / 1000).sum::<u64>();
     if needed <= most {
-        return Ok(());
+        let over = |(share, agent): (&Rate, &Capacity)| {
+            // Each worker has one of its own beside its users'.
+            let needed = daily.connections(share.milli() / 1000) + u64::from(agent.weight.get());
+            agent.max_connections.filter(|&limit| needed > u64::from(limit)).map(|limit| {
+                format!(
+                    "agent {}: {users} users take {needed} connections to the target there, and its --max-connections is \
+                     {limit}: raise it, lower the run's --max-direct-users so that more users share connections, or add agents",
+                    agent.agent
+                )
+            })
+        };
+        return shares.iter().zip(agents).find_map(over).map_or(Ok(()), Err);
     }
     Err(format!(
-        "--max-connections: got '{most}', and {} users take {needed} connections on one agent: raise it, lower \
-         --max-direct-users so that more users share connections, or add agents",
-        shares.iter().map(|share| share.milli() / 1000).sum::<u64>()
+        "--max-connections: got '{most}', and {users} users take {needed} connections on one agent: raise it, lower \
+         --max-direct-users so that more users share connections, or add agents"
     ))
 }
 
@@ -53,12 +64,12 @@ pub fn levels_to_search(plan: &RunPlan, agents: &[Capacity]) -> (Levels, Option<
     let seeded = u64::from(daily.users);
     let users = |count: u64| Rate::per_second(count.max(1)).expect("users are fewer than a rate may be");
     let most = |fits: &dyn Fn(Rate) -> bool| largest(fewest, seeded, |count| fits(users(count)));
-    let connected = most(&|level| plan.split(level, agents).is_ok_and(|shares| check(plan, &shares).is_ok()));
-    let carried = most(&|level| ceiling.is_none_or(|ceiling| plan.rate_of(level) <= ceiling));
-    let bound = match (connected, carried) {
-        (connected, carried) if connected.min(carried) >= seeded => Bound::Seeded,
-        (connected, carried) if connected <= carried => Bound::Connections,
-        _ => Bound::Fleet,
+    let carried = most(&|level| plan.split(level, agents).is_ok());
+    let connected = most(&|level| plan.split(level, agents).is_ok_and(|shares| check(plan, &shares, agents).is_ok()));
+    let bound = match () {
+        () if connected >= seeded => Bound::Seeded,
+        () if connected < carried => Bound::Connections,
+        () => Bound::Fleet,
     };
     let users_of_levels = Users {
         operations: plan.rate_of(users(1_000)).as_f64() / 1_000.0,
@@ -66,7 +77,7 @@ pub fn levels_to_search(plan: &RunPlan, agents: &[Capacity]) -> (Levels, Option<
         fewest,
         bound,
     };
-    (Levels::Users(users_of_levels), Some(users(seeded.min(connected).min(carried))))
+    (Levels::Users(users_of_levels), Some(users(seeded.min(connected))))
 }
 
 /// The largest number for which this holds, where it holds up to one and not beyond; `least` where it holds for none.
@@ -134,6 +145,10 @@ mod tests {
     use crate::settings::{Invocation, read};
 
     fn highest(flags: &str, ceiling: Option<u64>) -> (u64, Bound) {
+        highest_with(flags, ceiling, None)
+    }
+
+    fn highest_with(flags: &str, ceiling: Option<u64>, max_connections: Option<u32>) -> (u64, Bound) {
         let arguments = format!("plimsoll daily --preset daily-light --find {flags}");
         let plan = match read(arguments.split_whitespace().map(Into::into), &|_| None) {
             Ok(Invocation::Load(plan)) => plan,
@@ -143,6 +158,7 @@ mod tests {
             agent: agent.into(),
             weight: NonZeroU32::MIN,
             ceiling: ceiling.and_then(Rate::per_second),
+            max_connections,
         };
         let (levels, highest) = levels_to_search(&plan, &[agent("a"), agent("b")]);
         let Levels::Users(users) = levels else { panic!("{levels:?}") };
@@ -156,6 +172,9 @@ mod tests {
     fn a_search_of_users_ends_at_what_was_seeded_or_may_be_connected_or_can_be_driven() {
         assert_eq!(highest("--users 5k", None), (5_000, Bound::Seeded));
         assert_eq!(highest("--users 5k --max-connections 1k", None), (2_000, Bound::Connections));
+        // An agent's own limit, of which its one worker has one.
+        assert_eq!(highest_with("--users 5k", None, Some(501)), (1_000, Bound::Connections));
+        assert_eq!(highest_with("--users 5k", Some(100), Some(501)).1, Bound::Fleet);
         // Beyond the first thousand they share.
         assert_eq!(
             highest("--users 5k --max-connections 1k --max-direct-users 900 --multiplex-pool-size 50", None),

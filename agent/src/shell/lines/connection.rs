@@ -170,7 +170,7 @@ async fn read(mut reader: impl AsyncRead + Unpin, mut unread: BytesMut, hub: &Hu
     }
 }
 
-fn on_word(word: Word<'_>, hub: &Hub, shared: &Shared) {
+pub(super) fn on_word(word: Word<'_>, hub: &Hub, shared: &Shared) {
     match word {
         Word::Message(sid, heard) => {
             let tag = sid.checked_sub(1).and_then(|index| shared.tags.borrow().get(index as usize).copied());

@@ -32,8 +32,8 @@ pub struct WorkerSpec {
 /// What a worker is told.
 #[derive(Debug)]
 pub enum WorkerCommand {
-    /// Listen to what this part needs. The work was dealt to so many agents.
-    Deal(Part, usize),
+    /// Listen to what this part needs.
+    Deal(Part),
     /// Hold a step.
     Start(WorkerOrder),
     /// Be silent at once.

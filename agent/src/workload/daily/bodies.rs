@@ -1,6 +1,5 @@
 //! What people write: contents, replies, and the bodies of their requests.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use bytes::{Bytes, BytesMut};
@@ -23,23 +22,16 @@ pub(super) struct Bodies {
     text: Vec<u8>,
     content: Vec<u8>,
     nonce: u64,
-    /// This worker's number among all of the fleet, and how many there are.
-    lane: (u64, u64),
-    /// By room: how many this worker has added.
-    added: HashMap<u32, u64>,
+    /// The numbers of the agent and of its worker, which nobody else has.
+    writer: (u16, u8),
 }
 
 impl Bodies {
-    pub(super) fn new(nonce: u64, lane: (u64, u64), chance: &mut ChaCha8Rng) -> Self {
+    pub(super) fn new(nonce: u64, writer: (u16, u8), chance: &mut ChaCha8Rng) -> Self {
         const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.";
         let length = TEXT_BYTES + *CONTENT_BYTES.end() as usize;
         let text = (0..length).map(|_| LETTERS[chance.random_range(0..LETTERS.len())]).collect();
-        Self { text, content: Vec::new(), nonce, lane, added: HashMap::new() }
-    }
-
-    /// Whom the run has added already is not added again.
-    pub(super) fn inherit(&mut self, before: &mut Self) {
-        self.added = std::mem::take(&mut before.added);
+        Self { text, content: Vec::new(), nonce, writer }
     }
 
     /// A message of its own, which one in twenty times mentions somebody.
@@ -80,28 +72,23 @@ impl Bodies {
         format!("{{\"before\":{before},\"limit\":{limit}}}").into()
     }
 
-    /// Somebody who is not in the room, and whom nobody of the run has added or will add.
-    pub(super) fn member_add(&mut self, fixtures: &DailyFixtures, room: u32, room_id: &str) -> Bytes {
-        let (lane, lanes) = self.lane;
-        let added = self.added.entry(room).or_default();
-        // Another run begins elsewhere.
-        let nth = mixed(self.nonce ^ u64::from(room) << 40) % (1 << 40) + *added * lanes + lane;
-        *added += 1;
+    /// Somebody who is not in the room: see [`super::candidates`].
+    pub(super) fn member_add(&self, fixtures: &DailyFixtures, room: u32, room_id: &str, candidate: u64) -> Bytes {
         let mut body = BytesMut::with_capacity(160);
-        let stranger = fixtures.stranger(room, nth).unwrap_or_default();
+        let stranger = fixtures.stranger(room, candidate).unwrap_or_default();
         write_add_members(&mut body, room_id, &[stranger]);
         body.freeze()
     }
 
     /// A room of two with a name that no other has.
     pub(super) fn room_create(&self, sequence: u64, user: u32, partner: u32) -> Bytes {
-        let (lane, _) = self.lane;
+        let (agent, worker) = self.writer;
         let mut body = String::with_capacity(128);
         // Writing to memory does not fail.
         let _ = write!(
             body,
             "{{\"name\":\"{}\",\"users\":[\"{}\"],\"orgs\":[],\"channels\":[]}}",
-            MadeRoom { run: self.nonce, lane, sequence, user },
+            MadeRoom { run: self.nonce, lane: u64::from(agent) << 8 | u64::from(worker), sequence, user },
             account(partner)
         );
         body.into()

@@ -26,30 +26,34 @@ fn plan() -> DailyWorkload {
 
 /// The first 100 users on one worker, 30 of them with a connection each, all online.
 fn daily() -> (Daily, Ledger) {
-    let any = AnyWorkload::Daily(plan());
-    let run = AgentPlan {
-        agent_index: 0,
+    worker_of(0, (0, 1))
+}
+
+/// What the agent of this index is told.
+fn run(agent_index: u16, plan: DailyWorkload) -> AgentPlan {
+    AgentPlan {
+        agent_index,
         run_nonce: 7,
         seed: 42,
         target: Target { url: "nats://nowhere".into(), credentials: None },
-        workload: any.clone(),
+        workload: AnyWorkload::Daily(plan),
         request_timeout: Duration::from_secs(5),
         series: Vec::new(),
         max_lateness: Duration::from_millis(100),
-    };
-    let part = Part::of_users(&(0..100).collect::<Vec<_>>(), 30, 1).remove(0);
-    let setup = Setup {
-        plan: &run,
-        fixtures: None,
-        part: &part,
-        agents: 1,
-        worker: 0,
-        workers: 1,
-        inbox: "_INBOX.test",
-        ids: IdCodec::new(Sender::new(7, 0, 0)),
-        chance: &mut ChaCha8Rng::seed_from_u64(1),
-    };
-    let mut daily = Daily::new(&plan(), setup).unwrap();
+    }
+}
+
+fn setup<'a>(run: &'a AgentPlan, part: &'a Part, (worker, workers): (u8, u8), chance: &'a mut ChaCha8Rng) -> Setup<'a> {
+    let ids = IdCodec::new(Sender::new(7, run.agent_index, worker));
+    Setup { plan: run, fixtures: None, part, worker, workers, inbox: "_INBOX.test", ids, chance }
+}
+
+/// The same people on a worker of an agent.
+fn worker_of(agent_index: u16, of_workers: (u8, u8)) -> (Daily, Ledger) {
+    let run = run(agent_index, plan());
+    let part = Part::of_users(&(0..100).collect::<Vec<_>>(), 30, 4, 1).remove(0);
+    let mut chance = ChaCha8Rng::seed_from_u64(1);
+    let mut daily = Daily::new(&plan(), setup(&run, &part, of_workers, &mut chance)).unwrap();
     for wanted in daily.lines().unwrap() {
         daily.line_changed(wanted.line, true);
     }
@@ -63,7 +67,7 @@ fn daily() -> (Daily, Ledger) {
         max_in_flight: 10_000,
     };
     daily.begin(&order).unwrap();
-    let ledger = ledger(&daily, &any);
+    let ledger = ledger(&daily, &run.workload);
     (daily, ledger)
 }
 
@@ -245,6 +249,69 @@ fn who_is_added_is_known_no_member_and_nobody_twice() {
         let user = plimsoll_common::contract::fixtures::user_of_account(name).unwrap();
         assert!(user < 1_000 && !daily.fixtures.has_member(choice.place, user));
         assert!(added.insert((choice.place, user)));
+    }
+}
+
+/// Adds so many, nobody twice: who was added to which room is kept over workers.
+fn add((daily, ledger): &mut (Daily, Ledger), times: usize, added: &mut std::collections::HashSet<(u32, u32)>) {
+    for _ in 0..times {
+        let (_, choice, outgoing) = next(daily, ledger, Action::MemberAdd);
+        let body: serde_json::Value = serde_json::from_slice(&outgoing.payload).unwrap();
+        let user = plimsoll_common::contract::fixtures::user_of_account(body["users"][0].as_str().unwrap()).unwrap();
+        assert!(user < 1_000 && !daily.fixtures.has_member(choice.place, user));
+        assert!(added.insert((choice.place, user)), "{user} is added to room {} a second time", choice.place);
+    }
+}
+
+#[test]
+fn nobody_is_added_twice_whatever_agents_are_lost_or_join() {
+    let mut added = std::collections::HashSet::new();
+    // Three boxes of one, two and three workers, of which the second is lost; then one joins, of two workers.
+    let of_box = |agent: u16, workers: u8| -> Vec<(Daily, Ledger)> {
+        (0..workers).map(|worker| worker_of(agent, (worker, workers))).collect()
+    };
+    let mut fleet = vec![(0, of_box(0, 1)), (1, of_box(1, 2)), (2, of_box(2, 3))];
+    for change in 0..3 {
+        for worker in fleet.iter_mut().flat_map(|(_, workers)| workers) {
+            add(worker, 12, &mut added);
+        }
+        match change {
+            0 => drop(fleet.remove(1)),
+            _ => fleet.push((2 + change, of_box(2 + change, 2))),
+        }
+        for (agent, workers) in &mut fleet {
+            let dealt = of_box(*agent, workers.len() as u8);
+            for (worker, (mut dealt, begun)) in workers.iter_mut().zip(dealt) {
+                dealt.inherit(&mut worker.0);
+                *worker = (dealt, begun);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pool_that_is_smaller_than_the_workers_is_no_larger_for_it() {
+    let users: Vec<u32> = (0..100).collect();
+    for (pool, workers) in [(1, 4), (3, 4), (4, 4), (5, 2), (7, 3), (200, 2)] {
+        for (of_users, direct) in [(100, 30), (100, 0), (31, 30), (10, 30), (33, 30)] {
+            let plan = DailyWorkload { multiplex_pool_size: pool, max_direct_users: direct, ..plan() };
+            let users = &users[..of_users];
+            let parts = Part::of_users(users, direct as usize, pool, workers);
+            let fixtures = plan.daily_fixtures(42);
+            let mut lines = std::collections::HashSet::new();
+            let mut dealt = Vec::<u32>::new();
+            for (worker, part) in parts.iter().enumerate() {
+                let (run, mut chance) = (run(0, plan.clone()), ChaCha8Rng::seed_from_u64(1));
+                let setup = setup(&run, part, (worker as u8, workers as u8), &mut chance);
+                let wanted = Users::new(&plan, &setup, &fixtures).lines();
+                lines.extend(wanted.iter().map(|wanted| (worker, wanted.line)));
+                dealt.extend(&part.users);
+            }
+            let needed = plan.connections(of_users as u64);
+            assert_eq!(lines.len() as u64, needed, "{of_users} users, {direct} of them direct, {pool} on {workers}");
+            dealt.sort_unstable();
+            assert_eq!(dealt, users);
+        }
     }
 }
 

@@ -9,8 +9,10 @@ use plimsoll_common::contract::fixtures::account;
 use plimsoll_common::plan::DailyWorkload;
 
 use super::Setup;
+use super::candidates::{Candidates, takes_members};
 use crate::core::people::Act;
 use crate::shell::lines::Wanted;
+use crate::workload::Part;
 
 /// Lines from this number on are shared; below it, a line is the user of that number.
 const SHARED: u32 = 1 << 31;
@@ -89,7 +91,7 @@ pub(super) struct Users {
 impl Users {
     pub(super) fn new(plan: &DailyWorkload, setup: &Setup<'_>, fixtures: &DailyFixtures) -> Self {
         let part = setup.part;
-        let shared_lines = (plan.multiplex_pool_size / u32::from(setup.workers)).max(1);
+        let shared_lines = Part::shared_lines(plan.multiplex_pool_size, setup.worker.into(), setup.workers.into());
         let mut all = Self {
             users: Vec::with_capacity(part.users.len()),
             index: HashMap::with_capacity(part.users.len()),
@@ -103,7 +105,8 @@ impl Users {
         for (at, &id) in (0..).zip(&part.users) {
             let line = match (at as usize).checked_sub(part.direct_users) {
                 None => id,
-                Some(at) => SHARED + at as u32 % shared_lines,
+                // Whoever shares is dealt to a worker that has a line to share.
+                Some(at) => SHARED + at as u32 % shared_lines.max(1),
             };
             let mut rooms = fixtures.rooms_of(id);
             rooms.sort_by_key(|&room| mixed(setup.plan.seed ^ u64::from(id) << 32 ^ u64::from(room)));
@@ -220,15 +223,12 @@ impl Users {
     }
 
     /// The room that an act is about, drawn by Zipf's law from those that do: people are mostly in few of their rooms.
-    pub(super) fn room_for(&self, actor: u32, act: &Act, fixtures: &DailyFixtures) -> u32 {
+    pub(super) fn room_for(&self, actor: u32, act: &Act, fixtures: &DailyFixtures, candidates: &Candidates) -> u32 {
         let user = &self.users[actor as usize];
         let does = |room: u32| match act.action {
             Action::Send => fixtures.may_post(room, user.id),
             Action::ThreadReply => fixtures.band(room) != Band::Dm,
-            // Rooms with space for more, and somebody to come.
-            Action::MemberAdd => {
-                matches!(fixtures.band(room), Band::Small | Band::Medium) && fixtures.stranger(room, 0).is_some()
-            }
+            Action::MemberAdd => candidates.has(fixtures, room),
             Action::MarkRead
             | Action::RefreshRoomList
             | Action::ScrollHistory
@@ -243,8 +243,12 @@ impl Users {
         let drawn = (mixed(act.bits) >> 11) as f64 / (1_u64 << 53) as f64 * self.zipf[rooms.len() - 1];
         let first = self.zipf.partition_point(|&sum| sum <= drawn).min(rooms.len() - 1);
         // One that does not do gives way to the next that does; every user has some of each.
-        let candidates = rooms.iter().cycle().skip(first).take(rooms.len());
-        candidates.copied().find(|&room| does(room)).unwrap_or(rooms[first])
+        let in_turn = rooms.iter().copied().cycle().skip(first).take(rooms.len());
+        // Where all that one may add were added, somebody is a second time.
+        let once_more =
+            || in_turn.clone().find(|&room| act.action == Action::MemberAdd && takes_members(fixtures, room));
+        let chosen = in_turn.clone().find(|&room| does(room)).or_else(once_more);
+        chosen.unwrap_or(rooms[first])
     }
 
     /// A page of a room was read; where there is more, its oldest message's time.

@@ -7,7 +7,7 @@ use std::fmt;
 pub struct MadeRoom {
     /// Drawn by the run.
     pub run: u64,
-    /// The worker, among all of the fleet.
+    /// The worker, among all of the fleet: 256 × its agent + its number there.
     pub lane: u64,
     /// The worker's operation.
     pub sequence: u64,

@@ -152,6 +152,15 @@ pub enum Doubt {
         /// How many more like the largest would do.
         more_boxes: u64,
     },
+    /// The same where the level is users.
+    NoHeadroomForUsers {
+        /// The level.
+        users: u64,
+        /// What they carry together.
+        carries: u64,
+        /// How many more like the largest would do.
+        more_boxes: u64,
+    },
     /// A percentile (the first that does so) does not hold if the operations that never left, few enough for the
     /// tolerance, are counted as slower than the limit.
     NeverLeft {

@@ -63,6 +63,7 @@ fn doubt(doubt: &Doubt) -> String {
         }
         Doubt::StartsApart { last, skew, limit } => format!("{last} {skew:?} apart > {limit:?}"),
         Doubt::NoHeadroom { level, more_boxes, .. } => format!("{level} takes {more_boxes} more boxes"),
+        Doubt::NoHeadroomForUsers { users, more_boxes, .. } => format!("{users} users take {more_boxes} more boxes"),
         Doubt::RateShort { due, attempted, shortfall, .. } => format!("rate {attempted}/{due} {}", short(shortfall)),
     }
 }
