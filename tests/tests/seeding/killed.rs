@@ -5,7 +5,8 @@ use super::{both, command, done, plimsoll};
 use plimsoll_tests::harness::databases::{CassandraServer, MongoServer, collections, need_both, with_database};
 use plimsoll_tests::harness::processes::Process;
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Of history-medium three rooms: 15,000 messages and some 2,000 replies.
 const SEED: &str = "seed --workload read-receipt --preset history-medium --shard 3/34";
@@ -27,8 +28,9 @@ fn killed_when(arguments: &str, flags: &[String], mongo: &MongoServer, script: &
 }
 
 fn anchor_ms(mongo: &MongoServer) -> i64 {
-    let records = collections(&mongo.uri(), "chat", &["plimsoll_seeds"]).unwrap().remove("plimsoll_seeds").unwrap();
-    records.iter().find_map(|record| record["anchor"]["ms"].as_i64()).unwrap()
+    let mut records = collections(&mongo.uri(), "chat", &["plimsoll_seeds"]).expect("MongoDB answers");
+    let records = records.remove("plimsoll_seeds").expect("it was asked for");
+    records.iter().find_map(|record| record["anchor"]["ms"].as_i64()).expect("a record has an anchor")
 }
 
 /// Times from the anchor on; buckets, which follow from times, are compared with those here.
@@ -36,7 +38,7 @@ fn relative(value: &mut Value, anchor: i64) {
     match value {
         Value::Object(fields) => {
             if let Some(bucket) = fields.remove("bucket") {
-                let at = fields["created_at"].as_i64().unwrap();
+                let at = fields["created_at"].as_i64().expect("a row has its time");
                 assert_eq!(bucket, json!(at.div_euclid(BUCKET_MS) * BUCKET_MS));
             }
             for (name, field) in fields {
@@ -55,9 +57,10 @@ fn relative(value: &mut Value, anchor: i64) {
 /// Everything that is there, in an order that times do not change.
 fn everything(mongo: &MongoServer, cassandra: &CassandraServer, keyspace: &str) -> Vec<(&'static str, Vec<Value>)> {
     let anchor = anchor_ms(mongo);
-    let mut documents = collections(&mongo.uri(), "chat", &COLLECTIONS).unwrap();
-    let of_mongo = COLLECTIONS.map(|name| (name, documents.remove(name).unwrap()));
-    let of_cassandra = TABLES.map(|name| (name, cassandra.rows(&format!("{keyspace}.{name}")).unwrap()));
+    let mut documents = collections(&mongo.uri(), "chat", &COLLECTIONS).expect("MongoDB answers");
+    let of_mongo = COLLECTIONS.map(|name| (name, documents.remove(name).expect("it was asked for")));
+    let of_cassandra =
+        TABLES.map(|name| (name, cassandra.rows(&format!("{keyspace}.{name}")).expect("Cassandra answers")));
     let mut all: Vec<(&'static str, Vec<Value>)> = of_mongo.into_iter().chain(of_cassandra).collect();
     for (_, rows) in &mut all {
         rows.iter_mut().for_each(|row| relative(row, anchor));
