@@ -156,9 +156,12 @@ pub(super) async fn claim(mongo: &Mongo, plan: &SeedPlan, written: bool) -> Resu
             Ok(true) => return begin(mongo, wanted, plan.shard).await.map_err(Failure::Incomplete),
             Ok(false) => {}
             Err(words) => {
-                // Where the record can be looked for, and is not there, nothing was written.
-                let absent = matches!(recorded(mongo, &plan.spec).await, Ok(None));
-                return Err(ended(written || !absent, words));
+                // Where the record can be looked for, and is not ours, nothing was written.
+                let is_ours = match recorded(mongo, &plan.spec).await {
+                    Ok(found) => found.as_ref() == Some(&wanted),
+                    Err(_) => true,
+                };
+                return Err(ended(written || is_ours, words));
             }
         }
         let found = recorded(mongo, &plan.spec).await.map_err(|words| ended(written, words))?;
