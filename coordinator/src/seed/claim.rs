@@ -27,6 +27,8 @@ const BUCKETS: i64 = 128;
 pub(super) struct Ground {
     lacking: Vec<UniqueIndex>,
     lacks_tables: bool,
+    /// Whether the rooms are seeded already.
+    recorded: bool,
 }
 
 impl Ground {
@@ -56,11 +58,12 @@ impl Ground {
         if let (Some(cassandra), false) = (cassandra, lacks_tables) {
             refuse_other_messages(cassandra, &dataset).await?;
         }
-        if let Some(there) = recorded(mongo, &plan.spec).await? {
+        let there = recorded(mongo, &plan.spec).await?;
+        if let Some(there) = &there {
             let progress = progress(mongo, &there.id()).await?;
-            fits(mongo, &there, plan, &progress)?;
+            fits(mongo, there, plan, &progress)?;
         }
-        Ok(Self { lacking, lacks_tables })
+        Ok(Self { lacking, lacks_tables, recorded: there.is_some() })
     }
 
     /// Makes what is missing. Whether anything was.
@@ -149,16 +152,21 @@ async fn recorded(mongo: &Mongo, spec: &Spec) -> Result<Option<Manifest>, String
 ///
 /// # Errors
 /// It cannot be; or, since somebody else was faster, must not be.
-pub(super) async fn claim(mongo: &Mongo, plan: &SeedPlan, written: bool) -> Result<(Manifest, usize), Failure> {
+pub(super) async fn claim(
+    mongo: &Mongo,
+    plan: &SeedPlan,
+    ground: &Ground,
+    written: bool,
+) -> Result<(Manifest, usize), Failure> {
     let wanted = Manifest::new(plan.spec.clone(), now_ms(), plan.shard.of);
     for _ in 0..2 {
         match mongo.insert_new(COLLECTION, &wanted.document()).await {
             Ok(true) => return begin(mongo, wanted, plan.shard).await.map_err(Failure::Incomplete),
             Ok(false) => {}
             Err(words) => {
-                // Where the record can be looked for, and is not there, nothing was written.
-                let absent = matches!(recorded(mongo, &plan.spec).await, Ok(None));
-                return Err(ended(written || !absent, words));
+                // A record that was there before is not ours, and where none can be found none was written.
+                let is_ours = !ground.recorded && !matches!(recorded(mongo, &plan.spec).await, Ok(None));
+                return Err(ended(written || is_ours, words));
             }
         }
         let found = recorded(mongo, &plan.spec).await.map_err(|words| ended(written, words))?;

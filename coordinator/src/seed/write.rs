@@ -96,7 +96,7 @@ impl Seeder {
             }
             _ => None,
         };
-        let (manifest, start) = claim(&mongo, plan, made).await?;
+        let (manifest, start) = claim(&mongo, plan, &ground, made).await?;
         let dataset = manifest.dataset().map_err(Failure::Incomplete)?;
         Ok((Self { mongo, rows, manifest, dataset, shard: plan.shard, count: Count::default() }, start))
     }

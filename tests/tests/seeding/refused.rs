@@ -71,6 +71,17 @@ async fn a_server_that_may_not_or_cannot_write_is_told_and_a_lost_connection_is_
             && error.contains("give the user the role readWrite on chat"),
         "{error}"
     );
+    // Where its record was written, it has begun.
+    let begun = MongoServer::start(&Default::default()).unwrap();
+    let indexes = "db.users.create_index('account', unique=True)\n\
+        db.subscriptions.create_index([('roomId', 1), ('u.account', 1)], unique=True)";
+    with_database(&begun.uri(), "chat", indexes).unwrap();
+    for (commands, code, records) in [(&["insert"], 2, 0), (&["update"], 3, 1)] {
+        let proxy = MongoProxy::start(begun.address(), commands, may_not.clone()).await.unwrap();
+        let error = seed(proxy.uri(), code).await;
+        assert!(error.contains("does not allow writing to plimsoll_seeds"), "{error}");
+        assert_eq!(documents(&begun.uri(), "chat", "plimsoll_seeds").unwrap().len(), records);
+    }
     let proxy = MongoProxy::start(mongo.address(), &["delete"], may_not).await.unwrap();
     let error = seed(proxy.uri(), 3).await;
     assert!(error.contains("does not allow removing from subscriptions"), "{error}");
