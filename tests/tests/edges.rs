@@ -21,6 +21,7 @@ use plimsoll_common::snapshot::{
     Strays,
 };
 use plimsoll_common::units::{Rate, Steps};
+use plimsoll_common::workload::custom::CustomWorkload;
 use plimsoll_proto::v1::{self, AgentMessage, CoordinatorMessage, agent_message, coordinator_message};
 use plimsoll_tests::harness::messages;
 use proptest::prelude::*;
@@ -202,6 +203,37 @@ const ACK: &[u8] =
 const REFUSAL: &[u8] = br#"{"error":"no such room","code":"not_found","reason":"gone \u00e9"}"#;
 const PAGE: &[u8] =
     br#"{"messages":[{"id":"a","createdAt":"2026-01-02T03:04:05Z"},{"id":"b","createdAt":"2026-01-02T03:04:04Z"}],"readers":[{},{}],"status":"ok"}"#;
+const BROADCAST: &[u8] =
+    br#"{"type":"new_message","roomId":"room-1","lastMsgId":"018f3a5e7b2c4d6e8f90","message":{"id":"x","content":"hi \"you\""}}"#;
+/// The same in another order and spelling, which is read by a whole parse.
+const BROADCAST_SPELLED: &[u8] =
+    br#" {"message":{"lastMsgId":"no"},"lastMsgId":"018f3a5e7b2c4d6e8f90","type":"new_\u006dessage"}"#;
+const LIST: &[u8] = br#"{"subscriptions":[{"roomId":"room-1","name":"a","unread":3},{"roomId":"room-2"}],"total":2}"#;
+const JOB: &[u8] = br#"{"operation":"room.create","status":"ok","roomId":"room-1","users":["ann","bob"]}"#;
+const SCENARIO: &[u8] = br#"
+name = "shop"
+rooms = 20
+users = 50
+durables = ["ORDERS/billing"]
+
+[[operation]]
+name = "get"
+kind = "request"
+weight = 3
+timeout = "2s"
+subject = "svc.get.{{user}}.{{int:0..99}}"
+payload = '{"id":"{{uuid}}","at":{{timestamp:ms}},"text":"{{text:50..500}}"}'
+headers = { "X-Request" = "{{id}}" }
+success = { pointer = "/id" }
+
+[[operation]]
+name = "reading"
+kind = "publish"
+subject = "readings.{{worker}}.{{room}}"
+payload = "{{bytes:64}}"
+headers = { "X-Reading" = "{{id}}" }
+delivery = { subject = "feed.{{worker}}.*", header = "X-Reading" }
+"#;
 const JSZ: &[u8] = br#"{"streams":1,"account_details":[{"name":"A","stream_detail":[{"name":"S","config":{"name":"S"},"state":{"messages":1,"bytes":2,"last_seq":3},"consumer_detail":[{"name":"d","stream_name":"S","num_pending":4,"num_ack_pending":5,"config":{}}]}]}]}"#;
 const PLAN: &[u8] = b"# nightly\npreset = \"small\"\nsteps = [500, \"1k\", 2_000.5]\nslo-error-rate = 0.01\nnats-url = \"nats://a:b@h:4222\"\nno-stop-on-trip = true\nhold = '30s'\nagents = \"a:1,[::1]:2\"\nslo = [\"E1:p99=250ms\"]\nseed = 0x2a\n";
 const STEPS: &[u8] = b"500,1k,2.5k,5000,1e4";
@@ -255,13 +287,22 @@ fn read_histogram(bytes: &[u8]) {
 
 fn read_reply(bytes: &[u8]) {
     let _ = (read::classify_ack(bytes), read::read_page(bytes), read::read_readers(bytes));
-    let _ = read::classify_status(bytes);
+    let _ = (read::classify_status(bytes), read::classify_job(bytes), read::read_list(bytes));
     let ids = IdCodec::new(Sender::new(77, 3, 1));
     if let Some(id) = read::broadcast_message_id(bytes) {
         let _ = (ids.owner_of_message(id), ids.owner_of_request(id));
     }
     let text = String::from_utf8_lossy(bytes);
     let _ = (time::parse_rfc3339_ms(&text), Replies::new("_INBOX.a", "r").sequence(&text));
+}
+
+fn read_scenario(bytes: &[u8]) {
+    // What is no text is refused where the file is read.
+    let text = String::from_utf8_lossy(bytes);
+    match CustomWorkload::parse(&text) {
+        Ok(custom) => assert!(!custom.description.operations.is_empty()),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
 }
 
 fn read_plan_file(file: &mut tempfile::NamedTempFile, bytes: &[u8]) {
@@ -298,9 +339,15 @@ proptest! {
     }
 
     #[test]
-    fn replies_and_broadcasts(which in 0..3_usize, changes in changes()) {
-        let bytes = changed([ACK, REFUSAL, PAGE][which], &changes);
+    fn replies_and_broadcasts(which in 0..7_usize, changes in changes()) {
+        let bytes = changed([ACK, REFUSAL, PAGE, BROADCAST, BROADCAST_SPELLED, LIST, JOB][which], &changes);
         bounded(bytes.len(), || read_reply(&bytes));
+    }
+
+    #[test]
+    fn scenarios(changes in changes()) {
+        let bytes = changed(SCENARIO, &changes);
+        bounded(bytes.len(), || read_scenario(&bytes));
     }
 
     #[test]
@@ -368,6 +415,10 @@ fn the_samples_are_right() {
     assert_eq!(read::classify_ack(ACK), read::Ack::Accepted);
     assert!(matches!(read::classify_ack(REFUSAL), read::Ack::Refused { .. }));
     assert_eq!(read::read_page(PAGE).1.map(|page| page.rows), Some(2));
+    let id = &b"018f3a5e7b2c4d6e8f90"[..];
+    assert_eq!([BROADCAST, BROADCAST_SPELLED].map(read::broadcast_message_id), [Some(id); 2]);
+    assert_eq!((read::read_list(LIST), read::classify_job(JOB)), (read::Answer::Accepted, read::Answer::Accepted));
+    assert_eq!(CustomWorkload::parse(&text(SCENARIO, &[])).map(|custom| custom.description.operations.len()), Ok(2));
     assert!(jsz::parse(JSZ).is_ok(), "{:?}", jsz::parse(JSZ));
     assert!(
         std::str::from_utf8(STEPS).is_ok_and(|steps| "500,1k,2.5k,5000".parse::<Steps>().is_ok() && !steps.is_empty())

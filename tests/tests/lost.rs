@@ -81,6 +81,48 @@ async fn a_coordinator_that_is_killed_leaves_no_load_behind() -> anyhow::Result<
     scene.standin.shutdown().await
 }
 
+/// Connections of a process to this server, as the kernel has them: also of a server that is frozen.
+fn connections_of(agent: &Agent, server: &NatsServer) -> anyhow::Result<usize> {
+    let port: u16 = server.url().rsplit(':').next().unwrap_or_default().parse()?;
+    let held = |entry: std::fs::DirEntry| std::fs::read_link(entry.path()).ok()?.to_str().map(str::to_owned);
+    let sockets = std::fs::read_dir(format!("/proc/{}/fd", agent.process.pid()))?.flatten().filter_map(held);
+    let sockets: std::collections::HashSet<String> = sockets.collect();
+    let is_one = |line: &&str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, _, remote, "01", .., inode] = fields.get(..10).unwrap_or_default() else { return false };
+        remote.ends_with(&format!(":{port:04X}")) && sockets.contains(&format!("socket:[{inode}]"))
+    };
+    Ok(std::fs::read_to_string("/proc/net/tcp")?.lines().filter(is_one).count())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_that_is_killed_in_a_deal_is_outlived_by_no_connection_though_the_target_hangs()
+-> anyhow::Result<()> {
+    let mut scene = Scene::set().await?;
+    let mut running = scene.start_long(LEASE)?;
+    scene.server.pause()?;
+    // What the lost one had is dealt to the other, which waits for a target that answers nothing.
+    scene.agents[1].process.signal(libc::SIGKILL)?;
+    running.process.wait_for_stderr("was lost: ", Duration::from_secs(60))?;
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(connections_of(&scene.agents[0], &scene.server)?, 1);
+    running.process.signal(libc::SIGKILL)?;
+    assert_eq!(running.process.wait(SILENT_WITHIN)?.signal, Some(libc::SIGKILL));
+    let stderr = running.process.stderr();
+    assert!(!stderr.contains("trial 2 200/s hold"), "it was dealt already: {stderr}");
+    // The lease, and as much again and more for a busy box; the deal's own limits are far beyond.
+    let began = std::time::Instant::now();
+    while connections_of(&scene.agents[0], &scene.server)? > 0 {
+        assert!(began.elapsed() < LEASE + Duration::from_secs(4), "still connected after {:?}", began.elapsed());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Driver::claim_once_free(scene.agents[0].address).await?.cut();
+    scene.server.resume()?;
+    scene.server.wait_for_silence(SILENT_WITHIN)?;
+    scene.check_silence()?;
+    scene.standin.shutdown().await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_coordinator_that_is_frozen_loses_its_agents_with_the_lease() -> anyhow::Result<()> {
     let scene = Scene::set().await?;

@@ -11,6 +11,7 @@ use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::messages;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::{Agent, AgentOptions, Process, Program};
+use plimsoll_tests::harness::run::Run;
 use plimsoll_tests::standin::{Standin, StandinConfig};
 use std::time::Duration;
 
@@ -54,6 +55,32 @@ async fn a_run_beyond_an_agents_limits_ends_before_it_begins_with_agent_limit_an
     let seen = server.agents_seen()?;
     assert!(seen.open.is_empty() && seen.closed.is_empty(), "{seen:?}");
     standin.shutdown().await
+}
+
+#[tokio::test]
+async fn people_beyond_an_agents_limits_are_refused_before_any_load_whichever_step_they_come_in() -> anyhow::Result<()>
+{
+    let server = NatsServer::start(NatsOptions::default())?;
+    for (arguments, words) in [
+        (
+            &["--max-connections=50"][..],
+            "200 users take 201 connections to the target there, and its --max-connections is 50",
+        ),
+        // Of a day of 100 s a user does 1.286 things a second at its peak.
+        (&["--max-rate=100"], "--steps: 200 users are 123 more than the fleet carries ("),
+    ] {
+        let agent = agent(arguments)?;
+        let run =
+            Run::daily(&server.url(), "daily-light", 1_000).steps(&[20.0, 200.0]).agents(std::slice::from_ref(&agent));
+        let run = run.flag("--day", "100s").hold(Duration::from_secs(1)).switch("--skip-preflight");
+        let ended = tokio::task::spawn_blocking(move || run.finish()).await??;
+        assert_eq!((ended.code(), ended.trials.len()), (Some(2), 0), "{ended}");
+        let told = ended.ended.stderr.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
+        assert!(told.contains(words) && told.contains(&agent.address.to_string()), "{ended}");
+    }
+    let seen = server.agents_seen()?;
+    assert!(seen.open.is_empty() && seen.closed.is_empty(), "{seen:?}");
+    Ok(())
 }
 
 #[tokio::test]
