@@ -28,6 +28,11 @@ success = "non-empty"
 /// long.
 const QUOTA: (u32, u32) = (30, 50);
 
+/// What a coordinator may hold in the second half of a hold beyond the first: histograms still fill, and a batch of blocks is
+/// kept a while.
+const GROWTH: f64 = 1.1;
+const GROWTH_MIB: f64 = 4.0;
+
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     let what = arguments.next().unwrap_or_else(|| "all".into());
@@ -94,6 +99,16 @@ fn scale() -> anyhow::Result<()> {
         most / alone,
         word(&beyond)
     );
+    ensure!(
+        most >= alone * 3.6,
+        "four carry {most}/s, {:.2} of what one does: at least 3.6, with nothing underrun, are wanted",
+        most / alone
+    );
+    ensure!(
+        word(&beyond) == Some(Verdict::Inconclusive),
+        "one at 3.6 R has to be INCONCLUSIVE, and is {:?}",
+        word(&beyond)
+    );
     Ok(())
 }
 
@@ -137,7 +152,7 @@ fn many(agents: usize, hold: Duration) -> anyhow::Result<()> {
     let (own, coordinator) = (std::process::id(), running.process.pid());
     let mut before = [cpu_s(coordinator)?, cpu_s(own)?];
     let every = (hold / 6).max(Duration::from_secs(1));
-    let mut second = 0.0;
+    let (mut second, mut busiest, mut held) = (0.0, 0.0_f64, Vec::new());
     while second + every.as_secs_f64() * 1.5 <= hold.as_secs_f64() {
         std::thread::sleep(every);
         second += every.as_secs_f64();
@@ -145,10 +160,26 @@ fn many(agents: usize, hold: Duration) -> anyhow::Result<()> {
         let cores = |index: usize| (now[index] - before[index]) / every.as_secs_f64();
         let (coordinators, agents) = (rss_mib(coordinator)?, rss_mib(own)?);
         println!("{second:6.0} {:20.3} {coordinators:5.0} {:15.3} {agents:5.0}", cores(0), cores(1));
+        busiest = busiest.max(cores(0));
+        held.push(coordinators);
         before = now;
     }
     let outcome = running.finish()?;
     outcome.trials.iter().for_each(|trial| row(agents, trial));
+    ensure!(busiest < 0.5, "the coordinator took {busiest:.3} cores, and half a core is the most that it may");
+    let (begun, later) = held.split_at(held.len() / 2);
+    let most = |held: &[f64]| held.iter().copied().fold(0.0, f64::max);
+    ensure!(!begun.is_empty(), "{hold:?} are too short to see memory grow: take 6 s at least");
+    ensure!(
+        most(later) <= most(begun) * GROWTH + GROWTH_MIB,
+        "the coordinator held {:.1} MiB in the first half and {:.1} MiB in the second",
+        most(begun),
+        most(later)
+    );
+    ensure!(
+        outcome.trials.iter().all(|trial| trial.verdict == Verdict::Pass),
+        "not every agent made its load: {outcome}"
+    );
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use plimsoll_tests::harness::certificates::{Certificates, flags};
 use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::hosts::{Host, Network, Path};
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
-use plimsoll_tests::harness::processes::{Agent, AgentOptions, Ended, Process, Program, start_standin_on};
+use plimsoll_tests::harness::processes::{Agent, AgentOptions, CpuQuota, Ended, Process, Program, start_standin_on};
 use plimsoll_tests::harness::prove;
 use plimsoll_tests::harness::run::{Outcome, Run, Running, Trial, Verdict};
 use rcgen::ExtendedKeyUsagePurpose;
@@ -281,6 +281,28 @@ fn a_coordinator_that_is_cut_off_leaves_no_load_and_a_second_one_is_refused_unti
     assert_eq!(running.process.wait(SILENT_WITHIN)?.signal, Some(libc::SIGKILL));
     scene.check_all_ready()?;
     Ok(())
+}
+
+#[test]
+fn an_agent_with_a_small_part_of_a_core_is_named_and_gets_less_and_the_step_passes() -> anyhow::Result<()> {
+    let scene = Scene::set()?;
+    // A tenth of a core makes 4,000/s; what is more than that leaves the rest of this box too little for other tests beside it.
+    let (thousandths, rate, lateness) = if prove::whole() { (100, 11_000.0, "15ms") } else { (30, 2000.0, "60ms") };
+    let quota = CpuQuota::new(thousandths)?;
+    quota.take(&scene.agents[1].process)?;
+    let weak = scene.name(1);
+    // Two of the agents, so that the weak one's share is more than its part of a core makes.
+    let run = scene.run(&[rate]).agents(&scene.agents[..2]).trials(3).hold(Duration::from_secs(3));
+    let outcome = run.flag("--max-lateness", lateness).finish()?;
+    let first = outcome.trials.first().unwrap_or_else(|| panic!("no trial: {outcome}"));
+    assert_eq!(first.verdict, Verdict::Inconclusive, "{outcome}");
+    assert!(first.reasons.contains(&weak), "{outcome}");
+    assert!(outcome.ended.stdout.contains(&format!("{weak} was held back by a CPU quota")), "{outcome}");
+    assert!(outcome.ended.stdout.contains(&format!(" by {weak}, which could not carry ")), "{outcome}");
+    let last = outcome.trial_at(rate)?;
+    assert!(last.trial > 1 && last.verdict == Verdict::Pass, "{outcome}");
+    assert!(outcome.answer()?.starts_with(&format!("ANSWER: max RPS >= {rate} ")), "{outcome}");
+    scene.check_silence()
 }
 
 /// `agents started at most 1.2ms apart, +/- 3ms`, in microseconds.
