@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use plimsoll::core::ceilings::Ceilings;
-use plimsoll_common::contract::daily::DailyPreset;
 use plimsoll_tests::harness::exclusive::Exclusive;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::{Agent, CpuQuota, Program};
 use plimsoll_tests::harness::run::{Outcome, Run, Trial, Verdict};
 use plimsoll_tests::standin::config::Latency;
-use plimsoll_tests::standin::{DailyConfig, Standin, StandinConfig};
+use plimsoll_tests::standin::{Standin, StandinConfig};
 
 const LATENESS: &str = "200ms";
 
@@ -83,31 +82,6 @@ async fn a_box_that_is_too_small_gets_less_and_the_step_is_held_again() -> anyho
     assert!(outcome.ended.stdout.contains(&words), "{outcome}");
     assert_eq!((last.verdict, outcome.code()), (Verdict::Pass, Some(0)), "{outcome}");
     Ok(())
-}
-
-#[tokio::test]
-async fn a_box_that_is_too_small_for_its_users_gets_fewer_of_them_and_the_step_is_held_again() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
-    let (agents, _quota) = last_is_weak(2)?;
-    let weak = agents[1].address.to_string();
-    let server = NatsServer::start(NatsOptions::default())?;
-    let mut config = StandinConfig::new(server.url());
-    config.daily = Some(DailyConfig { preset: DailyPreset::Light, users: 1_000 });
-    let standin = Standin::start(config).await?;
-    // A day of 16 s: eight things a second of each of 100 users at its peak, a slice of which the hold is.
-    let run = Run::daily(&server.url(), "daily-light", 1_000).agents(&agents).steps(&[100.0]).flag("--day", "16s");
-    let run =
-        run.flag("--max-lateness", LATENESS).trials(3).warmup(Duration::from_secs(1)).hold(Duration::from_secs(3));
-    let outcome = tokio::task::spawn_blocking(move || run.finish()).await??;
-    check_named(&outcome.trials[0], &outcome, &weak);
-    let last = outcome.trial_at(100.0)?;
-    assert!(last.trial > 1, "{outcome}");
-    assert!(outcome.ended.stderr.contains(&format!("agent {weak} could not carry 50 users: ")), "{outcome}");
-    let words = format!(" users by {weak}, which could not carry 50 users: its box is too small");
-    assert!(outcome.ended.stdout.contains(&words), "{outcome}");
-    assert!(!outcome.ended.stdout.contains("more like the largest"), "the other box has room: {outcome}");
-    assert_eq!((last.verdict, outcome.code()), (Verdict::Pass, Some(0)), "{outcome}");
-    standin.shutdown().await
 }
 
 #[tokio::test]

@@ -4,6 +4,9 @@ use plimsoll_common::units::Rate;
 
 use super::plan::Levels;
 
+/// As a rate, more than these are none.
+const MOST_USERS: u64 = 1_000_000_000;
+
 /// Levels at half steps: two neighbours of a pair are a whole step apart, and pairs overlap.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Grid {
@@ -62,7 +65,7 @@ impl Grid {
             Levels::Rates => Pair { low, high },
             // Of few users whole numbers are coarse: as near as was asked, or next to each other.
             Levels::Users(_) => {
-                let low = low.milli() / 1000;
+                let low = (low.milli() / 1000).min(MOST_USERS - 1);
                 let farthest = (low as f64 * (1.0 + self.width)) as u64;
                 let high = (high.milli() / 1000).min(farthest).max(low + 1);
                 let whole = |users: u64| Rate::per_second(users).expect("at least one, and no more than a rate may be");
