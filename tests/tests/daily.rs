@@ -190,7 +190,7 @@ async fn a_killed_agent_takes_its_users_along_and_too_few_users_prove_nothing() 
     assert_eq!(open_of_first()?, 41, "forty users and the worker");
     let (lost, other) = (agents[0].address.to_string(), agents[1].address.to_string());
     agents[0].process.signal(libc::SIGKILL)?;
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     while open_of_first()? > 0 {
         assert!(began.elapsed() < Duration::from_secs(10), "its users are still connected");
         std::thread::sleep(Duration::from_millis(20));

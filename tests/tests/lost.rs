@@ -111,7 +111,7 @@ async fn a_coordinator_that_is_killed_in_a_deal_is_outlived_by_no_connection_tho
     let stderr = running.process.stderr();
     assert!(!stderr.contains("trial 2 200/s hold"), "it was dealt already: {stderr}");
     // The lease, and as much again and more for a busy box; the deal's own limits are far beyond.
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     while connections_of(&scene.agents[0], &scene.server)? > 0 {
         assert!(began.elapsed() < LEASE + Duration::from_secs(4), "still connected after {:?}", began.elapsed());
         std::thread::sleep(Duration::from_millis(20));

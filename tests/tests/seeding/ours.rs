@@ -12,7 +12,7 @@ const ALL: [&str; 6] = ["users", "rooms", "subscriptions", "thread_rooms", "thre
 
 fn counts(mongo: &MongoServer) -> Value {
     let script = format!("out = [db[c].count_documents({{}}) for c in {ALL:?}]");
-    with_database(&mongo.uri(), "chat", &script).unwrap()
+    with_database(&mongo.uri(), "chat", &script).expect("MongoDB answers")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
