@@ -134,6 +134,8 @@ pub struct Roster {
     /// The first loss that the run has not gone on from.
     lost: Option<(String, String)>,
     changes: Vec<FleetChange>,
+    /// Names that do not come back in this run.
+    shut_out: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,7 +147,7 @@ struct Member {
 impl Roster {
     /// A fleet before its first trial: indices, ascending, and names. Indices that are left out are nobody's.
     pub fn new(policy: LossPolicy, agents: impl IntoIterator<Item = (usize, String)>) -> Self {
-        let mut roster = Self { policy, members: Vec::new(), lost: None, changes: Vec::new() };
+        let mut roster = Self { policy, members: Vec::new(), lost: None, changes: Vec::new(), shut_out: Vec::new() };
         for (index, name) in agents {
             roster.members.resize(index, Member { name: String::new(), is_there: false });
             roster.members.push(Member { name, is_there: true });
@@ -158,9 +160,16 @@ impl Roster {
         self.members.iter().filter(|member| member.is_there).count()
     }
 
-    /// Whether an agent of this name is there.
-    pub fn has(&self, name: &str) -> bool {
-        self.members.iter().any(|member| member.is_there && member.name == name)
+    /// Whether an agent of this name is wanted: it is not there, and was not shut out.
+    pub fn wants(&self, name: &str) -> bool {
+        let is_there = self.members.iter().any(|member| member.is_there && member.name == name);
+        !is_there && !self.shut_out.iter().any(|out| out == name)
+    }
+
+    /// An agent that was there but could not take its part does not come back: before the same trial it would fail again, and no
+    /// trial would ever be held.
+    pub fn shut_out(&mut self, name: String) {
+        self.shut_out.push(name);
     }
 
     /// Whether agents may join before this trial: between steps, where they can be dealt a part. Within a step nobody comes

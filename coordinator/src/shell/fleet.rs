@@ -268,12 +268,12 @@ impl Fleet {
         self.members[agent].gone = Some(why);
     }
 
-    /// Gives up on who refused so; nobody where the error is another.
-    pub fn give_up_on_who_refused(&mut self, error: &FleetError) {
-        let FleetError::Refused { agent: name, words, .. } = error else { return };
-        if let Some(member) = self.members.iter_mut().find(|member| member.session.name == *name) {
-            member.gone = Some(words.clone());
-        }
+    /// Gives up on who refused so, and names it; nobody where the error is another.
+    pub fn give_up_on_who_refused(&mut self, error: &FleetError) -> Option<String> {
+        let FleetError::Refused { agent: name, words, .. } = error else { return None };
+        let member = self.members.iter_mut().find(|member| member.session.name == *name)?;
+        member.gone = Some(words.clone());
+        Some(name.clone())
     }
 
     /// The first that was lost and not yet taken out.

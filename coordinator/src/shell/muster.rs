@@ -135,7 +135,7 @@ impl Muster {
         if let Some(error) = failed {
             tracing::warn!(%error, "nobody joins from there before this step");
         }
-        let absent = wanted.into_iter().filter(|agent| !roster.has(&agent.name));
+        let absent = wanted.into_iter().filter(|agent| roster.wants(&agent.name));
         let absent: Vec<AgentAddress> = absent.take(roster.room()).collect();
         if absent.is_empty() {
             return Vec::new();

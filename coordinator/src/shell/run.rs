@@ -399,7 +399,9 @@ impl<'a> Run<'a> {
                 Ok(dealt) => dealt,
                 // One box whose way to the target fails is a box less, and nothing that the service did.
                 Err(error @ FleetError::Refused { unreachable: true, .. }) => {
-                    self.fleet.give_up_on_who_refused(&error);
+                    if let Some(agent) = self.fleet.give_up_on_who_refused(&error) {
+                        self.roster.shut_out(agent);
+                    }
                     return Err(Stop::Lost(error));
                 }
                 Err(error) => return Err(error.into()),

@@ -172,12 +172,7 @@ pub fn search(mut durable: Durable, plan: &SearchPlan) -> (Found, Search) {
         let trial = match search.next() {
             Step::Hold(trial) => *trial,
             Step::Done(conclusion) => {
-                let found = Found {
-                    load: conclusion.load.as_secs_f64(),
-                    passed: conclusion.passed.map(|passed| passed.level.as_f64()),
-                    tripped: conclusion.tripped.as_ref().map(|tripped| tripped.level.as_f64()),
-                    conclusive: conclusion.is_conclusive(),
-                };
+                let found = Found::of(conclusion);
                 return (found, search);
             }
         };

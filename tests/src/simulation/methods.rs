@@ -1,6 +1,7 @@
 //! Ways to look for the largest rate, held against the same queue: the search, fixed steps, and plain bisection.
 
 use super::queue::{CAPACITY, Queue, Regime, limits};
+use plimsoll::core::search::conclusion::Conclusion;
 use plimsoll::core::search::hint::Hint;
 use plimsoll::core::search::hint::hint;
 use plimsoll::core::search::outcome::{Showing, TrialOutcome};
@@ -20,6 +21,18 @@ pub struct Found {
     pub tripped: Option<f64>,
     /// Whether the method says that this is the answer.
     pub conclusive: bool,
+}
+
+impl Found {
+    /// What a search came to.
+    pub fn of(conclusion: &Conclusion) -> Self {
+        Self {
+            load: conclusion.load.as_secs_f64(),
+            passed: conclusion.passed.map(|passed| passed.level.as_f64()),
+            tripped: conclusion.tripped.as_ref().map(|tripped| tripped.level.as_f64()),
+            conclusive: conclusion.is_conclusive(),
+        }
+    }
 }
 
 /// A way to look for the largest rate.
@@ -76,12 +89,7 @@ pub fn search(mut queue: Queue, plan: &SearchPlan) -> (Found, Search) {
         let trial = match search.next() {
             Step::Hold(trial) => *trial,
             Step::Done(conclusion) => {
-                let found = Found {
-                    load: conclusion.load.as_secs_f64(),
-                    passed: conclusion.passed.map(|passed| passed.level.as_f64()),
-                    tripped: conclusion.tripped.as_ref().map(|tripped| tripped.level.as_f64()),
-                    conclusive: conclusion.is_conclusive(),
-                };
+                let found = Found::of(conclusion);
                 return (found, search);
             }
         };

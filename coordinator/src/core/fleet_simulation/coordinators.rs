@@ -198,7 +198,7 @@ impl World {
         self.run.doing = Doing::Waiting;
         if self.run.roster.may_join(next.trial) {
             let absent: Vec<usize> =
-                (0..self.agents.len()).filter(|agent| !self.run.roster.has(&format!("box-{agent}"))).collect();
+                (0..self.agents.len()).filter(|agent| self.run.roster.wants(&format!("box-{agent}"))).collect();
             if !absent.is_empty() {
                 let asked = absent.into_iter().map(|agent| (agent, self.claim(RUN, agent))).collect();
                 self.run.doing = Doing::Joining { since: self.now, asked };

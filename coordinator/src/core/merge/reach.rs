@@ -32,7 +32,8 @@ impl Reach {
     /// Takes a block of the hold.
     pub(super) fn add(&mut self, snapshot: &Snapshot) {
         let counters = snapshot.blocks.iter().map(|delta| &delta.counters).chain([&snapshot.warmup]);
-        let answers: u64 = counters.map(|c| c.completed + c.failed.refused + c.failed.bad_reply).sum();
+        let answers: u64 =
+            counters.map(|c| c.completed + c.failed.refused + c.failed.bad_reply + c.failed.no_responders).sum();
         let strays = snapshot.strays;
         let stood_still = match snapshot.health.stall {
             Stall::Bounded(us) => us >= STANDING_STILL_US,

@@ -58,10 +58,10 @@ fn who_comes_back_gets_an_index_of_its_own_and_only_between_steps() {
     let before = |step, trial| TrialId { step, trial };
     roster.lose(0, "reset".into());
     assert_eq!(roster.decide(), Next::GoOn);
-    assert!(!roster.has("box-0") && !roster.may_join(before(1, 1)) && roster.may_join(before(2, 0)));
+    assert!(roster.wants("box-0") && !roster.may_join(before(1, 1)) && roster.may_join(before(2, 0)));
     assert_eq!(roster.next_index(), Some(2));
     roster.joined("box-0".into());
-    assert!(roster.has("box-0") && roster.present() == 2);
+    assert!(!roster.wants("box-0") && roster.present() == 2);
     let lost = FleetChange::Lost { agent: "box-0".into(), why: "reset".into() };
     assert_eq!(roster.take_changes(), [lost, FleetChange::Joined { agent: "box-0".into() }]);
     assert_eq!(roster.take_changes(), []);
@@ -97,6 +97,16 @@ fn lost_verdict(agents: &[usize]) -> Verdict {
         Doubt::Fault(Fault::AgentLost { agent: format!("#{agent}"), after, why: "reset".into() })
     };
     NonEmpty::new(agents.iter().map(lost).collect()).map_or(Verdict::Pass, Verdict::Inconclusive)
+}
+
+#[test]
+fn who_is_there_or_was_shut_out_is_not_asked_again() {
+    let mut roster = roster(2, LossPolicy { min_agents: 1, on_loss: OnAgentLoss::Retry, hands: Hands::Anew });
+    assert!(!roster.wants("box-0") && roster.wants("box-2"));
+    roster.lose(0, "reset".into());
+    assert!(roster.wants("box-0"), "one that is lost may come back");
+    roster.shut_out("box-0".into());
+    assert!(!roster.wants("box-0"), "one whose way fails may not");
 }
 
 proptest! {

@@ -118,7 +118,8 @@ impl Evidence {
         let reads = self.reads.get(index).map_or(&[][..], Vec::as_slice);
         let mean = slope::pooled(reads.iter().map(Vec::as_slice), quantiles);
         let trips = self.vanished.contains(&index) || mean.is_some_and(|mean| mean.lower > allowed);
-        let passes = self.blocks >= PASS_BLOCKS && mean.is_some_and(|mean| mean.upper <= allowed);
+        // What a box disturbed was left out of the slopes, and is no time in which the durable kept up.
+        let passes = self.blocks - self.void >= PASS_BLOCKS && mean.is_some_and(|mean| mean.upper <= allowed);
         Figures { judgement: judgement(passes, trips), at_most: mean, at_least: mean, allowed }
     }
 }

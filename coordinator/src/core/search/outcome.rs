@@ -156,3 +156,17 @@ pub struct TrialOutcome {
     /// All that the trial took, recovery before it and drain behind it included.
     pub took: Duration,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_durable_that_may_fall_behind_as_it_likes_may_after_it_was_saved_too() {
+        let durable = DurableName { stream: "S".into(), durable: "d".into() };
+        let limit = SlopeLimit { durable, per_second: AS_IT_LIKES };
+        let saved = serde_json::to_string(&limit).unwrap();
+        let read: SlopeLimit = serde_json::from_str(&saved).unwrap();
+        assert!(read == limit && !read.is_limit(), "{saved}");
+    }
+}
