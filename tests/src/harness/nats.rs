@@ -17,6 +17,8 @@ use tokio::time::Instant;
 
 /// How long a server may take until it greets a client; a loaded box takes a second.
 const START_LIMIT: Duration = Duration::from_secs(20);
+/// A connection that ended is counted as such by then.
+const CLOSING: Duration = Duration::from_millis(200);
 
 /// How a server is to be.
 #[derive(Debug, Clone, Default)]
@@ -184,7 +186,9 @@ impl NatsServer {
         loop {
             let seen = self.agents_seen()?;
             if seen.open.is_empty() {
-                return Ok(seen);
+                // For a moment the server counts a connection neither among those that are open nor among the closed.
+                std::thread::sleep(CLOSING);
+                return self.agents_seen();
             }
             ensure!(started.elapsed() < limit, "{:?} are still connected after {limit:?}", seen.open);
             std::thread::sleep(Duration::from_millis(10));
