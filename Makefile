@@ -17,7 +17,7 @@ databases:  ## Put what the storage tests run against into .tools/databases if i
 build:  ## Build the binaries
 	$(CARGO) build --release --workspace --bins
 
-install: build  ## Install programs, completions, manual pages and the agent's unit (PREFIX, DESTDIR)
+install:  ## Install what `make build` made: programs, completions, manual pages and the agent's unit (PREFIX, DESTDIR)
 	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" deploy/install.sh
 
 demo: tools build  ## Find the capacity of a stand-in backend with two agents
@@ -26,7 +26,7 @@ demo: tools build  ## Find the capacity of a stand-in backend with two agents
 test: tools databases build  ## Run all tests
 	$(CARGO) test --release --workspace --exclude plimsoll-tests
 	$(CARGO) test --release -p plimsoll-tests -- --test-threads=1 alone::
-	$(CARGO) test --release -p plimsoll-tests -- --test-threads=3 --skip alone::
+	$(CARGO) test --release -p plimsoll-tests -- --test-threads=4 --skip alone::
 
 table: tools  ## Print how often the search is right, beside simpler methods, on simulated queues
 	$(CARGO) run --release -p plimsoll-tests --bin search-table

@@ -4,10 +4,16 @@
 #   DESTDIR   put before it, for packages and images
 #   BINARIES  where the programs lie, target/release of this checkout by default
 set -eu
+# What is installed is for everybody, whatever the umask of whoever installs it.
+umask 022
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 binaries=${BINARIES:-$root/target/release}
 to=${DESTDIR:-}${PREFIX:-/usr/local}
+for program in plimsoll plimsoll-agent; do
+    # Nothing is built here: who may write to PREFIX mostly has no Rust.
+    test -x "$binaries/$program" || { echo "$binaries/$program is not there: make build, as whoever has Rust" >&2; exit 2; }
+done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM

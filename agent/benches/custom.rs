@@ -45,6 +45,7 @@ fn custom(payload: &str, subject: &str) -> Custom {
         part: &Part::equal(1)[0],
         worker: 0,
         workers: 1,
+        exchange: None,
         inbox: "_INBOX.bench",
         ids: IdCodec::new(Sender::new(7, 0, 0)),
         chance: &mut chance,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use plimsoll_common::units::Rate;
@@ -26,7 +26,8 @@ const COORDINATOR: &str = "plimsoll-coordinator";
     args_conflicts_with_subcommands = true,
     after_help = "Examples:\n  plimsoll-agent\n  plimsoll-agent --listen 127.0.0.1:7710 --workers 2\n  \
     plimsoll-agent --metrics-listen 127.0.0.1:9710\n  \
-    plimsoll-agent --allow-target nats://chat.example.com:4222 --max-rate 20k --max-run 1h"
+    plimsoll-agent --allow-target nats://chat.example.com:4222 --max-rate 20k --max-run 1h\n\nExit codes: 0 as it was told, \
+    1 after a run that ended for this agent alone (--exit-after-run), 2 usage, 3 not served, as where an address is taken."
 )]
 pub struct Flags {
     /// What to do in place of serving.
@@ -50,7 +51,7 @@ pub struct Flags {
     /// Where load may go: [SCHEME://]HOST[:PORT], HOST being a name, *.example.com, an address, a network (10.1.0.0/16) or *;
     /// may be repeated [default: anywhere when listening on loopback, else loopback only]
     #[arg(long, value_name = "PATTERN", env = "PLIMSOLL_ALLOW_TARGET", value_delimiter = ',')]
-    pub allow_target: Vec<TargetPattern>,
+    pub allow_target: Vec<String>,
     /// This agent's certificate in PEM: coordinators are then let in over mutual TLS only
     #[arg(long, value_name = "FILE", env = "PLIMSOLL_TLS_CERT")]
     pub tls_cert: Option<PathBuf>,
@@ -66,8 +67,8 @@ pub struct Flags {
     /// Address to serve Prometheus metrics and /healthz on
     #[arg(long, env = "PLIMSOLL_METRICS_LISTEN")]
     pub metrics_listen: Option<SocketAddr>,
-    /// End once the first run is over that this agent was prepared for: with exit code 0 where its coordinator said so, with 1
-    /// where the run goes on without this agent or its coordinator is gone
+    /// End once the first run is over that this agent was prepared for, or that ended before it was: with exit code 0 where its
+    /// coordinator said so, with 1 where the run goes on without this agent or its coordinator is gone
     #[arg(long, env = "PLIMSOLL_EXIT_AFTER_RUN")]
     pub exit_after_run: bool,
     /// End with exit code 0 once no coordinator has held this agent for so long, such as 15m
@@ -122,16 +123,18 @@ impl Flags {
     pub fn config(&self) -> anyhow::Result<AgentConfig> {
         let after_run = if self.exit_after_run { AfterRun::Leave } else { AfterRun::Stay };
         let idle_limit = self.exit_when_idle;
-        Ok(AgentConfig { workers: self.workers, limits: self.limits(), door: self.door()?, after_run, idle_limit })
+        Ok(AgentConfig { workers: self.workers, limits: self.limits()?, door: self.door()?, after_run, idle_limit })
     }
 
-    fn limits(&self) -> Limits {
+    fn limits(&self) -> anyhow::Result<Limits> {
+        // Not by clap, which repeats what it cannot read: it may carry a password.
+        let pattern = |text: &String| text.parse::<TargetPattern>().map_err(|error| anyhow!("--allow-target: {error}"));
         let targets = match self.allow_target.as_slice() {
             [] if self.listen.ip().is_loopback() => Targets::Any,
             [] => Targets::LoopbackOnly,
-            patterns => Targets::Named(patterns.to_vec()),
+            patterns => Targets::Named(patterns.iter().map(pattern).collect::<anyhow::Result<_>>()?),
         };
-        Limits { max_rate: self.max_rate, max_connections: self.max_connections, max_run: self.max_run, targets }
+        Ok(Limits { max_rate: self.max_rate, max_connections: self.max_connections, max_run: self.max_run, targets })
     }
 
     /// Whom they let in.

@@ -100,6 +100,13 @@ pub enum AgentError {
     Serve(#[from] tonic::transport::Error),
 }
 
+impl AgentError {
+    /// Whether what was asked for makes no sense, now and later; otherwise it may go the next time.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Workers { .. } | Self::Connections { .. })
+    }
+}
+
 impl Agent {
     /// Listens on `address`; port 0 takes a free one.
     ///

@@ -80,6 +80,19 @@ pub fn redact_url(urls: &str) -> String {
     addresses.collect::<Vec<_>>().join(",")
 }
 
+/// A text about what was given on a command line or in a variable, without the logins that this may carry.
+pub fn redact_given(text: &str, given: impl IntoIterator<Item = String>) -> String {
+    let mut logins: Vec<String> = given
+        .into_iter()
+        .flat_map(|given| [given.split_once('=').map(|(_, value)| value.to_owned()), Some(given)])
+        .flatten()
+        .filter(|given| given.contains('@'))
+        .collect();
+    // What holds another goes first.
+    logins.sort_by_key(|login| std::cmp::Reverse(login.len()));
+    logins.iter().fold(text.to_owned(), |text, login| text.replace(login, &redact_url(login)))
+}
+
 fn redact_address(address: &str) -> String {
     let Some((_, host)) = address.rsplit_once('@') else { return address.to_owned() };
     let scheme = SCHEMES.iter().find(|scheme| address.trim_start().starts_with(**scheme)).copied();
@@ -111,6 +124,17 @@ mod tests {
         ] {
             assert_eq!(redact_url(urls), shown);
         }
+    }
+
+    #[test]
+    fn what_is_said_of_a_command_line_shows_none_of_its_logins() {
+        let given = ["--nats-url=nats://ann:se cret@h", "x", "mongodb://ann:pw@h/"].map(str::to_owned);
+        let said = "unexpected 'nats://ann:se cret@h' in '--nats-url=nats://ann:se cret@h', or mongodb://ann:pw@h/ x";
+        let shown = redact_given(said, given);
+        assert!(
+            !shown.contains("cret") && !shown.contains("pw") && shown.contains("unexpected 'nats://***@h'"),
+            "{shown}"
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-pub use crate::credentials::{Credentials, Login, TlsIdentity, redact_url};
+pub use crate::credentials::{Credentials, Login, TlsIdentity, redact_given, redact_url};
 use crate::units::Rate;
 pub use crate::workload::{
     CustomWorkload, DailyWorkload, HistoryWorkload, Inject, InjectError, MembersWorkload, MessagesWorkload,
@@ -91,6 +91,25 @@ pub struct StepOrder {
     pub arrivals: Arrivals,
     /// Operations open at once on this agent, at least 1.
     pub max_in_flight: u64,
+    /// Operations that its share leaves to it beside those that it brings in whole.
+    pub more: More,
+}
+
+/// Shares bring whole operations and parts of one: the parts of a fleet's shares are some more, one each for some of its agents.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct More {
+    /// In the warmup: 0 or 1.
+    pub warmup: u32,
+    /// In the hold: 0 or 1.
+    pub hold: u32,
+}
+
+impl StepOrder {
+    /// Operations due in the warmup and in the hold where the agent's share makes this rate.
+    pub fn due(&self, rate: Rate) -> (u64, u64) {
+        let due = |window, more: u32| rate.due_in(window).saturating_add(more.into());
+        (due(self.warmup, self.more.warmup), due(self.hold, self.more.hold))
+    }
 }
 
 /// A step of a run and a trial of that step, both from 0.

@@ -100,6 +100,15 @@ impl Counters {
 pub struct SeriesCounts {
     /// Operations that completed or were given up.
     pub n: u64,
+    /// Operations that ended without a sample that they owed it: refused, unreadable, or heard by nobody. Not of `n`.
+    #[serde(default)]
+    pub refused: u64,
+    /// Of `n`: operations that were given up.
+    #[serde(default)]
+    pub given_up: u64,
+    /// Of both: those that the service alone is to blame for.
+    #[serde(default)]
+    pub failed_anyway: u64,
     /// One per limit, ascending as the limits are.
     pub above: Vec<u64>,
     /// The same after subtracting the box's stalls.
@@ -109,15 +118,28 @@ pub struct SeriesCounts {
 impl SeriesCounts {
     /// Nothing counted against `limits` limits.
     pub fn zero(limits: usize) -> Self {
-        Self { n: 0, above: vec![0; limits], above_anyway: vec![0; limits] }
+        Self { above: vec![0; limits], above_anyway: vec![0; limits], ..Self::default() }
     }
 
     /// Adds counts against the same limits.
     pub fn add(&mut self, other: &Self) {
-        let Self { n, above, above_anyway } = other;
+        let Self { n, refused, given_up, failed_anyway, above, above_anyway } = other;
         self.n += n;
+        self.refused += refused;
+        self.given_up += given_up;
+        self.failed_anyway += failed_anyway;
         add_each(&mut self.above, above);
         add_each(&mut self.above_anyway, above_anyway);
+    }
+
+    /// Operations that owed it a sample and have ended, whichever way.
+    pub fn ended(&self) -> u64 {
+        self.n + self.refused
+    }
+
+    /// Of them: those that failed or were lost before it came.
+    pub fn errors(&self) -> u64 {
+        self.refused + self.given_up
     }
 }
 

@@ -31,8 +31,17 @@ const MAX_IN_FLIGHT: u64 = 1 << 32;
 /// Client errors per snapshot, and bytes of each, that are kept.
 const MAX_CLIENT_ERRORS: usize = 8;
 const MAX_TEXT: usize = 512;
+/// Characters of a peer's name, release or host that are shown.
+pub const MAX_NAME: usize = 128;
+/// Characters of a peer's own words that are shown: what, where and how to fix.
+pub const MAX_WORDS: usize = 1024;
 /// Files of credentials and certificates are some kilobytes.
 const MAX_SECRET: usize = 1024 * 1024;
+
+/// A peer's text as it may be shown: of so many characters at most, none of which does anything to a terminal or a report.
+pub fn printable(text: &str, most: usize) -> String {
+    text.chars().filter(|c| !c.is_control()).take(most).collect()
+}
 
 /// Why a message makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

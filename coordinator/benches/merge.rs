@@ -60,7 +60,7 @@ fn latencies(seed: u64) -> LatencyHistogram {
 fn snapshot(agent: usize, number: u32) -> Vec<u8> {
     let n = SAMPLES;
     let counters = Counters { due: n, attempted: n, sent: n, completed: n, ..Counters::default() };
-    let counts = SeriesCounts { n: n / 2, above: vec![40, 9], above_anyway: vec![40, 9] };
+    let counts = SeriesCounts { n: n / 2, above: vec![40, 9], above_anyway: vec![40, 9], ..SeriesCounts::default() };
     let delta = |block| BlockDelta { block, counters, series: vec![counts.clone(); SERIES] };
     let series = |index: usize| {
         let latency = latencies((agent * SERIES + index) as u64 + 1);

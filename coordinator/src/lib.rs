@@ -19,7 +19,7 @@ use std::path::Path;
 
 use core::answer::Ending;
 use exit::{ExitCode, Failure};
-use plimsoll_agent::shell::manual;
+use plimsoll_agent::shell::{logs, manual};
 use results::RunKind;
 use settings::Environment;
 use settings::RunPlan;
@@ -68,8 +68,7 @@ pub async fn resume(ask: &Resume, environment: Environment<'_>) -> Result<ExitCo
 }
 
 async fn run_on(plan: &RunPlan, before: Option<Before>) -> Result<ExitCode, Failure> {
-    let interrupt = Interrupt::listen().map_err(|error| Failure::Incomplete(format!("no signals: {error}")))?;
-    let report = shell::run::run(plan, before, interrupt).await?;
+    let report = shell::run::run(plan, before, listen()?).await?;
     to_stdout(&report::render(&report))?;
     if let Some(search) = &report.search {
         return Ok(core::search::conclusion::exit_code(search.next(), &report.ending));
@@ -81,9 +80,9 @@ async fn run_on(plan: &RunPlan, before: Option<Before>) -> Result<ExitCode, Fail
 /// Says what a run would do.
 ///
 /// # Errors
-/// A step cannot be split over the fleet.
+/// A step cannot be split over the fleet, or its users take too many connections.
 pub fn dry_run(plan: &RunPlan) -> Result<ExitCode, Failure> {
-    let text = settings::dry_run::describe(plan).map_err(|error| Failure::Usage(format!("--steps: {error}")))?;
+    let text = settings::dry_run::describe(plan).map_err(Failure::Usage)?;
     to_stdout(&text)?;
     Ok(ExitCode::Answer)
 }
@@ -97,9 +96,11 @@ pub async fn seed(plan: &SeedPlan) -> Result<ExitCode, Failure> {
         to_stdout(&seed::write::describe(plan).map_err(Failure::Usage)?)?;
         return Ok(ExitCode::Answer);
     }
-    let seeded = seed::write::seed(plan).await?;
-    to_stdout(&seeded.words)?;
-    Ok(ExitCode::Answer)
+    unless_interrupted(GOES_ON, async {
+        to_stdout(&seed::write::seed(plan).await?.words)?;
+        Ok(ExitCode::Answer)
+    })
+    .await
 }
 
 /// Removes it.
@@ -107,8 +108,11 @@ pub async fn seed(plan: &SeedPlan) -> Result<ExitCode, Failure> {
 /// # Errors
 /// It could not begin, or not go on.
 pub async fn teardown(plan: &TeardownPlan) -> Result<ExitCode, Failure> {
-    to_stdout(&seed::teardown::teardown(plan).await?)?;
-    Ok(ExitCode::Answer)
+    unless_interrupted(GOES_ON, async {
+        to_stdout(&seed::teardown::teardown(plan).await?)?;
+        Ok(ExitCode::Answer)
+    })
+    .await
 }
 
 /// Checks that a run with this plan would find what it needs.
@@ -116,8 +120,49 @@ pub async fn teardown(plan: &TeardownPlan) -> Result<ExitCode, Failure> {
 /// # Errors
 /// It would not: one line for each thing, with what mends it.
 pub async fn verify(plan: &RunPlan) -> Result<ExitCode, Failure> {
-    to_stdout(&shell::setup::verify(plan).await?)?;
-    Ok(ExitCode::Answer)
+    unless_interrupted("not everything was compared", async {
+        to_stdout(&shell::setup::verify(plan).await?)?;
+        Ok(ExitCode::Answer)
+    })
+    .await
+}
+
+/// What the database is left with is what a crash would leave, and every write of a seeding or a removal may be made again.
+const GOES_ON: &str = "the same command goes on";
+
+/// Does what may end at any instant, and ends it on SIGINT and SIGTERM. Who does not listen for them is not ended by them as the
+/// first process of a container.
+async fn unless_interrupted(
+    consequence: &str,
+    command: impl Future<Output = Result<ExitCode, Failure>>,
+) -> Result<ExitCode, Failure> {
+    let interrupt = listen()?;
+    tokio::select! {
+        ended = command => ended,
+        () = interrupt.raised() => {
+            logs::say(format_args!("interrupted: {consequence}"));
+            Ok(ExitCode::Interrupted)
+        }
+    }
+}
+
+fn listen() -> Result<Interrupt, Failure> {
+    Interrupt::listen().map_err(|error| Failure::Incomplete(format!("no signals: {error}")))
+}
+
+/// Runs a command on a runtime of its own.
+///
+/// # Errors
+/// The command's, or there is no runtime.
+pub fn on_runtime(command: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Runtime::new();
+    let runtime = runtime.map_err(|error| Failure::Incomplete(format!("no runtime: {error}")))?;
+    let ended = runtime.block_on(command);
+    if matches!(ended, Ok(ExitCode::Interrupted) | Err(_)) {
+        // A name that is being looked up would be waited for, before the error is even said.
+        runtime.shutdown_background();
+    }
+    ended
 }
 
 /// Prints completions, or writes manual pages.
@@ -140,22 +185,28 @@ pub fn manual(command: &ManualCommand) -> Result<ExitCode, Failure> {
 /// # Errors
 /// A name cannot be looked up.
 pub fn agents(command: &Reach) -> Result<ExitCode, Failure> {
-    let runtime = tokio::runtime::Runtime::new();
-    let runtime = runtime.map_err(|error| Failure::Incomplete(format!("no runtime: {error}")))?;
-    let (table, code) = runtime.block_on(shell::describe::list(command))?;
-    to_stdout(&table)?;
-    Ok(code)
+    on_runtime(unless_interrupted("not every agent has answered", async {
+        let (table, code) = shell::describe::list(command).await?;
+        to_stdout(&table)?;
+        Ok(code)
+    }))
 }
 
 /// Has agents measure what their boxes carry, and keeps it.
 ///
 /// # Errors
-/// An agent cannot be used, or the file cannot be written.
+/// An agent cannot be used, or the file cannot be written; or agents were lost, of which nothing is kept beside what the others
+/// found.
 pub fn calibrate(command: &CalibrateCommand) -> Result<ExitCode, Failure> {
-    let runtime = tokio::runtime::Runtime::new();
-    let runtime = runtime.map_err(|error| Failure::Incomplete(format!("no runtime: {error}")))?;
-    to_stdout(&runtime.block_on(shell::calibrate::calibrate(command))?)?;
-    Ok(ExitCode::Answer)
+    on_runtime(unless_interrupted("nothing was kept", async {
+        let shell::calibrate::Calibrated { table, missing } = shell::calibrate::calibrate(command).await?;
+        to_stdout(&table)?;
+        let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
+        if missing.is_empty() {
+            return Ok(ExitCode::Answer);
+        }
+        Err(Failure::Incomplete(missing.join("\nerror: ")))
+    }))
 }
 
 /// Does what is asked of saved runs.
@@ -176,11 +227,7 @@ pub fn saved(command: &SavedCommand, environment: Environment) -> Result<ExitCod
             })?;
             Ok(ExitCode::Answer)
         }
-        SavedCommand::Resume(ask) => {
-            let runtime = tokio::runtime::Runtime::new();
-            let runtime = runtime.map_err(|error| Failure::Incomplete(format!("no runtime: {error}")))?;
-            runtime.block_on(resume(ask, environment))
-        }
+        SavedCommand::Resume(ask) => on_runtime(resume(ask, environment)),
         SavedCommand::Compare(ask) => {
             let (before, after) = (read(&ask.before)?, read(&ask.after)?);
             let comparison =

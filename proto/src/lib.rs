@@ -3,7 +3,7 @@
 
 #![allow(missing_docs, clippy::all)]
 
-/// Version 1 of the protocol between the coordinator and its agents.
+/// The protocol between the coordinator and its agents; [`PROTOCOL_VERSION`] says which version of it.
 pub mod v1 {
     tonic::include_proto!("plimsoll.agent.v1");
 }

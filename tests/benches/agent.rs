@@ -22,7 +22,7 @@ use plimsoll_common::plan::{AgentPlan, CustomWorkload, Inject, MessagesWorkload,
 use plimsoll_common::units::Rate;
 use plimsoll_tests::harness::driver::{Driven, Driver, Load};
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
-use plimsoll_tests::standin::null::{ECHO, NullAnswers, NullGatekeeper};
+use plimsoll_tests::standin::null::{ECHO, ECHO_SCENARIO, NullAnswers, NullGatekeeper};
 
 const SITE: &str = "site-local";
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -67,7 +67,7 @@ fn start_agent() -> anyhow::Result<SocketAddr> {
 /// What is driven against a null gatekeeper that answers like this.
 fn workload(answers: NullAnswers) -> anyhow::Result<Workload> {
     Ok(match answers {
-        NullAnswers::Echo => Workload::Custom(CustomWorkload::parse(SCENARIO)?),
+        NullAnswers::Echo => Workload::Custom(CustomWorkload::parse(ECHO_SCENARIO)?),
         NullAnswers::Reply | NullAnswers::ReplyAndBroadcast => Workload::Messages(MessagesWorkload {
             preset: MessagesPreset::Medium,
             site_id: SITE.into(),
@@ -75,16 +75,6 @@ fn workload(answers: NullAnswers) -> anyhow::Result<Workload> {
         }),
     })
 }
-
-/// As large as a message of the chat.
-const SCENARIO: &str = r#"
-[[operation]]
-name = "echo"
-kind = "request"
-subject = "svc.echo"
-payload = '{"id":"{{id}}","content":"{{text:200}}","requestId":"{{uuid}}"}'
-success = "non-empty"
-"#;
 
 fn plan(url: String, workload: Workload) -> anyhow::Result<AgentPlan> {
     let limits = |series: &str| SeriesLimits { series: series.into(), limits_us: vec![100_000, 250_000] };

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use plimsoll_agent::clock::boottime_ns;
-use plimsoll_common::plan::{AgentPlan, Arrivals, StepOrder, TrialId};
+use plimsoll_common::plan::{AgentPlan, Arrivals, More, StepOrder, TrialId};
 use plimsoll_common::snapshot::{Counters, Snapshot, StepEnd, StepTotals};
 use plimsoll_common::units::Rate;
 use plimsoll_proto::PROTOCOL_VERSION;
@@ -37,6 +37,7 @@ fn order() -> StepOrder {
         hold: Duration::from_secs(1),
         arrivals: Arrivals::Poisson,
         max_in_flight: 1000,
+        more: More::default(),
     }
 }
 
@@ -186,6 +187,8 @@ async fn what_makes_no_sense_is_refused_by_its_field_and_the_lease_goes_on() -> 
         let refused = refusal(&mut driver, ToAgent::Deal(v1::Deal { deal: 1, share_milli_per_s: shares })).await?;
         assert_eq!(refused, (RefusedKind::Invalid, "a deal without a share for this agent".into()));
     }
+    let refused = refusal(&mut driver, ToAgent::Deal(v1::Deal { deal: 1, share_milli_per_s: vec![1; 4097] })).await?;
+    assert_eq!(refused, (RefusedKind::Invalid, "a deal to 4097 agents, and a fleet has at most 4096".into()));
     for (change, kind, words) in malformed_starts() {
         let mut start = v1::StartStep::from(&order());
         change(&mut start);
@@ -250,6 +253,7 @@ fn malformed_starts() -> Vec<(Change<v1::StartStep>, RefusedKind, &'static str)>
             "Uniform.phase_ppm is 1000000",
         ),
         (|s| s.max_in_flight = 0, "StartStep.max_in_flight is 0"),
+        (|s| s.more_in_hold = 2, "StartStep.more_in_hold is 2, expected 0 or 1"),
         (|s| s.max_in_flight = u64::MAX, "StartStep.max_in_flight is"),
     ];
     let mut starts: Vec<_> = invalid.into_iter().map(|(change, words)| (change, RefusedKind::Invalid, words)).collect();
@@ -297,7 +301,8 @@ async fn bytes_that_are_no_grpc_and_messages_that_are_too_long_end_their_own_con
     let mut prepare = v1::Prepare::from(&plan("nats://127.0.0.1:1"));
     prepare.target = Some(v1::Target { url: "x".repeat(9 << 20), ..v1::Target::default() });
     driver.send(ToAgent::Prepare(prepare));
-    end_of(&mut driver).await;
+    let end = end_of(&mut driver).await;
+    assert!(end.contains("a message of the coordinator cannot be read: ") && end.contains("too large"), "{end}");
     claimed_anew(agent.address).await?;
     Ok(())
 }

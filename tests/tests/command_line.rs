@@ -150,3 +150,29 @@ fn a_dry_run_prints_the_plan_without_secrets_and_touches_nothing() -> anyhow::Re
     }
     Ok(())
 }
+
+#[test]
+fn no_error_about_a_command_line_repeats_a_password() -> anyhow::Result<()> {
+    let address = "nats://ann:pass-word@chat.example.com:4222";
+    let mut cases = Vec::new();
+    let mut by_variable = Program::Agent.command()?;
+    by_variable.env("PLIMSOLL_ALLOW_TARGET", address);
+    cases.push((by_variable, "--allow-target"));
+    for arguments in [vec!["--allow-target", address], vec!["--listen", address], vec![address]] {
+        let mut command = Program::Agent.command()?;
+        command.args(arguments);
+        cases.push((command, "chat.example.com"));
+    }
+    for arguments in [vec!["max-rps", address], vec!["max-rps", "--no-such-flag", address], vec!["--nats-url", address]]
+    {
+        let mut command = Program::Cli.command()?;
+        command.args(arguments);
+        cases.push((command, "--"));
+    }
+    for (command, words) in cases {
+        let ended = Process::spawn(command)?.wait(Duration::from_secs(20))?;
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.contains(words) && !ended.stderr.contains("pass-word"), "{ended:?}");
+    }
+    Ok(())
+}

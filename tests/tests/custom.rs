@@ -111,18 +111,21 @@ async fn a_search_shows_what_a_described_service_carries() -> anyhow::Result<()>
     search.args(["--request-timeout", "2s", "--precision", "5%", "--from", "100"]);
     search.args(["--max-time", if prove::whole() { "5m" } else { "34s" }]);
     let ended = tokio::task::spawn_blocking(move || Process::spawn(search)?.wait(Duration::from_secs(400))).await??;
-    let trail = ended.stdout.lines().filter(|line| line.contains("; now between "));
-    let trail: Vec<&str> = trail.collect();
+    let trail: Vec<&str> = ended.stdout.lines().filter(|line| line.contains("; now between ")).collect();
     let (low, high) = bounds(trail.last().unwrap_or_else(|| panic!("no trail: {ended:?}")));
-    // A busy box may have shown an overload where there is none, but nothing carries more than it can.
-    assert!((50.0..=CAPACITY).contains(&low), "{low} to {high}: {ended:?}");
+    let answer = ended.stdout.lines().find(|line| line.starts_with("ANSWER: ")).unwrap_or_default();
     if prove::whole() {
-        println!("{}", ended.stdout.lines().filter(|line| line.starts_with("ANSWER")).collect::<String>());
-        assert!(ended.code == Some(0) && CAPACITY <= high && high / low <= 1.05 + 1e-9, "{ended:?}");
-    } else {
-        assert!(ended.code == Some(4) && ended.stdout.contains("Why: --max-time 34s was up"), "{ended:?}");
-        assert!(ended.stdout.contains(&format!("ANSWER: max RPS >= {low} (INCONCLUSIVE")), "{ended:?}");
+        println!("{answer}");
+        let holds_it = low <= CAPACITY && CAPACITY <= high && high / low <= 1.05 + 1e-9;
+        assert!(ended.code == Some(0) && holds_it, "{low} to {high}: {ended:?}");
+        return Ok(());
     }
+    // A busy box may hide what the service carries, or show an overload where there is none; that it carries more than it can is
+    // never shown, and that it has a limit always is.
+    assert!(ended.code == Some(4) && high.is_finite(), "{low} to {high}: {ended:?}");
+    let shown = answer.strip_prefix("ANSWER: max RPS >= ").and_then(|rest| rest.split(' ').next()?.parse().ok());
+    let fits = shown.is_some_and(|level: f64| (50.0..=CAPACITY).contains(&level));
+    assert!(fits || answer.starts_with("ANSWER: no level passed"), "{ended:?}");
     Ok(())
 }
 
@@ -231,7 +234,7 @@ async fn a_responder_that_leaves_is_a_failure_of_its_own() -> anyhow::Result<()>
     let service = Responder::echo(&server.url(), "svc.echo", Answers::default()).await?;
     let running = run(&server, &example("echo.toml"));
     let running = running.hold(Duration::from_secs(4));
-    let mut running = tokio::task::spawn_blocking(move || running.start()).await??;
+    let mut running = running.start()?;
     let running = tokio::task::spawn_blocking(move || running.wait_for_hold().map(|()| running)).await??;
     service.stop().await?;
     let outcome = tokio::task::spawn_blocking(move || running.finish()).await??;

@@ -1,18 +1,20 @@
 //! How a run finds its agents: names, files, fleets that are still starting; and what `plimsoll agents` says of them.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use plimsoll_tests::harness::driver::Driver;
 use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
+use plimsoll_tests::harness::ports::free_port;
 use plimsoll_tests::harness::processes::{Agent, AgentOptions, Program};
 use plimsoll_tests::harness::run::{Run, Verdict};
 use plimsoll_tests::standin::{Standin, StandinConfig};
 
 /// An address at which nobody listens.
 fn nobodys_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    Ok(SocketAddr::from(([127, 0, 0, 1], free_port()?)))
 }
 
 fn row<'a>(table: &'a str, agent: &str) -> Vec<&'a str> {
@@ -80,7 +82,7 @@ async fn a_run_waits_for_a_fleet_that_is_still_starting() -> anyhow::Result<()> 
     let late = nobodys_address()?;
     let agents = format!("dns:localhost:{},{late}", first.address.port());
     let run = Run::new(&server.url(), "small").steps(&[200.0]).flag("--agents", &agents).flag("--wait-agents", 2);
-    let run = run.warmup(Duration::from_millis(500)).hold(Duration::from_secs(2));
+    let run = run.warmup(Duration::from_millis(500)).hold(Duration::from_secs(2)).without_backlogs();
 
     let short = run.clone().flag("--wait-timeout", "1s").finish()?;
     assert_eq!((short.code(), short.trials.len()), (Some(2), 0), "{short}");
@@ -101,6 +103,44 @@ async fn a_run_waits_for_a_fleet_that_is_still_starting() -> anyhow::Result<()> 
     standin.shutdown().await
 }
 
+/// Lets a program see names as a file says, in a file system of its own.
+fn with_names(hosts: &Path) -> String {
+    let bound = format!("mount --bind '{}' /etc/hosts && exec \"$0\" \"$@\"", hosts.display());
+    format!("exec unshare --mount sh -c '{}' \"$0\" \"$@\"", bound.replace('\'', r"'\''"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_with_several_addresses_is_looked_up_again_before_every_step() -> anyhow::Result<()> {
+    let _shared = Shared::acquire()?;
+    let server = NatsServer::start(NatsOptions::default())?;
+    let standin = Standin::start(StandinConfig::new(server.url())).await?;
+    let port = nobodys_address()?.port();
+    let at = |host: u8| AgentOptions {
+        listen: format!("127.0.0.{host}:{port}"),
+        arguments: vec!["--insecure".into()],
+        ..AgentOptions::default()
+    };
+    let agents = [1, 2, 3].map(|host| Agent::start(&at(host)));
+    let agents: Vec<Agent> = agents.into_iter().collect::<Result<_, _>>()?;
+    let names = tempfile::NamedTempFile::new()?;
+    let of = |hosts: &[u8]| hosts.iter().map(|host| format!("127.0.0.{host} fleet.test\n")).collect::<String>();
+    std::fs::write(names.path(), of(&[1, 2]))?;
+    let run = Run::new(&server.url(), "small").steps(&[100.0, 150.0]).script(&with_names(names.path()));
+    let run = run.flag("--agents", format!("dns:fleet.test:{port}")).trials(1).without_backlogs();
+    let mut running = run.warmup(Duration::from_millis(500)).hold(Duration::from_secs(2)).start()?;
+    running.process.wait_for_stderr("step 1/2 100/s hold ", Duration::from_secs(60))?;
+    std::fs::write(names.path(), of(&[2, 3]))?;
+    let outcome = running.finish()?;
+    assert_eq!((outcome.code(), outcome.trials.len()), (Some(0), 2), "{outcome}");
+    let joined = |agent: &Agent| format!("agent {} joined before this trial", agent.address);
+    assert!(outcome.ended.stdout.contains(&joined(&agents[2])), "{outcome}");
+    for agent in &agents[..2] {
+        assert!(!outcome.ended.stdout.contains(&joined(agent)), "{outcome}");
+        assert!(outcome.ended.stdout.contains(&format!("agent {} = ", agent.address)), "{outcome}");
+    }
+    standin.shutdown().await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_for_one_run_ends_with_it_and_not_before() -> anyhow::Result<()> {
     let _shared = Shared::acquire()?;
@@ -112,7 +152,7 @@ async fn an_agent_for_one_run_ends_with_it_and_not_before() -> anyhow::Result<()
     Driver::claim(agents[0].address, Duration::from_secs(60)).await?.cut();
     Driver::claim_once_free(agents[0].address).await?.cut();
     assert!(agents[0].process.is_running()?);
-    let run = Run::new(&server.url(), "small").agents(&agents).steps(&[100.0]).trials(1);
+    let run = Run::new(&server.url(), "small").agents(&agents).steps(&[100.0]).trials(1).without_backlogs();
     let outcome = run.warmup(Duration::from_millis(500)).hold(Duration::from_secs(1)).finish()?;
     assert_eq!(outcome.trial_at(100.0)?.verdict, Verdict::Pass, "{outcome}");
     let ended = agents[0].process.wait(Duration::from_secs(20))?;

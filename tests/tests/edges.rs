@@ -8,20 +8,23 @@ use std::sync::LazyLock;
 
 use plimsoll::settings;
 use plimsoll::shell::jsz;
+use plimsoll::shell::session::{AgentAddress, hello};
 use plimsoll_agent::core::certificate::{Certificate, Side};
 use plimsoll_agent::core::limits::TargetPattern;
 use plimsoll_agent::shell::nats_target::servers;
 use plimsoll_agent::workload::replies::Replies;
+use plimsoll_common::calibration::{Calibration, CalibrationOrder};
 use plimsoll_common::contract::ids::{IdCodec, Sender};
 use plimsoll_common::contract::{read, time};
 use plimsoll_common::histogram::LatencyHistogram;
-use plimsoll_common::plan::{AgentPlan, Arrivals, Credentials, Login, StepOrder, Target, TrialId, redact_url};
+use plimsoll_common::plan::{AgentPlan, Arrivals, Credentials, Login, More, StepOrder, Target, TrialId, redact_url};
 use plimsoll_common::snapshot::{
     BlockDelta, Counters, Health, Observed, SeriesCounts, SeriesHistograms, Snapshot, Stall, StepEnd, StepTotals,
     Strays,
 };
 use plimsoll_common::units::{Rate, Steps};
 use plimsoll_common::workload::custom::CustomWorkload;
+use plimsoll_proto::PROTOCOL_VERSION;
 use plimsoll_proto::v1::{self, AgentMessage, CoordinatorMessage, agent_message, coordinator_message};
 use plimsoll_tests::harness::messages;
 use proptest::prelude::*;
@@ -142,9 +145,9 @@ fn counters() -> Counters {
     Counters { due: 9, attempted: 9, sent: 9, completed: 8, lost: 1, ..Counters::default() }
 }
 
-static FROM_AGENT: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
+static FROM_AGENT: LazyLock<[Vec<u8>; 4]> = LazyLock::new(|| {
     let trial = TrialId { step: 2, trial: 1 };
-    let counts = SeriesCounts { n: 5, above: vec![3, 1], above_anyway: vec![2, 0] };
+    let counts = SeriesCounts { n: 5, above: vec![3, 1], above_anyway: vec![2, 0], ..SeriesCounts::default() };
     let observed = vec![Observed { name: "rows".into(), count: 2, sum: 30, max: 20 }];
     let series = SeriesHistograms { latency: histogram(), service_time: histogram() };
     let snapshot = Snapshot {
@@ -176,11 +179,35 @@ static FROM_AGENT: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
         end: StepEnd::Finished,
         observed,
     };
-    [agent_message::Message::Snapshot((&snapshot).into()), agent_message::Message::StepTotals((&totals).into())]
-        .map(|message| AgentMessage { message: Some(message) }.encode_to_vec())
+    let found = Calibration {
+        ceiling: Rate::per_second(300_000).expect("a rate"),
+        paced: Rate::per_second(150_000).expect("a rate"),
+        due: 150_000,
+        released: 149_990,
+        lateness: histogram(),
+    };
+    let hello = v1::Hello {
+        protocol_version: PROTOCOL_VERSION,
+        build: "0.1.0".into(),
+        instance: "5f2c".into(),
+        hostname: "box-1".into(),
+        cores: 4,
+        workers: 3,
+        max_rate_milli_per_s: Some(300_000),
+        workloads: vec!["messages".into(), "history".into()],
+        max_run_us: Some(1 << 40),
+        max_connections: Some(5_000),
+    };
+    [
+        agent_message::Message::Snapshot((&snapshot).into()),
+        agent_message::Message::StepTotals((&totals).into()),
+        agent_message::Message::Calibrated((&found).into()),
+        agent_message::Message::Hello(hello),
+    ]
+    .map(|message| AgentMessage { message: Some(message) }.encode_to_vec())
 });
 
-static FROM_COORDINATOR: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
+static FROM_COORDINATOR: LazyLock<[Vec<u8>; 3]> = LazyLock::new(|| {
     let login = Some(Login::NkeySeed("SUA".into()));
     let credentials = Some(Credentials { login, tls_ca: Some("PEM".into()), tls_identity: None });
     let target = Target { url: "nats://ann:secret@chat:4222,nats://[::1]:4223".into(), credentials };
@@ -193,9 +220,15 @@ static FROM_COORDINATOR: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
         hold: Duration::from_secs(1),
         arrivals: Arrivals::Uniform { phase_ppm: 5 },
         max_in_flight: 1000,
+        more: More::default(),
     };
-    [coordinator_message::Message::Prepare((&plan).into()), coordinator_message::Message::StartStep((&order).into())]
-        .map(|message| CoordinatorMessage { message: Some(message) }.encode_to_vec())
+    let calibrate = CalibrationOrder { request_bytes: 64, reply_bytes: 64, max_lateness: Duration::from_millis(100) };
+    [
+        coordinator_message::Message::Prepare((&plan).into()),
+        coordinator_message::Message::StartStep((&order).into()),
+        coordinator_message::Message::Calibrate((&calibrate).into()),
+    ]
+    .map(|message| CoordinatorMessage { message: Some(message) }.encode_to_vec())
 });
 
 const ACK: &[u8] =
@@ -252,7 +285,13 @@ fn read_from_agent(bytes: &[u8]) {
     match message {
         agent_message::Message::Snapshot(message) => drop(Snapshot::try_from(message)),
         agent_message::Message::StepTotals(message) => drop(StepTotals::try_from(message)),
-        _ => {}
+        agent_message::Message::Calibrated(message) => drop(Calibration::try_from(message)),
+        message => {
+            if let Ok(own) = hello(&AgentAddress::at("box-1:7700"), Some(message)) {
+                let texts = own.workloads.iter().chain([&own.hostname]);
+                assert!(texts.flat_map(|text| text.chars()).all(|c| !c.is_control()), "{own:?}");
+            }
+        }
     }
 }
 
@@ -269,6 +308,7 @@ fn read_from_coordinator(bytes: &[u8]) {
             }
         }
         coordinator_message::Message::StartStep(message) => drop(StepOrder::try_from(message)),
+        coordinator_message::Message::Calibrate(message) => drop(CalibrationOrder::try_from(message)),
         _ => {}
     }
 }
@@ -321,13 +361,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn messages_of_agents(which in 0..2_usize, changes in changes()) {
+    fn messages_of_agents(which in 0..4_usize, changes in changes()) {
         let bytes = changed(&FROM_AGENT[which], &changes);
         bounded(bytes.len(), || read_from_agent(&bytes));
     }
 
     #[test]
-    fn messages_of_coordinators(which in 0..2_usize, changes in changes()) {
+    fn messages_of_coordinators(which in 0..3_usize, changes in changes()) {
         let bytes = changed(&FROM_COORDINATOR[which], &changes);
         bounded(bytes.len(), || read_from_coordinator(&bytes));
     }
@@ -397,6 +437,10 @@ fn the_samples_are_right() {
             Ok(Some(agent_message::Message::StepTotals(message))) => {
                 drop(StepTotals::try_from(message).expect("right"))
             }
+            Ok(Some(agent_message::Message::Calibrated(message))) => {
+                drop(Calibration::try_from(message).expect("right"))
+            }
+            Ok(message) => drop(hello(&AgentAddress::at("box-1:7700"), message).expect("right")),
             other => panic!("{other:?}"),
         }
     }
@@ -407,6 +451,9 @@ fn the_samples_are_right() {
             }
             Ok(Some(coordinator_message::Message::StartStep(message))) => {
                 StepOrder::try_from(message).expect("right");
+            }
+            Ok(Some(coordinator_message::Message::Calibrate(message))) => {
+                CalibrationOrder::try_from(message).expect("right");
             }
             other => panic!("{other:?}"),
         }

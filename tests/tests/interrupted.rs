@@ -1,7 +1,7 @@
 //! SIGINT and SIGTERM: the agents are silent at once, the report covers what was finished and says so, exit 130.
 
 use plimsoll_tests::harness::exclusive::Shared;
-use plimsoll_tests::harness::nats::{NatsOptions, NatsServer, NatsUser};
+use plimsoll_tests::harness::nats::{AgentsSeen, NatsOptions, NatsServer, NatsUser};
 use plimsoll_tests::harness::processes::{Agent, AgentOptions};
 use plimsoll_tests::harness::run::{Outcome, Run};
 use plimsoll_tests::standin::{Standin, StandinConfig};
@@ -26,7 +26,7 @@ async fn interrupt(signal: libc::c_int, at: &'static str) -> anyhow::Result<Outc
         running.process.wait_for_stderr(at, Duration::from_secs(60))?;
         running.process.signal(signal)?;
         let outcome = running.finish()?;
-        let at_end = server.agents_seen()?.messages;
+        let at_end = both_seen(&server)?.messages;
         let silent = server.wait_for_silence(Duration::from_secs(1))?;
         assert!(silent.closed.len() >= 2, "both were connected: {silent:?}");
         std::thread::sleep(QUIET);
@@ -47,6 +47,18 @@ async fn interrupt(signal: libc::c_int, at: &'static str) -> anyhow::Result<Outc
     assert!(!outcome.to_string().contains("pass-word"), "{outcome}");
     standin.shutdown().await?;
     Ok(outcome)
+}
+
+/// For a moment the server counts a connection neither among those that are open nor among the closed.
+fn both_seen(server: &NatsServer) -> anyhow::Result<AgentsSeen> {
+    for _ in 0..100 {
+        let seen = server.agents_seen()?;
+        if seen.open.len() + seen.closed.len() >= 2 {
+            return Ok(seen);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    anyhow::bail!("both were connected: {:?}", server.agents_seen()?)
 }
 
 fn rates(outcome: &Outcome) -> Vec<f64> {

@@ -3,7 +3,7 @@
 use plimsoll_tests::harness::driver::Driver;
 use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::nats::{AgentsSeen, NatsOptions, NatsServer};
-use plimsoll_tests::harness::processes::Agent;
+use plimsoll_tests::harness::processes::{Agent, Process, Program};
 use plimsoll_tests::harness::run::{Outcome, Run, Running, Trial, Verdict};
 use plimsoll_tests::standin::config::Latency;
 use plimsoll_tests::standin::{Standin, StandinConfig};
@@ -37,6 +37,10 @@ impl Scene {
     }
 
     fn run(&self, rates: &[f64]) -> Run {
+        self.run_with_backlogs(rates).without_backlogs()
+    }
+
+    fn run_with_backlogs(&self, rates: &[f64]) -> Run {
         let run = Run::new(&self.server.url(), "small").steps(rates).agents(&self.agents).trials(1);
         run.warmup(Duration::from_millis(500)).hold(Duration::from_secs(2)).flag("--lease-timeout", "1s")
     }
@@ -53,8 +57,7 @@ impl Scene {
 
     /// What the agents have sent is all that they ever send, and neither is connected.
     fn check_silence(&self) -> anyhow::Result<AgentsSeen> {
-        let seen = self.server.agents_seen()?;
-        assert!(seen.open.is_empty(), "{seen:?}");
+        let seen = self.server.wait_for_silence(SILENT_WITHIN)?;
         std::thread::sleep(LEASE);
         assert_eq!(self.server.agents_seen()?, seen, "somebody still sends");
         Ok(seen)
@@ -182,6 +185,51 @@ async fn the_step_of_an_agent_that_is_killed_is_held_again_by_the_other() -> any
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_is_lost_in_a_deal_ends_neither_that_deal_for_the_others_nor_the_run() -> anyhow::Result<()> {
+    let mut scene = Scene::set_with(3, |_| {}).await?;
+    let mut running = scene.run(&[200.0]).start()?;
+    running.wait_for_hold()?;
+    scene.server.pause()?;
+    // What the first one had is dealt to the others, who wait for a target that answers nothing; there the second is lost.
+    scene.agents[2].process.signal(libc::SIGKILL)?;
+    running.process.wait_for_stderr("was lost: ", Duration::from_secs(60))?;
+    std::thread::sleep(Duration::from_millis(700));
+    scene.agents[1].process.signal(libc::SIGKILL)?;
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(
+        running.process.is_running()?,
+        "the third takes no new deal in the middle of one: {}",
+        running.process.stderr()
+    );
+    scene.server.resume()?;
+    let outcome = running.finish()?;
+    assert_eq!((outcome.code(), outcome.trials.len()), (Some(0), 2), "{outcome}");
+    let again = outcome.trial_at(200.0)?;
+    assert_eq!((again.verdict, again.trial), (Verdict::Pass, 2), "{outcome}");
+    for agent in &scene.agents[1..] {
+        let words = format!("held without agent {}, which was lost: ", agent.address);
+        assert!(outcome.ended.stdout.contains(&words), "{words}: {outcome}");
+    }
+    scene.server.wait_for_silence(LEASE)?;
+    scene.check_silence()?;
+    scene.standin.shutdown().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fewer_agents_than_the_run_needs_end_it_with_all_that_it_measured() -> anyhow::Result<()> {
+    let mut scene = Scene::set().await?;
+    let mut running = scene.run(&[200.0, 300.0]).flag("--min-agents", 2).start()?;
+    running.process.wait_for_stderr("step 2/2 300/s hold ", Duration::from_secs(60))?;
+    let lost = scene.agents[1].address.to_string();
+    scene.agents[1].process.signal(libc::SIGKILL)?;
+    let outcome = running.finish()?;
+    check_ended_by_loss(&outcome, &lost, "1 of at least 2 agents are left (--min-agents)")?;
+    scene.server.wait_for_silence(LEASE)?;
+    scene.check_silence()?;
+    scene.standin.shutdown().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_is_frozen_is_lost_and_sends_nothing_once_it_goes_on() -> anyhow::Result<()> {
     let mut scene = Scene::set().await?;
     let mut running = scene.run(&[200.0, 300.0]).flag("--on-agent-loss", "abort").start()?;
@@ -192,6 +240,7 @@ async fn an_agent_that_is_frozen_is_lost_and_sends_nothing_once_it_goes_on() -> 
     check_ended_by_loss(&outcome, &lost, "; --on-agent-loss abort ends the run")?;
     assert!(outcome.trial_at(300.0)?.reasons.contains("silent for 1s"), "{outcome}");
     let frozen = scene.server.agents_seen()?;
+    assert_eq!((frozen.open.len(), frozen.closed.len()), (1, 1), "the frozen one is still connected: {frozen:?}");
     scene.agents[0].process.signal(libc::SIGCONT)?;
     let silent = scene.server.wait_for_silence(LEASE * 2)?;
     assert_eq!(silent.messages, frozen.messages, "what waited in the frozen agent is not sent");
@@ -235,9 +284,8 @@ async fn an_agent_that_was_frozen_comes_back_between_steps() -> anyhow::Result<(
     assert!(!outcome.ended.stdout.contains("somebody else drives"), "what the lost one sent is not known: {outcome}");
     assert_eq!(last.duplicate, 0, "the ids of its second life are none of its first: {outcome}");
     assert!(outcome.ended.stdout.contains(&format!("400: agent {lost} joined before this trial")), "{outcome}");
-    let seen = scene.server.agents_seen()?;
+    let seen = scene.check_silence()?;
     assert_eq!(seen.closed.len(), 3, "it is another agent to the target when it comes back: {seen:?}");
-    scene.check_silence()?;
     Driver::claim_once_free(scene.agents[0].address).await?.cut();
     scene.standin.shutdown().await
 }
@@ -246,7 +294,8 @@ async fn an_agent_that_was_frozen_comes_back_between_steps() -> anyhow::Result<(
 async fn one_agent_in_a_hold(latency: Duration, timeout: &str) -> anyhow::Result<(Scene, Running)> {
     let scene = Scene::set_with(1, |config| config.gatekeeper.latency = Latency::Fixed(latency)).await?;
     let run = scene.run(&[200.0]).hold(Duration::from_secs(120)).flag("--request-timeout", timeout);
-    let mut running = run.start()?;
+    // It answers later than preflight waits.
+    let mut running = run.switch("--skip-preflight").start()?;
     running.wait_for_hold()?;
     Ok((scene, running))
 }
@@ -290,8 +339,8 @@ async fn an_agent_that_is_told_twice_does_not_wait_for_what_is_open() -> anyhow:
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_target_that_dies_is_counted_and_named_and_nobody_waits_for_it() -> anyhow::Result<()> {
     let mut scene = Scene::set().await?;
-    let run = scene.run(&[200.0, 300.0]).switch("--no-stop-on-trip").flag("--recovery-limit", "2s");
-    let mut running = run.flag("--request-timeout", "1s").start()?;
+    let run = scene.run_with_backlogs(&[200.0, 300.0]).switch("--no-stop-on-trip").flag("--recovery-limit", "2s");
+    let mut running = run.hold(Duration::from_secs(5)).flag("--request-timeout", "1s").start()?;
     running.wait_for_hold()?;
     scene.server.kill()?;
     let outcome = running.finish()?;
@@ -312,4 +361,26 @@ async fn a_target_that_dies_is_counted_and_named_and_nobody_waits_for_it() -> an
     }
     drop(scene.standin);
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_is_killed_while_boxes_are_measured_is_named_and_the_others_search_on() -> anyhow::Result<()> {
+    let mut scene = Scene::set_with(3, |_| {}).await?;
+    let addresses: Vec<String> = scene.agents.iter().map(|agent| agent.address.to_string()).collect();
+    let mut command = Program::Cli.command()?;
+    command.args(["max-rps", "--preset=small", "--find", "--from=100", "--max-time=60s", "--results=none"]);
+    command.args(["--min-agents=2", "--nats-url", &scene.server.url(), "--agents", &addresses.join(",")]);
+    let mut run = Process::spawn(command)?;
+    // Measuring takes about two seconds from then on.
+    scene.agents[1].process.wait_for_stderr("leased", Duration::from_secs(60))?;
+    scene.agents[1].process.signal(libc::SIGKILL)?;
+    run.wait_for_stderr(&format!("warning: agent {} was lost: ", addresses[1]), Duration::from_secs(60))?;
+    run.wait_for_stderr("self-check: at most ", Duration::from_secs(60))?;
+    run.wait_for_stderr("/s hold ", Duration::from_secs(60))?;
+    let seen = scene.server.agents_seen()?;
+    assert_eq!(seen.open.len(), 2, "{seen:?}");
+    run.signal(libc::SIGINT)?;
+    let ended = run.wait(Duration::from_secs(60))?;
+    assert_eq!(ended.code, Some(130), "{ended:?}");
+    scene.standin.shutdown().await
 }

@@ -143,7 +143,7 @@ async fn a_room_service_that_is_not_there_stops_the_run_before_it_and_is_a_failu
 -> anyhow::Result<()> {
     let target = target(MembersPreset::Medium, |_| {}).await?;
     let running = target.run(MembersPreset::Medium);
-    let mut running = tokio::task::spawn_blocking(move || running.start()).await??;
+    let mut running = running.start()?;
     let running = tokio::task::spawn_blocking(move || running.wait_for_hold().map(|()| running)).await??;
     target.standin.leave(Endpoint::AddMembers).await?;
     let outcome = tokio::task::spawn_blocking(move || running.finish()).await??;

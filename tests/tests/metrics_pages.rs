@@ -1,7 +1,6 @@
 //! What agent and coordinator show of a run while it is under way is valid Prometheus text, and it moves.
 
 use std::collections::HashMap;
-use std::net::TcpListener;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use anyhow::{Context as _, ensure};
 use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::http;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
+use plimsoll_tests::harness::ports::free_port;
 use plimsoll_tests::harness::processes::{Agent, AgentOptions};
 use plimsoll_tests::harness::run::Run;
 use plimsoll_tests::standin::{Standin, StandinConfig};
@@ -57,7 +57,7 @@ fn parse(text: &str) -> anyhow::Result<Page> {
 }
 
 fn free_address() -> anyhow::Result<String> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+    Ok(format!("127.0.0.1:{}", free_port()?))
 }
 
 fn value(page: &Page, sample: &str) -> anyhow::Result<f64> {

@@ -29,7 +29,8 @@ async fn a_frozen_server_answers_again_once_resumed() {
     assert!(tokio::time::timeout(Duration::from_millis(200), client.flush()).await.is_ok(), "flush only hands over");
     assert!(tokio::time::timeout(Duration::from_millis(200), client.request("nobody", "".into())).await.is_err());
     server.resume().unwrap();
-    assert!(client.request("nobody", "".into()).await.is_err(), "no responders");
+    let answered = client.request("nobody", "".into()).await.unwrap_err();
+    assert_eq!(answered.kind(), async_nats::client::RequestErrorKind::NoResponders);
 }
 
 #[tokio::test]

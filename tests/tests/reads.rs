@@ -164,7 +164,7 @@ async fn a_service_that_is_not_there_stops_the_run_before_it_and_is_a_failure_of
 
     let standin = Standin::start(StandinConfig::new(server.url())).await?;
     let running = run(&server, "history", "history-small").hold(Duration::from_secs(3));
-    let mut running = tokio::task::spawn_blocking(move || running.start()).await??;
+    let mut running = running.start()?;
     let running = tokio::task::spawn_blocking(move || running.wait_for_hold().map(|()| running)).await??;
     standin.leave(Endpoint::LoadHistory).await?;
     let outcome = tokio::task::spawn_blocking(move || running.finish()).await??;
@@ -173,6 +173,23 @@ async fn a_service_that_is_not_there_stops_the_run_before_it_and_is_a_failure_of
     assert_eq!(trial.verdict, Verdict::Trip, "{outcome}");
     assert!(trial.failed_no_responders > trial.attempted / 4, "{outcome}");
     assert_eq!(trial.completed + trial.failed_no_responders, trial.attempted, "{outcome}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_gatekeeper_that_answers_nobody_stops_the_run_before_it() -> anyhow::Result<()> {
+    let target = target(|_| ()).await?;
+    // Stream and durable stay: what is sent is taken, and nothing comes of it.
+    target._standin.stall(Some(Stage::Gatekeeper), Duration::from_secs(600)).await?;
+    for workload in ["thread", "messages"] {
+        let outcome = finish(run(&target.server, workload, "small")).await?;
+        assert!(outcome.trials.is_empty() && outcome.code() == Some(2), "{outcome}");
+        let told = &outcome.ended.stderr;
+        assert!(
+            told.contains("no answer within 3s to msg.send") && told.contains("start the message-gatekeeper"),
+            "{outcome}"
+        );
+    }
     Ok(())
 }
 

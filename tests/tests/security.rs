@@ -29,7 +29,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 const COORDINATOR: &str = "plimsoll-coordinator";
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// A run of one step that a shared box carries, with limits that it does not decide.
-const SHORT: [&str; 13] = [
+const SHORT: [&str; 14] = [
     "max-rps",
     "--preset=small",
     "--steps=100",
@@ -38,6 +38,7 @@ const SHORT: [&str; 13] = [
     "--trials=3",
     "--cooldown=0s",
     "--slo-p95=2s",
+    "--max-lateness=1s",
     "--slo-p99=2s",
     "--request-timeout=3s",
     "--slo-error-rate=0.01",
@@ -148,9 +149,11 @@ async fn a_run_over_tls_with_two_agents_is_as_any_other_and_shows_no_secret_at_t
     let body = |pem: String| pem.lines().nth(1).unwrap_or_default().to_owned();
     let key_lines = [body(private("plimsoll-coordinator.key")?), body(private("box.key")?)];
     let secrets = [PASSWORD, &seed, &key_lines[0], &key_lines[1], "czNjcjN0LXBhc3N3MHJk"];
-    // Once with the NKey, once with the password in the URL.
-    let login = format!("--nats-nkey={}", seed_file.display());
-    for (url, login) in [(server.url(), Some(login)), (with_password, None)] {
+    // Once with the NKey, once with the password in URLs on the command line.
+    let login = vec![format!("--nats-nkey={}", seed_file.display())];
+    let jsz = server.monitoring_url().replace("http://", &format!("http://ann:{PASSWORD}@"));
+    let urls = vec![format!("--nats-url={with_password}"), "--jsz-url".to_owned(), jsz];
+    for (url, login) in [(server.url(), login), (server.url(), urls)] {
         let mut arguments: Vec<String> = fleet.iter().cloned().chain(login).collect();
         arguments.push(format!("--results={}", results.display()));
         let mut command = run_command(&url, &addresses, &arguments)?;
@@ -163,11 +166,7 @@ async fn a_run_over_tls_with_two_agents_is_as_any_other_and_shows_no_secret_at_t
         let ended = tokio::task::spawn_blocking(move || running.wait(Duration::from_secs(60))).await??;
         assert_eq!(ended.code, Some(0), "{}", ended.stdout);
         assert!(ended.stdout.contains("ANSWER: max RPS >= 100 "), "{}", ended.stdout);
-        assert!(
-            ended.stderr.len() > 10_000 && ended.stderr.contains("TRACE"),
-            "the most talkative is not: {}",
-            ended.stderr
-        );
+        is_talkative(&ended.stderr);
         hides("the report", &ended.stdout, &secrets);
         hides("the coordinator's log", &ended.stderr, &secrets);
         let mut command = run_command(&url, &addresses, &arguments)?;
@@ -181,10 +180,19 @@ async fn a_run_over_tls_with_two_agents_is_as_any_other_and_shows_no_secret_at_t
     hides("a saved run", &saved, &secrets);
     for agent in &agents {
         let log = agent.stderr();
-        assert!(log.contains("TRACE") && log.contains("leased"), "{log}");
+        assert!(log.contains("leased"), "{log}");
+        is_talkative(&log);
         hides("an agent's log", &log, &secrets);
     }
     standin.shutdown().await
+}
+
+/// All that may be said was: nobody else's code is heard at trace, where clients write secrets byte by byte, in rows.
+#[track_caller]
+fn is_talkative(log: &str) {
+    assert!(log.contains("DEBUG"), "the most talkative is not: {log}");
+    let foreign = log.lines().find(|line| line.contains("TRACE") && !line.contains("plimsoll"));
+    assert_eq!(foreign, None);
 }
 
 /// A certificate of this CA, made for any time.
@@ -393,12 +401,16 @@ async fn the_agent_itself_refuses_what_no_coordinator_of_ours_would_send() -> an
         let _ = socket.shutdown().await;
         let _ = tokio::time::timeout(Duration::from_secs(20), socket.read_to_end(&mut Vec::new())).await?;
     }
-    // A peer that says nothing keeps nobody waiting.
-    let _silent = TcpStream::connect(agent.address).await?;
+    // Peers that say nothing keep nobody waiting, however many they are.
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(TcpStream::connect(agent.address).await?);
+    }
     let mut driver = claim(&agent, &own).await?;
     let target = v1::Target { url: "x".repeat(9 << 20), ..v1::Target::default() };
     driver.send(ToAgent::Prepare(v1::Prepare { target: Some(target), ..v1::Prepare::default() }));
-    assert!(driver.next().await.is_err(), "a message above the bound ends the session");
+    let end = driver.next().await.map(drop).unwrap_err().to_string();
+    assert!(end.contains("a message of the coordinator cannot be read: ") && end.contains("too large"), "{end}");
     for (message, words) in
         [(None, "a message without content"), (Some(ToAgent::Claim(messages::claim())), "claimed twice")]
     {

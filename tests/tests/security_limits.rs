@@ -1,10 +1,11 @@
 //! What an agent does not do, whoever asks: its own limits, and flags that would leave its door open.
 
-use plimsoll_common::plan::AgentPlan;
+use plimsoll_common::contract::daily::DailyPreset;
+use plimsoll_common::plan::{AgentPlan, DailyWorkload, SeriesLimits, Workload};
 use plimsoll_common::units::Rate;
-use plimsoll_proto::v1::RefusedKind;
 use plimsoll_proto::v1::agent_message::Message as FromAgent;
 use plimsoll_proto::v1::coordinator_message::Message as ToAgent;
+use plimsoll_proto::v1::{self, RefusedKind};
 use plimsoll_tests::harness::certificates::Certificates;
 use plimsoll_tests::harness::driver::{Driver, Load};
 use plimsoll_tests::harness::exclusive::Shared;
@@ -12,7 +13,7 @@ use plimsoll_tests::harness::messages;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::{Agent, AgentOptions, Process, Program};
 use plimsoll_tests::harness::run::Run;
-use plimsoll_tests::standin::{Standin, StandinConfig};
+use plimsoll_tests::standin::{DailyConfig, Standin, StandinConfig};
 use std::time::Duration;
 
 fn agent(arguments: &[&str]) -> anyhow::Result<Agent> {
@@ -119,10 +120,72 @@ async fn an_agent_holds_to_its_limits_when_the_coordinator_does_not() -> anyhow:
         }
     };
     assert_eq!(why, "the run has held this agent for its --max-run of 6 s");
+    // Nothing is left of the run's time, and another one has all of it.
+    let again = Driver::claim_once_free(agent.address).await?;
+    assert_eq!(again.hello.max_run_us, Some(0));
+    again.cut();
     let seen = server.wait_for_silence(Duration::from_secs(10))?;
     assert!(seen.messages > 0, "{seen:?}");
     Driver::claim_once_free(agent.address).await?.cut();
     standin.shutdown().await
+}
+
+#[tokio::test]
+async fn an_agent_holds_people_to_its_limits_by_those_it_was_dealt_whatever_a_step_says() -> anyhow::Result<()> {
+    let _shared = Shared::acquire()?;
+    let server = NatsServer::start(NatsOptions::default())?;
+    let mut config = StandinConfig::new(server.url());
+    config.daily = Some(DailyConfig { preset: DailyPreset::Light, users: 1_000 });
+    let standin = Standin::start(config).await?;
+    let agent = agent(&["--max-rate=100", "--max-connections=250"])?;
+    let mut driver = Driver::claim(agent.address, Duration::from_secs(3)).await?;
+    let second = Duration::from_secs(1);
+    // Of a day of 100 s a user does 1.286 things a second at its peak.
+    driver.prepare_as_one_of(&daily_plan(&server.url()), vec![200_000]).await?;
+    let load = |users| Load { rate: Rate::per_second(users).expect("a rate"), ..load(second) };
+    for (users, words) in [
+        (1, "a step of 1 users where 200 were dealt"),
+        (77, "a step of 77 users where 200 were dealt"),
+        (200, "/s is above its --max-rate of 100/s"),
+    ] {
+        let refused = driver.start(load(users)).await.unwrap_err().to_string();
+        assert!(refused.contains(words), "{refused}");
+    }
+    // More connections than it may open are refused before any is.
+    driver.send(ToAgent::Deal(v1::Deal { deal: 1, share_milli_per_s: vec![300_000] }));
+    let FromAgent::Refused(refused) = driver.next().await? else { anyhow::bail!("not refused") };
+    assert_eq!(refused.kind(), RefusedKind::Ceiling, "{refused:?}");
+    assert!(
+        refused.message.ends_with(" connections to the target here, and its --max-connections is 250"),
+        "{refused:?}"
+    );
+    // Those whom it may drive it drives.
+    driver.send(ToAgent::Deal(v1::Deal { deal: 2, share_milli_per_s: vec![70_000] }));
+    let FromAgent::Dealt(dealt) = driver.next().await? else { anyhow::bail!("not dealt") };
+    assert_eq!(dealt.senders, 70);
+    let driven = driver.hold(load(70)).await?;
+    assert!(driven.totals.counters.due > 0, "{:?}", driven.totals);
+    driver.cut();
+    let seen = server.wait_for_silence(Duration::from_secs(10))?;
+    assert!(seen.messages > 0, "{seen:?}");
+    standin.shutdown().await
+}
+
+fn daily_plan(url: &str) -> AgentPlan {
+    let workload = Workload::Daily(DailyWorkload {
+        preset: DailyPreset::Light,
+        site_id: "site-local".into(),
+        users: 1_000,
+        max_direct_users: 1_000,
+        multiplex_pool_size: 10,
+        max_connections: 1_000,
+        activation_rate: Rate::per_second(500).expect("a rate"),
+        day: Some(Duration::from_secs(100)),
+        at_peak: false,
+        presence: false,
+    });
+    let limits = |series| SeriesLimits { series, limits_us: vec![400_000, 800_000] };
+    AgentPlan { series: workload.series().into_iter().map(limits).collect(), workload, ..plan(url) }
 }
 
 #[test]

@@ -19,7 +19,20 @@ const LIMIT: Duration = Duration::from_secs(150);
 fn soak(server: &NatsServer, dir: &Path, rate: &str, duration: &str) -> anyhow::Result<Command> {
     let mut command = Program::Cli.command()?;
     command.args(["run", "--nats-url", &server.url(), "--rate", rate, "--duration", duration]);
-    command.args(["--warmup", "500ms", "--request-timeout", "1s", "--slo-p95", "400ms", "--slo-p99", "800ms"]);
+    command.args([
+        "--max-skew",
+        "1s",
+        "--warmup",
+        "500ms",
+        "--max-lateness",
+        "1s",
+        "--request-timeout",
+        "1s",
+        "--slo-p95",
+        "400ms",
+        "--slo-p99",
+        "800ms",
+    ]);
     command.arg("--csv").arg(dir.join("soak.csv")).arg("--results").arg(dir.join("results"));
     Ok(command)
 }

@@ -37,7 +37,7 @@ fn terminate(mut child: Child) -> bool {
     child.wait().unwrap().success()
 }
 
-async fn answers(server: &NatsServer) -> (Ack, Option<String>) {
+async fn answers(server: &NatsServer, event_within: Duration) -> (Ack, Option<String>) {
     let client = async_nats::connect(server.url()).await.unwrap();
     let mut replies = client.subscribe(subjects::response_wildcard("user-0")).await.unwrap();
     let mut events = client.subscribe(subjects::room_event("room-000000")).await.unwrap();
@@ -47,7 +47,7 @@ async fn answers(server: &NatsServer) -> (Ack, Option<String>) {
     client.publish(subjects::send("user-0", "room-000000", SITE), body.freeze()).await.unwrap();
     let reply = tokio::time::timeout(Duration::from_secs(10), replies.next()).await.unwrap().unwrap();
     assert_eq!(reply.subject.as_str(), subjects::response("user-0", REQUEST));
-    let event = tokio::time::timeout(Duration::from_secs(1), events.next()).await.ok().flatten();
+    let event = tokio::time::timeout(event_within, events.next()).await.ok().flatten();
     let id = event.and_then(|event| Some(String::from_utf8_lossy(broadcast_message_id(&event.payload)?).into_owned()));
     (classify_ack(&reply.payload), id)
 }
@@ -57,7 +57,7 @@ async fn the_program_is_ready_works_and_ends_when_told() {
     let server = NatsServer::start(NatsOptions::default()).unwrap();
     let (child, line) = start(&server, &["--preset", "small", "--storage", "memory"]);
     assert_eq!(line, "READY site=site-local preset=small seed=42\n");
-    assert_eq!(answers(&server).await, (Ack::Accepted, Some(ID.to_owned())));
+    assert_eq!(answers(&server, Duration::from_secs(10)).await, (Ack::Accepted, Some(ID.to_owned())));
     assert!(terminate(child));
 
     let (child, line) = start(&server, &["--null", "--null-broadcast"]);
@@ -69,10 +69,10 @@ async fn the_program_is_ready_works_and_ends_when_told() {
 async fn the_null_gatekeeper_answers_and_broadcasts_when_asked_to() {
     let server = NatsServer::start(NatsOptions { without_jetstream: true, ..NatsOptions::default() }).unwrap();
     let gatekeeper = NullGatekeeper::start(&server.url(), SITE, NullAnswers::Reply).unwrap();
-    assert_eq!(answers(&server).await, (Ack::Accepted, None));
+    assert_eq!(answers(&server, Duration::from_secs(1)).await, (Ack::Accepted, None));
     gatekeeper.shutdown().unwrap();
     let gatekeeper = NullGatekeeper::start(&server.url(), SITE, NullAnswers::ReplyAndBroadcast).unwrap();
-    assert_eq!(answers(&server).await, (Ack::Accepted, Some(ID.to_owned())));
+    assert_eq!(answers(&server, Duration::from_secs(10)).await, (Ack::Accepted, Some(ID.to_owned())));
     assert_eq!((gatekeeper.answered(), gatekeeper.has_ended()), (1, false));
 }
 

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::{Agent, AgentOptions};
@@ -69,6 +69,16 @@ impl Dates {
     }
 }
 
+/// By how many seconds the date in the agent's own words differs from ours.
+fn is_off_by(agent: &mut Agent) -> anyhow::Result<i64> {
+    agent.process.wait_for_stderr("lease over", Duration::from_secs(20))?;
+    let log = agent.process.stderr();
+    let line = log.lines().rfind(|line| line.contains("lease over")).context("it was there")?;
+    let date = line.split_whitespace().next().context("a line begins with its date")?;
+    let said = humantime::parse_rfc3339(date)?.duration_since(UNIX_EPOCH)?.as_secs() as i64;
+    Ok(said - SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() as i64)
+}
+
 /// The run is saved and told in the right order, whatever its dates are.
 fn check_saved(results: &Path) -> anyhow::Result<()> {
     let dir = std::fs::read_dir(results)?.next().expect("it was saved")?.path();
@@ -88,7 +98,7 @@ async fn dates_that_change_in_a_hold_change_nothing_that_is_measured() -> anyhow
     let results = tempfile::tempdir()?;
     let agent =
         |seconds| Agent::start(&AgentOptions { script: Some(dates.script(seconds)), ..AgentOptions::default() });
-    let agents = [agent(HOUR)?, agent(-HOUR)?];
+    let mut agents = [agent(HOUR)?, agent(-HOUR)?];
     let run =
         Run::new(&server.url(), "small").steps(&[200.0, 300.0]).agents(&agents).warmup(Duration::from_millis(500));
     let run = run.hold(Duration::from_secs(3)).flag("--lease-timeout", "1s").script(&dates.script(24 * HOUR));
@@ -105,5 +115,9 @@ async fn dates_that_change_in_a_hold_change_nothing_that_is_measured() -> anyhow
         assert_eq!(trial.completed, trial.attempted, "{outcome}");
     }
     assert!(outcome.answer()?.starts_with("ANSWER: max RPS >= 300 "), "{outcome}");
+    for (agent, change) in agents.iter_mut().zip([HOUR, -HOUR]) {
+        let off = is_off_by(agent)?;
+        assert!((off - change).abs() < 60, "its date was changed by {off} s, not {change}");
+    }
     check_saved(results.path())
 }

@@ -14,12 +14,14 @@ const BUFFER_BYTES: u64 = 4 * 1024 * 1024;
 const LOWEST_PORT: u64 = 1024;
 
 /// What the box grants; `None`: it could not be read, and nothing is said of it.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Granted {
     /// Open files of the process: the hard limit.
     pub open_files: Option<u64>,
     /// First and last port of outgoing connections.
     pub local_ports: Option<(u64, u64)>,
+    /// Ports that are not given to them, as `/proc/sys/net/ipv4/ip_local_reserved_ports` has it: `7700,9000-9100`.
+    pub reserved_ports: Option<String>,
     /// Bytes that the receive buffer of a connection may grow to.
     pub receive_buffer: Option<u64>,
     /// Bytes that its send buffer may grow to.
@@ -43,8 +45,9 @@ impl fmt::Display for Advice {
     }
 }
 
-/// What to change on a box that is to open so many connections to one target, in the agent of this process id.
-pub fn advice(granted: &Granted, connections: u64, process: u32) -> Vec<Advice> {
+/// What to change on a box that is to open so many connections to one target, in the agent of this process id that is reached on
+/// these ports.
+pub fn advice(granted: &Granted, connections: u64, listens_on: &[u16], process: u32) -> Vec<Advice> {
     let mut advice = Vec::new();
     let mut say = |problem: String, command: String| advice.push(Advice { problem, command });
     let files = connections + OTHER_DESCRIPTORS;
@@ -57,11 +60,21 @@ pub fn advice(granted: &Granted, connections: u64, process: u32) -> Vec<Advice> 
     if let Some((first, last)) = granted.local_ports {
         let ports = (last + 1).saturating_sub(first);
         if ports < connections.min(u64::from(u16::MAX) - LOWEST_PORT) {
+            let reserve = reservation(granted, listens_on, (LOWEST_PORT, u16::MAX.into()));
+            let reserve = reserve.map(|reserve| format!(" {reserve}")).unwrap_or_default();
             say(
                 format!(
                     "{ports} local ports ({first} to {last}) are all the connections that fit to one target address"
                 ),
-                format!("sysctl -w net.ipv4.ip_local_port_range=\"{LOWEST_PORT} {}\"", u16::MAX),
+                format!("sysctl -w net.ipv4.ip_local_port_range=\"{LOWEST_PORT} {}\"{reserve}", u16::MAX),
+            );
+        } else if let Some(reserve) = reservation(granted, listens_on, (first, last)) {
+            say(
+                format!(
+                    "ports that this agent is reached on lie among the local ports ({first} to {last}): a connection may hold one \
+                     when the agent is started again"
+                ),
+                format!("sysctl -w {reserve}"),
             );
         }
     }
@@ -83,6 +96,27 @@ pub fn advice(granted: &Granted, connections: u64, process: u32) -> Vec<Advice> 
         );
     }
     advice
+}
+
+/// The setting that keeps these ports from connections where local ports are in this range, beside what is kept already; `None`:
+/// they are kept, or none of them.
+fn reservation(granted: &Granted, ports: &[u16], (first, last): (u64, u64)) -> Option<String> {
+    let reserved = granted.reserved_ports.as_deref()?.trim();
+    let is_open = |port: &&u16| (first..=last).contains(&u64::from(**port)) && !is_reserved(reserved, **port);
+    let mut open: Vec<String> = ports.iter().filter(is_open).map(u16::to_string).collect();
+    if open.is_empty() {
+        return None;
+    }
+    open.splice(0..0, Some(reserved.to_owned()).filter(|reserved| !reserved.is_empty()));
+    Some(format!("net.ipv4.ip_local_reserved_ports=\"{}\"", open.join(",")))
+}
+
+fn is_reserved(reserved: &str, port: u16) -> bool {
+    reserved.split(',').any(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let numbers = (first.trim().parse::<u16>(), last.trim().parse::<u16>());
+        matches!(numbers, (Ok(first), Ok(last)) if (first..=last).contains(&port))
+    })
 }
 
 /// First and last port of `/proc/sys/net/ipv4/ip_local_port_range`.
@@ -113,13 +147,41 @@ mod tests {
     const AMPLE: Granted = Granted {
         open_files: Some(524_288),
         local_ports: Some((1024, 65_535)),
+        reserved_ports: Some(String::new()),
         receive_buffer: Some(6_291_456),
         send_buffer: Some(4_194_304),
         quota_cores: None,
     };
 
     fn check(granted: Granted, connections: u64) -> Vec<String> {
-        advice(&granted, connections, 7).iter().map(ToString::to_string).collect()
+        check_ports(granted, connections, &[])
+    }
+
+    fn check_ports(granted: Granted, connections: u64, listens_on: &[u16]) -> Vec<String> {
+        advice(&granted, connections, listens_on, 7).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn ports_that_it_is_reached_on_are_kept_from_connections() {
+        let wide = |reserved: &str| Granted { reserved_ports: Some(reserved.to_owned()), ..AMPLE };
+        let told = check_ports(wide("\n"), CONNECTIONS, &[7700, 9700]);
+        assert_eq!(
+            told,
+            [
+                "ports that this agent is reached on lie among the local ports (1024 to 65535): a connection may hold one when the \
+              agent is started again; as root: sysctl -w net.ipv4.ip_local_reserved_ports=\"7700,9700\""
+            ]
+        );
+        let partly = check_ports(wide("80,7000-7800\n"), 8, &[7700, 9700]);
+        assert!(partly[0].ends_with("sysctl -w net.ipv4.ip_local_reserved_ports=\"80,7000-7800,9700\""), "{partly:?}");
+        assert_eq!(check_ports(wide("7700,9000-9700"), CONNECTIONS, &[7700, 9700]), Vec::<String>::new());
+        // The range that is recommended has them too, and the one that there is has not.
+        let narrow = Granted { local_ports: Some((32_768, 60_999)), ..AMPLE };
+        let told = check_ports(narrow.clone(), CONNECTIONS, &[7700]);
+        let both = "sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\" net.ipv4.ip_local_reserved_ports=\"7700\"";
+        assert!(told.len() == 1 && told[0].ends_with(both), "{told:?}");
+        assert_eq!(check_ports(narrow, 8, &[7700]), Vec::<String>::new());
+        assert_eq!(check_ports(Granted { reserved_ports: None, ..AMPLE }, 8, &[7700]), Vec::<String>::new());
     }
 
     #[test]

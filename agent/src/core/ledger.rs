@@ -5,6 +5,8 @@
 //! expire in that order, so a ring that is long enough for one timeout needs no free list, and an answer finds its
 //! operation by a mask and one comparison.
 
+use std::time::Duration;
+
 use plimsoll_common::contract::read::Answer;
 use plimsoll_common::plan::SeriesLimits;
 
@@ -150,6 +152,22 @@ struct Slot {
     sent: bool,
 }
 
+/// Bytes of a slot.
+pub const SLOT_BYTES: u64 = size_of::<Slot>() as u64;
+
+/// How many slots a book has in which so many operations can be released within one request timeout. All of them are written when
+/// it is made.
+pub fn slots(issued_per_timeout: u64) -> u64 {
+    issued_per_timeout.max(64).checked_next_power_of_two().unwrap_or(u64::MAX)
+}
+
+/// How many operations can be released within one request timeout at a rate: what is due in it and in the longest that expiry may
+/// lag, with room for the spread of a Poisson stream.
+pub fn issued_at(per_second: f64, timeout: Duration) -> u64 {
+    let expected = per_second * (timeout.as_secs_f64() + 2.5);
+    ((expected + 6.0 * expected.sqrt()) as u64).saturating_add(1024)
+}
+
 /// No slot has carried an operation yet: a sequence that is never given out.
 const NEVER: u64 = u64::MAX;
 
@@ -175,7 +193,7 @@ impl Ledger {
     /// An empty book whose first sequence number is `first`: sequences go on over trials, so that no id is used twice.
     /// `issued_per_timeout` bounds how many operations can be released within one request timeout.
     pub fn new(terms: Terms, window: Window, first: u64, issued_per_timeout: u64, max_in_flight: u64) -> Self {
-        let capacity = issued_per_timeout.max(64).next_power_of_two();
+        let capacity = slots(issued_per_timeout);
         let mut ages: Vec<u64> = terms.series.iter().flat_map(|series| &series.limits_us).map(|us| us * 1000).collect();
         ages.sort_unstable();
         ages.dedup();
@@ -266,10 +284,11 @@ impl Ledger {
         self.terms.kinds[usize::from(slot.choice.kind)].taken
     }
 
-    /// The client will not take the operation's message.
-    pub fn publish_failed(&mut self, sequence: u64, now_ns: u64) {
+    /// Nobody takes the operation's message: the connection that it was to go out on broke at `since_ns`, or the client refuses
+    /// it, now.
+    pub fn publish_failed(&mut self, sequence: u64, since_ns: u64, now_ns: u64) {
         if self.choice(sequence).is_some() {
-            self.end(sequence, now_ns, Ending::Publish);
+            self.end(sequence, now_ns, Ending::Publish { since_ns });
         }
     }
 
@@ -327,11 +346,6 @@ impl Ledger {
         slot.sequence == sequence && slot.intended_ns >= self.window.hold_start_ns
     }
 
-    /// Whether this instant lies in the hold.
-    pub fn is_hold(&self, now_ns: u64) -> bool {
-        (self.window.hold_start_ns..self.window.hold_end_ns).contains(&now_ns)
-    }
-
     /// A message that belongs to nobody here.
     pub fn foreign(&mut self) {
         self.recorder.strays.foreign += 1;
@@ -359,7 +373,7 @@ impl Ledger {
                 let kind = &self.terms.kinds[usize::from(slot.choice.kind)];
                 if slot.owes != 0 && self.terms.timeout_ns(kind) == timeout_ns {
                     let ending = if !slot.sent {
-                        Ending::Publish
+                        Ending::Publish { since_ns: slot.intended_ns }
                     } else if slot.owes & kind.replies != 0 {
                         Ending::Timeout
                     } else {

@@ -61,6 +61,18 @@ impl Day {
         envelope((self.hold_begins + (since - self.warmup).max(0.0)) / self.length)
     }
 
+    /// How many acts a person has in the warmup and in the hold, on average.
+    pub fn acts_of_each(&self) -> (f64, f64) {
+        // Simpson's rule: what the envelope's kink costs is less than a thousandth.
+        const INTERVALS: u32 = 1_000;
+        let step = self.hold / f64::from(INTERVALS);
+        let weight = |i: u32| if i == 0 || i == INTERVALS { 1.0 } else { f64::from(2 + 2 * (i % 2)) };
+        let at = |i: u32| self.envelope(self.warmup + f64::from(i) * step);
+        let hold = (0..=INTERVALS).map(|i| weight(i) * at(i)).sum::<f64>() * step / 3.0;
+        let rate = self.peak_rate * ACTIVE_PART;
+        (rate * self.envelope(0.0) * self.warmup, rate * hold)
+    }
+
     fn tick(&self) -> f64 {
         self.length / TICKS_PER_DAY
     }

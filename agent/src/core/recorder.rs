@@ -2,11 +2,13 @@
 //! second look at what lies above a limit once the box's stalls are known.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use plimsoll_common::histogram::LatencyHistogram;
 use plimsoll_common::plan::{BLOCK, SeriesLimits};
 use plimsoll_common::snapshot::{BlockDelta, Counters, Observed, SeriesCounts, SeriesHistograms, Stall, Strays};
 
+use super::exchange::Stalls;
 use super::ledger::Window;
 
 /// A block in nanoseconds.
@@ -19,8 +21,12 @@ pub enum Ending {
     Timeout,
     /// Given up: a reply, but not all that it announced.
     Lost,
-    /// Given up: the client did not take it.
-    Publish,
+    /// It was not handed over: the connection that it was to go out on has not been there since this instant (that of the
+    /// attempt, or of what was intended, where none broke).
+    Publish {
+        /// On the clock of all times here.
+        since_ns: u64,
+    },
     /// The service said no.
     Refused,
     /// The reply could not be read.
@@ -77,7 +83,7 @@ pub struct WorkerTotals {
     pub observed: Vec<Observed>,
 }
 
-/// An operation above a limit, kept until the block in which it ended is closed.
+/// An operation above a limit, kept until what held up the block in which it ended is known.
 #[derive(Debug, Clone, Copy)]
 struct Suspect {
     /// The series, or `None` for the operation as a whole, given up.
@@ -85,7 +91,11 @@ struct Suspect {
     intended_block: u32,
     intended_wall: u32,
     ended_wall: u32,
+    /// Where a connection broke: in which block.
+    broke_wall: Option<u32>,
     latency_ns: u64,
+    /// It has no sample: it was given up.
+    given_up: bool,
 }
 
 /// Counts and histograms of one worker in one trial.
@@ -96,6 +106,7 @@ pub struct Recorder {
     /// Nothing counted yet, per series.
     zero: Vec<SeriesCounts>,
     largest_limit_ns: u64,
+    longest_ns: u64,
     /// Blocks of the hold, the last of which may be short.
     block_count: u32,
     /// What changed since the last close, from block `first_block` on; what did not is `None`. As long as the hold's
@@ -115,6 +126,10 @@ pub struct Recorder {
     most_stalls: usize,
     /// Wall blocks closed.
     closed: u32,
+    /// What holds up any worker that hears answers for this one, where there are such.
+    shared: Option<Arc<Stalls>>,
+    /// Whether what ended is looked at again only once the block after it is closed.
+    judges_late: bool,
     suspects: Vec<Suspect>,
     in_flight_max: u64,
     in_flight_sum: u64,
@@ -143,6 +158,7 @@ impl Recorder {
         Self {
             window,
             largest_limit_ns: limits_ns.iter().flatten().max().copied().unwrap_or(0),
+            longest_ns,
             block_count: (window.hold_end_ns - window.hold_start_ns).div_ceil(BLOCK_NS) as u32,
             blocks: VecDeque::new(),
             first_block: 0,
@@ -155,6 +171,8 @@ impl Recorder {
             stalls_ns: VecDeque::new(),
             most_stalls: longest_ns.div_ceil(BLOCK_NS) as usize + SPARE_STALLS,
             closed: 0,
+            shared: None,
+            judges_late: false,
             suspects: Vec::new(),
             in_flight_max: 0,
             in_flight_sum: 0,
@@ -170,6 +188,32 @@ impl Recorder {
             limits_ns,
             zero,
         }
+    }
+
+    /// Others hear answers for this worker, so what holds up any of them holds up this one, and the other way round. What
+    /// they were held up by is known for certain a block later: until then what ended is not looked at again.
+    pub fn share(&mut self, stalls: Arc<Stalls>) {
+        self.shared = Some(stalls);
+        self.judges_late = true;
+    }
+
+    /// The block that is closed next is the last one.
+    pub fn comes_to_its_end(&mut self) {
+        self.judges_late = false;
+    }
+
+    /// Takes over what is known by now of others' stalls in a closed block.
+    fn learn(&mut self, shared: &Stalls, number: u32) {
+        let stall_ns = nanoseconds(shared.of(self.begin_of(number)));
+        let since = (self.closed - 1 - number) as usize;
+        if let Some(known) = self.stalls_ns.iter_mut().rev().nth(since) {
+            *known = stall_ns.max(*known);
+        }
+    }
+
+    /// When a wall block begins.
+    fn begin_of(&self, number: u32) -> u64 {
+        self.window.start_ns + u64::from(number) * BLOCK_NS
     }
 
     /// The counters that an operation of this intended time belongs to: its block's, or the warmup's.
@@ -231,13 +275,19 @@ impl Recorder {
     #[inline]
     pub fn held_up(&mut self, now_ns: u64, delay_ns: u64) {
         // A block that was closed already has its stall.
-        let Some(wall) = self.wall_of(now_ns).checked_sub(self.closed) else { return };
+        let number = self.wall_of(now_ns);
+        let Some(wall) = number.checked_sub(self.closed) else { return };
         let wall = wall as usize;
         if self.lateness_ns.len() <= wall {
             self.lateness_ns.resize(wall + 1, 0);
         }
         let largest = &mut self.lateness_ns[wall];
-        *largest = delay_ns.max(*largest);
+        if delay_ns > *largest {
+            *largest = delay_ns;
+            if let Some(shared) = &self.shared {
+                shared.held_up(self.begin_of(number), Stall::Bounded(delay_ns.div_ceil(1000)));
+            }
+        }
     }
 
     /// A series of an operation got what it was owed.
@@ -254,7 +304,7 @@ impl Recorder {
         // The smallest limit decides whether a second look is needed.
         if self.limits_ns[index].first().is_some_and(|&limit| latency_ns > limit) {
             self.count_above(series, block, latency_ns, false);
-            self.suspect(Some(series), intended_ns, now_ns, latency_ns);
+            self.suspect(Some(series), (intended_ns, now_ns), latency_ns, None, false);
         }
     }
 
@@ -268,10 +318,28 @@ impl Recorder {
         self.limits_ns[index] = limits_ns;
     }
 
-    fn suspect(&mut self, series: Option<u32>, intended_ns: u64, now_ns: u64, latency_ns: u64) {
+    /// An operation between these instants is looked at again.
+    fn suspect(
+        &mut self,
+        series: Option<u32>,
+        (intended_ns, now_ns): (u64, u64),
+        latency_ns: u64,
+        broke_ns: Option<u64>,
+        given_up: bool,
+    ) {
         let Some(intended_block) = self.block_of(intended_ns) else { return };
         let (intended_wall, ended_wall) = (self.wall_of(intended_ns), self.wall_of(now_ns));
-        self.suspects.push(Suspect { series, intended_block, intended_wall, ended_wall, latency_ns });
+        // Of the box before the trial nothing is known.
+        let broke_wall = broke_ns.filter(|&broke_ns| broke_ns >= self.window.start_ns).map(|at_ns| self.wall_of(at_ns));
+        self.suspects.push(Suspect {
+            series,
+            intended_block,
+            intended_wall,
+            ended_wall,
+            broke_wall,
+            latency_ns,
+            given_up,
+        });
     }
 
     /// All that was owed came.
@@ -288,13 +356,15 @@ impl Recorder {
         }
     }
 
-    /// An operation failed while `owed` series had no sample. What was given up enters those series, above every limit.
+    /// An operation failed while `owed` series had no sample. What was given up enters those series, above every limit; what
+    /// was not even handed over was never answered, so it does as if it had been waited for, however soon it is known. What was
+    /// refused has no latency; each series counts it, so that it is known which of them fails.
     pub fn failed(&mut self, ending: Ending, owed: u32, intended_ns: u64, released_ns: u64, now_ns: u64) {
         let counters = self.counters(intended_ns);
         match ending {
             Ending::Timeout => counters.failed.timeout += 1,
             Ending::Lost => counters.lost += 1,
-            Ending::Publish => counters.failed.publish += 1,
+            Ending::Publish { .. } => counters.failed.publish += 1,
             Ending::Refused => counters.failed.refused += 1,
             Ending::BadReply => counters.failed.bad_reply += 1,
             Ending::NoResponders => counters.failed.no_responders += 1,
@@ -302,19 +372,41 @@ impl Recorder {
         self.ended(intended_ns, released_ns, now_ns);
         if matches!(ending, Ending::Refused | Ending::BadReply | Ending::NoResponders) {
             self.counters(intended_ns).failed_anyway += 1;
+            self.refused(owed, intended_ns);
             return;
         }
         let Some(block) = self.block_of(intended_ns) else { return };
-        let latency_ns = now_ns.saturating_sub(intended_ns);
-        for series in (0..self.limits_ns.len() as u32).filter(|series| owed & 1 << series != 0) {
+        let waited_ns = now_ns.saturating_sub(intended_ns);
+        let (latency_ns, broke_ns) = match ending {
+            Ending::Publish { since_ns } => (waited_ns.max(self.longest_ns), Some(since_ns)),
+            _ => (waited_ns, None),
+        };
+        for series in self.series_of(owed) {
             let histograms = &mut self.series[series as usize];
             histograms.latency.record(latency_ns / 1000);
             histograms.service_time.record(now_ns.saturating_sub(released_ns) / 1000);
-            self.touch(block).series[series as usize].n += 1;
+            let counts = &mut self.touch(block).series[series as usize];
+            counts.n += 1;
+            counts.given_up += 1;
             self.count_above(series, block, latency_ns, true);
-            self.suspect(Some(series), intended_ns, now_ns, latency_ns);
+            self.suspect(Some(series), (intended_ns, now_ns), latency_ns, broke_ns, true);
         }
-        self.suspect(None, intended_ns, now_ns, latency_ns);
+        self.suspect(None, (intended_ns, now_ns), latency_ns, broke_ns, true);
+    }
+
+    /// What was owed to these series will not come, as the service says: nobody else is to blame.
+    fn refused(&mut self, owed: u32, intended_ns: u64) {
+        let Some(block) = self.block_of(intended_ns) else { return };
+        for series in self.series_of(owed) {
+            let counts = &mut self.touch(block).series[series as usize];
+            counts.refused += 1;
+            counts.failed_anyway += 1;
+        }
+    }
+
+    /// The series of these bits.
+    fn series_of(&self, bits: u32) -> impl Iterator<Item = u32> + use<> {
+        (0..self.limits_ns.len() as u32).filter(move |series| bits & 1 << series != 0)
     }
 
     /// Operations that are open and have just passed (or no longer count as having passed) a limit.
@@ -343,20 +435,30 @@ impl Recorder {
         }
     }
 
-    /// Closes wall block `number`: with its stall known, looks again at what ended in it above a limit, and hands out
-    /// everything recorded since the last close. The block's largest lateness counts as a stall too.
+    /// Closes wall block `number`: with its stall known, looks again at what ended in it above a limit (or in the block before
+    /// it, see [`Self::share`]), and hands out everything recorded since the last close. The block's largest lateness counts as
+    /// a stall too.
     pub fn close_block(&mut self, number: u32, stall: Stall) -> WorkerBlock {
         while self.closed < number {
             self.lateness_ns.pop_front();
             self.push_stall(0);
         }
         let lateness_us = self.lateness_ns.pop_front().unwrap_or(0).div_ceil(1000);
-        let stall = stall.max(Stall::Bounded(lateness_us));
-        self.push_stall(match stall {
-            Stall::Bounded(us) => us.saturating_mul(1000).min(UNBOUNDED_NS),
-            Stall::Unbounded => UNBOUNDED_NS,
-        });
-        self.look_again(number);
+        let mut stall = stall.max(Stall::Bounded(lateness_us));
+        let shared = self.shared.clone();
+        if let Some(shared) = &shared {
+            let begins_ns = self.begin_of(number);
+            shared.held_up(begins_ns, stall);
+            stall = stall.max(shared.of(begins_ns));
+        }
+        self.push_stall(nanoseconds(stall));
+        let before = number.checked_sub(1);
+        if let (Some(shared), Some(before)) = (&shared, before) {
+            self.learn(shared, before);
+        }
+        if let Some(known) = if self.judges_late { before } else { Some(number) } {
+            self.look_again(known);
+        }
         let taken: Vec<BlockDelta> = self.blocks.drain(..).flatten().map(|delta| *delta).collect();
         let block = WorkerBlock {
             number,
@@ -391,15 +493,16 @@ impl Recorder {
             suspects.into_iter().partition(|suspect| suspect.ended_wall <= number);
         self.suspects = later;
         for suspect in now {
-            let first = suspect.intended_wall.saturating_sub(1);
-            let latency_ns = suspect.latency_ns.saturating_sub(self.stalled_ns(first, suspect.ended_wall));
+            let latency_ns = suspect.latency_ns.saturating_sub(self.stalled_around_ns(&suspect));
             let largest = self.largest_limit_ns;
             let block = suspect.intended_block;
             match suspect.series {
                 None => self.touch(block).counters.failed_anyway += u64::from(latency_ns > largest),
                 Some(series) => {
                     let limits_ns = std::mem::take(&mut self.limits_ns[series as usize]);
-                    let anyway = &mut self.touch(block).series[series as usize].above_anyway;
+                    let counts = &mut self.touch(block).series[series as usize];
+                    counts.failed_anyway += u64::from(suspect.given_up && latency_ns > largest);
+                    let anyway = &mut counts.above_anyway;
                     for (anyway, &limit) in anyway.iter_mut().zip(&limits_ns) {
                         *anyway += u64::from(latency_ns > limit);
                     }
@@ -407,6 +510,21 @@ impl Recorder {
                 }
             }
         }
+    }
+
+    /// The stalls that may have made an operation late, or its connection break: those of its blocks and the one before, and of
+    /// the block in which the connection broke and the one before. Between the two a connection that the target has broken is
+    /// gone, whatever the box does.
+    fn stalled_around_ns(&self, suspect: &Suspect) -> u64 {
+        let (first, ended) = (suspect.intended_wall.saturating_sub(1), suspect.ended_wall);
+        let Some(broke) = suspect.broke_wall else { return self.stalled_ns(first, ended) };
+        let before = broke.saturating_sub(1);
+        if broke + 1 >= first {
+            return self.stalled_ns(before.min(first), ended);
+        }
+        let forgotten = (broke as usize) < self.closed as usize - self.stalls_ns.len();
+        let around = if forgotten { 0 } else { self.stalled_ns(before, broke) };
+        around + self.stalled_ns(first, ended)
     }
 
     /// The stalls of closed wall blocks from the first to the last of these.
@@ -442,6 +560,14 @@ impl WorkerTotals {
     }
 }
 
+/// A stall as it is added up.
+fn nanoseconds(stall: Stall) -> u64 {
+    match stall {
+        Stall::Bounded(us) => us.saturating_mul(1000).min(UNBOUNDED_NS),
+        Stall::Unbounded => UNBOUNDED_NS,
+    }
+}
+
 /// Hands out what was observed and begins anew.
 fn take_observed(observed: &mut Observed) -> Observed {
     let empty = Observed::new(observed.name.clone());
@@ -454,48 +580,4 @@ fn empty_histograms(series: usize) -> Vec<SeriesHistograms> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_kept_of_a_day_is_what_can_still_change() {
-        const TIMEOUT_NS: u64 = 10 * BLOCK_NS;
-        let series = [SeriesLimits { series: "E1".into(), limits_us: vec![100_000] }];
-        let blocks = 24 * 3600 * 2_u64;
-        let window = Window { start_ns: 0, hold_start_ns: 0, hold_end_ns: blocks * BLOCK_NS };
-        let mut recorder = Recorder::new(&series, &[], window, TIMEOUT_NS);
-        let mut due = 0;
-        for number in 0..blocks as u32 {
-            let now_ns = u64::from(number) * BLOCK_NS;
-            recorder.counters(now_ns).due += 1;
-            recorder.held_up(now_ns, 1_000_000);
-            if let Some(long_ago) = now_ns.checked_sub(TIMEOUT_NS) {
-                recorder.failed(Ending::Timeout, 1, long_ago, long_ago, now_ns);
-            }
-            let block = recorder.close_block(number, Stall::Bounded(0));
-            due += block.blocks.iter().map(|delta| delta.counters.due).sum::<u64>();
-            assert!(block.blocks.iter().all(|delta| delta.block <= number && number - delta.block <= 10));
-            assert!(recorder.blocks.is_empty() && recorder.lateness_ns.is_empty() && recorder.suspects.is_empty());
-            assert!(recorder.stalls_ns.len() <= recorder.most_stalls);
-        }
-        let totals = recorder.totals();
-        assert_eq!((due, totals.counters.due, recorder.closed_blocks()), (blocks, blocks, blocks as u32));
-        // A second look subtracts the stalls of twelve blocks: 5 s less 12 ms are above the limit anyway.
-        assert_eq!(totals.series[0].above_anyway, [blocks - 10]);
-    }
-
-    #[test]
-    fn a_block_that_changes_late_is_told_again_and_alone() {
-        let series = [SeriesLimits { series: "E1".into(), limits_us: vec![100_000] }];
-        let window = Window { start_ns: 0, hold_start_ns: 0, hold_end_ns: 20 * BLOCK_NS };
-        let mut recorder = Recorder::new(&series, &[], window, 20 * BLOCK_NS);
-        for block in [7, 3, 5] {
-            recorder.completed(block * BLOCK_NS, block * BLOCK_NS, 8 * BLOCK_NS);
-        }
-        let numbers = |block: &WorkerBlock| block.blocks.iter().map(|delta| delta.block).collect::<Vec<_>>();
-        assert_eq!(numbers(&recorder.close_block(8, Stall::Bounded(0))), [3, 5, 7]);
-        recorder.completed(4 * BLOCK_NS, 4 * BLOCK_NS, 9 * BLOCK_NS);
-        assert_eq!(numbers(&recorder.close_block(9, Stall::Bounded(0))), [4]);
-        assert_eq!(numbers(&recorder.close_block(10, Stall::Bounded(0))), [] as [u32; 0]);
-    }
-}
+mod tests;

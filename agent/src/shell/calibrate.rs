@@ -8,7 +8,7 @@ use plimsoll_common::calibration::{Calibration, CalibrationOrder};
 use plimsoll_common::contract::presets::MessagesPreset;
 use plimsoll_common::histogram::LatencyHistogram;
 use plimsoll_common::plan::{
-    AgentPlan, Arrivals, RoomReadWorkload, SeriesLimits, StepOrder, Target, TrialId, Workload,
+    AgentPlan, Arrivals, More, RoomReadWorkload, SeriesLimits, StepOrder, Target, TrialId, Workload,
 };
 use plimsoll_common::units::Rate;
 use tokio::sync::mpsc;
@@ -95,7 +95,7 @@ impl Crew {
         for index in 0..workers {
             let (plan, lease) = (plan.clone(), lease.clone());
             let connection = "plimsoll/calibration".to_owned();
-            let spec = WorkerSpec { index, connection, plan, fixtures: None, workers, lease };
+            let spec = WorkerSpec { index, connection, plan, fixtures: None, workers, desk: None, lease };
             let (sender, receiver) = mpsc::unbounded_channel();
             let (null, events_in) = (NullPlan { request_bytes: order.request_bytes as usize }, events_in.clone());
             let thread = std::thread::Builder::new().name(format!("calibrate-{index}"));
@@ -136,6 +136,7 @@ impl Crew {
                 hold,
                 arrivals: Arrivals::Uniform { phase_ppm: 0 },
                 max_in_flight: OPEN,
+                more: More::default(),
             };
             let (warmup_due, hold_due) = (share.due_in(WARMUP), share.due_in(hold));
             let order = WorkerOrder { order, warmup_due, hold_due, max_in_flight: OPEN, phase_ppm: 0 };

@@ -7,17 +7,18 @@ use super::health::cgroup_cpu_stats;
 use crate::core::host::{CONNECTIONS, Granted, advice, largest_buffer, local_ports, quota_cores};
 
 /// Raises the limit of open files to what is allowed, and warns of what is too little for an agent that may open so many
-/// connections to the target; `None`: as many as fit between two addresses.
-pub fn make_ready(max_connections: Option<u32>) {
+/// connections to the target (`None`: as many as fit between two addresses) and is reached on these ports.
+pub fn make_ready(max_connections: Option<u32>, listens_on: &[u16]) {
     let granted = Granted {
         open_files: raise_open_files(),
         local_ports: of_kernel("ip_local_port_range", local_ports),
+        reserved_ports: of_kernel("ip_local_reserved_ports", |text| Some(text.to_owned())),
         receive_buffer: of_kernel("tcp_rmem", largest_buffer),
         send_buffer: of_kernel("tcp_wmem", largest_buffer),
         quota_cores: quota(),
     };
     let connections = max_connections.map_or(CONNECTIONS, u64::from);
-    for advice in advice(&granted, connections, std::process::id()) {
+    for advice in advice(&granted, connections, listens_on, std::process::id()) {
         tracing::warn!("{advice}");
     }
 }

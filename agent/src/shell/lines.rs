@@ -13,12 +13,14 @@ use bytes::BytesMut;
 use plimsoll_common::plan::Target;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use self::connection::keep_open;
 use self::login::Door;
 use super::clock::boottime_ns;
 use super::lease::Lease;
 use crate::core::nats_words::{self, Heard};
+use crate::core::turns::Turns;
 
 /// What a line has yet to write at most: a server that takes nothing more for so long is gone.
 const MOST_UNWRITTEN: usize = 8 * 1024 * 1024;
@@ -57,10 +59,17 @@ pub enum Unsettled {
     LeaseEnded,
 }
 
+/// A line takes no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotTaken {
+    /// When its connection broke, on the box's clock; just now, where it is there and takes nothing more.
+    pub since_ns: u64,
+}
+
 /// All lines of a worker.
 pub struct Lines {
     hub: Rc<Hub>,
-    lines: HashMap<u32, Line>,
+    lines: RefCell<HashMap<u32, Line>>,
 }
 
 /// What all lines of a worker share.
@@ -73,12 +82,17 @@ struct Hub {
     denied: RefCell<Option<String>>,
     /// When a line that is being opened has come so far, or has failed.
     settled: Notify,
+    /// When users may come online, first or again.
+    turns: RefCell<Turns>,
+    /// What turns are counted from.
+    began: Instant,
+    /// The longest that a line took to write out what it had, since the last look.
+    write_blocked_ns: Cell<u64>,
 }
 
 struct Line {
     shared: Rc<Shared>,
     task: JoinHandle<()>,
-    users: u32,
 }
 
 /// What a line's task and its owner share.
@@ -91,6 +105,12 @@ struct Shared {
     state: Cell<State>,
     /// Pings that were sent since the connection came up, less those answered.
     pongs_due: Cell<u32>,
+    /// Who come online with it.
+    users: Cell<u32>,
+    /// When its connection broke last.
+    broke_ns: Cell<u64>,
+    /// Since when it has been writing.
+    writes_since_ns: Cell<Option<u64>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,64 +138,77 @@ impl Lines {
             reported: RefCell::default(),
             denied: RefCell::default(),
             settled: Notify::new(),
+            turns: RefCell::new(Turns::new(1.0)),
+            began: Instant::now(),
+            write_blocked_ns: Cell::new(0),
         };
-        Ok(Self { hub: Rc::new(hub), lines: HashMap::new() })
+        Ok(Self { hub: Rc::new(hub), lines: RefCell::default() })
     }
 
-    /// Makes the lines those that are wanted, and tells the ear which are online. Ends when every line has come online or
-    /// failed to.
+    /// Makes the lines those that are wanted, whose users come online, for the first time or again, no faster than so many a second
+    /// from now on; and tells the ear which are online. Ends when every line is online, also those
+    /// that had to be tried again, or when some are not by the time that all could have been: who acts is known by then.
+    /// Meanwhile those that are online can be spoken on.
     ///
     /// # Errors
     /// The server denies a subject, in its words; or the lease has ended.
-    pub async fn settle(&mut self, wanted: Vec<Wanted>, users_per_second: f64) -> Result<(), Unsettled> {
+    pub async fn settle(&self, wanted: Vec<Wanted>, users_per_second: f64) -> Result<(), Unsettled> {
+        self.hub.turns.borrow_mut().set_rate(users_per_second);
         let keep: HashMap<u32, &Wanted> = wanted.iter().map(|wanted| (wanted.line, wanted)).collect();
-        self.lines.retain(|line, open| {
+        self.lines.borrow_mut().retain(|line, open| {
             let extends = |wanted: &&Wanted| wanted.tags.starts_with(&open.shared.tags.borrow());
             keep.get(line).is_some_and(extends)
         });
         drop(keep);
-        let pause = Duration::from_secs_f64(1.0 / users_per_second);
-        let mut due = tokio::time::Instant::now();
+        let coming = wanted.iter().map(|wanted| self.coming(wanted)).fold(0, u32::saturating_add);
+        let limit = Instant::now() + self.hub.turns.borrow().lasts(coming) + SETTLE;
         for wanted in wanted {
-            let new_users = self.bring(wanted);
+            let new_users = self.new_users(&wanted);
             if new_users > 0 {
-                due += pause * new_users;
-                tokio::time::sleep_until(due).await;
+                self.hub.turn(new_users).await;
                 self.fails()?;
             }
+            self.bring(wanted);
         }
-        let limit = tokio::time::Instant::now() + SETTLE;
-        while self.lines.values().any(|line| matches!(line.shared.state.get(), State::Opening | State::Subscribing)) {
+        while self.are_some_not_online() {
             let waited = tokio::time::timeout(Duration::from_millis(50), self.hub.settled.notified());
             let _ = waited.await;
             self.fails()?;
-            if tokio::time::Instant::now() > limit {
+            if Instant::now() > limit {
                 break;
             }
         }
         self.fails()
     }
 
-    /// Opens a line or has it listen to more. How many users come online by that.
-    fn bring(&mut self, wanted: Wanted) -> u32 {
+    fn are_some_not_online(&self) -> bool {
+        self.lines.borrow().values().any(|line| line.shared.state.get() != State::Online)
+    }
+
+    /// How many users come online, for the first time or again, by the time that a line is online.
+    fn coming(&self, wanted: &Wanted) -> u32 {
+        let is_down = |open: &Line| open.shared.state.get() == State::Down;
+        if self.lines.borrow().get(&wanted.line).is_some_and(is_down) { wanted.users } else { self.new_users(wanted) }
+    }
+
+    /// How many users come online that a line did not have.
+    fn new_users(&self, wanted: &Wanted) -> u32 {
+        let has = self.lines.borrow().get(&wanted.line).map_or(0, |open| open.shared.users.get());
+        wanted.users.saturating_sub(has)
+    }
+
+    /// Opens a line or has it listen to more.
+    fn bring(&self, wanted: Wanted) {
         let Wanted { line, tags, users } = wanted;
-        if let Some(open) = self.lines.get_mut(&line) {
-            let new_users = users.saturating_sub(open.users);
-            open.users = users;
+        let mut lines = self.lines.borrow_mut();
+        if let Some(open) = lines.get_mut(&line) {
+            open.shared.users.set(users);
             open.shared.extend(&self.hub, tags);
-            return new_users;
+            return;
         }
-        let shared = Rc::new(Shared {
-            line,
-            tags: RefCell::new(tags),
-            out: RefCell::default(),
-            wakes: Notify::new(),
-            state: Cell::new(State::Opening),
-            pongs_due: Cell::new(0),
-        });
+        let shared = Rc::new(Shared::new(line, tags, users));
         let task = tokio::task::spawn_local(keep_open(self.hub.clone(), shared.clone()));
-        self.lines.insert(line, Line { shared, task, users });
-        users
+        lines.insert(line, Line { shared, task });
     }
 
     fn fails(&self) -> Result<(), Unsettled> {
@@ -185,21 +218,37 @@ impl Lines {
         if self.hub.lease.holds(boottime_ns()) { Ok(()) } else { Err(Unsettled::LeaseEnded) }
     }
 
-    /// Hands a message to a line. Whether it is taken: not by one that is down.
-    pub fn publish(&self, line: u32, subject: &str, reply: Option<&str>, header: (&str, &str), payload: &[u8]) -> bool {
-        let Some(open) = self.lines.get(&line) else { return false };
-        let mut out = open.shared.out.borrow_mut();
-        if open.shared.state.get() != State::Online || out.len() > MOST_UNWRITTEN {
-            return false;
+    /// Hands a message to a line.
+    ///
+    /// # Errors
+    /// It takes none: its connection is down, or the server has not taken what was handed to it before.
+    pub fn publish(
+        &self,
+        line: u32,
+        subject: &str,
+        reply: Option<&str>,
+        header: (&str, &str),
+        payload: &[u8],
+    ) -> Result<(), NotTaken> {
+        let full = || NotTaken { since_ns: boottime_ns() };
+        let lines = self.lines.borrow();
+        let shared = &lines.get(&line).ok_or_else(full)?.shared;
+        if shared.state.get() != State::Online {
+            return Err(NotTaken { since_ns: shared.broke_ns.get() });
+        }
+        let mut out = shared.out.borrow_mut();
+        if out.len() > MOST_UNWRITTEN {
+            return Err(full());
         }
         nats_words::publish(&mut out, subject, reply, header, payload);
-        open.shared.wakes.notify_one();
-        true
+        shared.wakes.notify_one();
+        Ok(())
     }
 
     /// Hands over a message that nobody waits for; none to a line that is down.
     pub fn say(&self, line: u32, subject: &str, payload: &[u8]) {
-        let Some(open) = self.lines.get(&line).filter(|open| open.shared.state.get() == State::Online) else { return };
+        let lines = self.lines.borrow();
+        let Some(open) = lines.get(&line).filter(|open| open.shared.state.get() == State::Online) else { return };
         let mut out = open.shared.out.borrow_mut();
         if out.len() <= MOST_UNWRITTEN {
             nats_words::publish_bare(&mut out, subject, payload);
@@ -210,7 +259,16 @@ impl Lines {
     /// Lines that are connected.
     pub fn connected(&self) -> u64 {
         let is_up = |line: &&Line| matches!(line.shared.state.get(), State::Online | State::Subscribing);
-        self.lines.values().filter(is_up).count() as u64
+        self.lines.borrow().values().filter(is_up).count() as u64
+    }
+
+    /// The longest that any line took to write out what it had, in nanoseconds: of those that were through since the last call
+    /// or are still at it.
+    pub fn take_write_blocked_ns(&self, now_ns: u64) -> u64 {
+        let lines = self.lines.borrow();
+        let writing = lines.values().filter_map(|line| line.shared.writes_since_ns.get());
+        let longest = writing.map(|since_ns| now_ns.saturating_sub(since_ns)).max().unwrap_or(0);
+        self.hub.write_blocked_ns.take().max(longest)
     }
 
     /// Takes what was reported since the last call.
@@ -220,6 +278,15 @@ impl Lines {
 }
 
 impl Hub {
+    /// Waits until so many users may come online.
+    async fn turn(&self, users: u32) {
+        let now = self.began.elapsed();
+        let turn = self.turns.borrow_mut().take(now, users);
+        if turn > now {
+            tokio::time::sleep_until(self.began + turn).await;
+        }
+    }
+
     fn report(&self, words: String) {
         let mut reported = self.reported.borrow_mut();
         if reported.len() < MAX_ERRORS && !reported.contains(&words) {
@@ -229,6 +296,43 @@ impl Hub {
 }
 
 impl Shared {
+    /// Of a line that is yet to be opened.
+    fn new(line: u32, tags: Vec<u64>, users: u32) -> Self {
+        Self {
+            line,
+            tags: RefCell::new(tags),
+            out: RefCell::default(),
+            wakes: Notify::new(),
+            state: Cell::new(State::Opening),
+            pongs_due: Cell::new(0),
+            users: Cell::new(users),
+            broke_ns: Cell::new(boottime_ns()),
+            writes_since_ns: Cell::new(None),
+        }
+    }
+
+    /// There is no connection, or no longer.
+    fn breaks(&self, hub: &Hub) {
+        let was = self.state.replace(State::Down);
+        self.out.borrow_mut().clear();
+        self.wrote(hub, boottime_ns());
+        if was != State::Down {
+            self.broke_ns.set(boottime_ns());
+        }
+        if was == State::Online {
+            hub.ear.changed(self.line, false);
+        }
+        hub.settled.notify_one();
+    }
+
+    /// What was being written is out, or never will be.
+    fn wrote(&self, hub: &Hub, now_ns: u64) {
+        if let Some(since_ns) = self.writes_since_ns.take() {
+            let took_ns = now_ns.saturating_sub(since_ns);
+            hub.write_blocked_ns.set(hub.write_blocked_ns.get().max(took_ns));
+        }
+    }
+
     /// Listens to more on a connection that may be up.
     fn extend(&self, hub: &Hub, tags: Vec<u64>) {
         let heard = self.tags.borrow().len();
@@ -266,58 +370,4 @@ impl Drop for Line {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::nats_words::Word;
-
-    /// Tags are rooms; keeps what it is told of the line.
-    struct Told(Rc<RefCell<Vec<bool>>>);
-
-    impl Ear for Told {
-        fn subject(&self, tag: u64) -> String {
-            format!("room.{tag}")
-        }
-
-        fn heard(&self, _: u32, _: u64, _: &Heard<'_>) {}
-
-        fn changed(&self, _: u32, online: bool) {
-            self.0.borrow_mut().push(online);
-        }
-    }
-
-    #[test]
-    fn a_line_that_is_asked_for_more_before_it_is_online_is_so_with_all_of_it_only() {
-        let told = Rc::new(RefCell::new(Vec::new()));
-        let target = Target { url: "nats://127.0.0.1:4222".into(), credentials: None };
-        let lease = Lease::until(u64::MAX);
-        let lines = Lines::new(&target, "test", lease, Box::new(Told(told.clone()))).unwrap();
-        let shared = Shared {
-            line: 1,
-            tags: RefCell::new(vec![7]),
-            out: RefCell::default(),
-            wakes: Notify::new(),
-            state: Cell::new(State::Subscribing),
-            pongs_due: Cell::new(0),
-        };
-        let (hub, written) = (&lines.hub, || shared.out.borrow_mut().split());
-        let pong = || connection::on_word(Word::Pong, hub, &shared);
-        shared.subscribe(hub, 0);
-        assert_eq!(&written()[..], b"SUB room.7 1\r\nPING\r\n");
-        // Dealt anew while the server has yet to answer, with more and then with the same.
-        shared.extend(hub, vec![7, 8, 9]);
-        shared.extend(hub, vec![7, 8, 9]);
-        assert_eq!(&written()[..], b"SUB room.8 2\r\nSUB room.9 3\r\nPING\r\n");
-        pong();
-        assert_eq!((shared.state.get(), told.borrow().as_slice()), (State::Subscribing, &[][..]));
-        pong();
-        assert_eq!((shared.state.get(), told.borrow().as_slice()), (State::Online, &[true][..]));
-        // Online, it is asked for more, and then for more again.
-        shared.extend(hub, vec![7, 8, 9, 10]);
-        shared.extend(hub, vec![7, 8, 9, 10, 11]);
-        assert_eq!(&written()[..], b"SUB room.10 4\r\nPING\r\nSUB room.11 5\r\nPING\r\n");
-        pong();
-        assert_eq!(shared.state.get(), State::Subscribing);
-        pong();
-        assert_eq!((shared.state.get(), told.borrow().as_slice()), (State::Online, &[true, true][..]));
-    }
-}
+mod tests;

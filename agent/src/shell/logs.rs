@@ -26,10 +26,9 @@ pub fn say(words: impl Display) {
     let _ = writeln!(std::io::stderr(), "{words}");
 }
 
-/// The NATS client's traces repeat what it writes and reads, its CONNECT with user, password or token among it; the
-/// protocols' own libraries do so with bytes of messages.
+/// Clients' traces repeat what they write and read, user, password or token among it, and the protocols' own libraries do so with
+/// bytes of messages: only our own code is heard at trace.
 fn is_free_of_secrets(metadata: &Metadata<'_>) -> bool {
-    const TALKATIVE: [&str; 6] = ["async_nats", "h2", "hyper", "rustls", "tokio_rustls", "ureq"];
     let root = metadata.target().split("::").next().unwrap_or_default();
-    *metadata.level() != Level::TRACE || !TALKATIVE.contains(&root)
+    *metadata.level() != Level::TRACE || matches!(root, "plimsoll" | "plimsoll_agent" | "plimsoll_common")
 }

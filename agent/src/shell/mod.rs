@@ -18,5 +18,7 @@ pub mod priority;
 pub mod server;
 pub mod session;
 pub mod timer;
+pub mod title;
 pub mod tls;
+pub mod usage;
 pub mod worker;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use plimsoll_common::plan::{Credentials, Login, Target, TlsIdentity, redact_url};
+use plimsoll_common::wire::{MAX_WORDS, printable};
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -55,7 +56,8 @@ impl ClientEvents {
             | Event::ServerError(_)
             | Event::ClientError(_) => {}
         }
-        let words = event.to_string();
+        // A server's words are a peer's.
+        let words = printable(&event.to_string(), MAX_WORDS);
         if heard.denied.is_none() && words.to_lowercase().contains("permission") {
             heard.denied = Some(words.clone());
         }
@@ -253,5 +255,5 @@ fn words(error: &dyn std::error::Error) -> String {
         }
         source = cause.source();
     }
-    words
+    printable(&words, MAX_WORDS)
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
-use plimsoll_common::wire::MAX_MESSAGE_BYTES;
+use plimsoll_common::wire::{MAX_MESSAGE_BYTES, MAX_NAME, printable};
 use plimsoll_common::workload;
 use plimsoll_proto::PROTOCOL_VERSION;
 use plimsoll_proto::v1::agent_server::{Agent as AgentService, AgentServer};
@@ -24,7 +24,10 @@ use super::session::{Claim, HadRun, Over, Session, SessionConfig, SessionEnd};
 use super::tls;
 use crate::AfterRun;
 use crate::core::certificate::Certificate;
+use crate::core::held::HeldRuns;
 
+/// Bytes of a coordinator's name.
+const MAX_COORDINATOR: usize = 256;
 /// A stream that does not claim within this time is closed.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(5);
 /// Messages that may wait for a coordinator that reads slowly: a minute of snapshots and pings.
@@ -96,6 +99,7 @@ pub async fn serve(
         instance: format!("{:x}-{:x}", std::process::id(), super::clock::boottime_ns()),
         holder: Arc::default(),
         stay: stay.clone(),
+        held: Arc::default(),
     };
     let mut idle = JoinSet::new();
     if let Some(limit) = idle_limit {
@@ -124,6 +128,7 @@ struct Daemon {
     instance: String,
     holder: Arc<Mutex<Option<Holder>>>,
     stay: Arc<watch::Sender<Stay>>,
+    held: Arc<Mutex<HeldRuns>>,
 }
 
 /// Leaves once nobody has held the lease for so long.
@@ -206,7 +211,9 @@ impl Daemon {
         )))
     }
 
-    fn hello(&self) -> v1::Hello {
+    /// What it says of itself; to a run that has held it before, what is left of its time.
+    fn hello(&self, held_before: Duration) -> v1::Hello {
+        let left = self.config.limits.max_run.map(|limit| limit.saturating_sub(held_before));
         v1::Hello {
             protocol_version: PROTOCOL_VERSION,
             build: env!("CARGO_PKG_VERSION").into(),
@@ -215,7 +222,7 @@ impl Daemon {
             cores: health::cores() as u32,
             workers: u32::from(self.config.workers),
             max_rate_milli_per_s: self.config.limits.max_rate.map(|rate| rate.milli()),
-            max_run_us: self.config.limits.max_run.map(|limit| u64::try_from(limit.as_micros()).unwrap_or(u64::MAX)),
+            max_run_us: left.map(|left| u64::try_from(left.as_micros()).unwrap_or(u64::MAX)),
             max_connections: self.config.limits.max_connections,
             workloads: workload::names().into_iter().map(str::to_owned).collect(),
         }
@@ -235,21 +242,25 @@ impl AgentService for Daemon {
         let mut inbound = request.into_inner();
         let claim = await_claim(&mut inbound).await?;
         check_claim(&claim)?;
-        let coordinator = printable(&claim.coordinator);
+        let coordinator = printable(&claim.coordinator, MAX_COORDINATOR);
         let holder = Holder { coordinator: coordinator.clone(), peer, since: SystemTime::now() };
         let place = self.take_place(holder)?;
+        let held_before = self.held.lock().unwrap_or_else(PoisonError::into_inner).of(&claim.run_id);
         let (outbox, outbound) = mpsc::channel(OUTBOX);
-        let hello = v1::AgentMessage { message: Some(agent_message::Message::Hello(self.hello())) };
+        let hello = v1::AgentMessage { message: Some(agent_message::Message::Hello(self.hello(held_before))) };
         outbox.try_send(Ok(hello)).map_err(|_| Status::internal("an empty outbox takes a message"))?;
         tracing::info!(%coordinator, run = %claim.run_id, "leased");
         let lease_timeout = Duration::from_millis(u64::from(claim.lease_timeout_ms));
-        let session = Session::new(self.config.clone(), Claim { run_id: claim.run_id, lease_timeout }, outbox);
+        let (held, run_id, claimed) = (self.held.clone(), claim.run_id.clone(), Instant::now());
+        let claim = Claim { run_id: claim.run_id, lease_timeout, held_before };
+        let session = Session::new(self.config.clone(), claim, outbox);
         let drain = no_longer(self.stay.subscribe(), Stay::Serving);
         let shutdown = no_longer(self.stay.subscribe(), Stay::Draining);
         // Weak: a daemon that is dropped ends its session.
         let stay = (self.config.after_run == AfterRun::Leave).then(|| Arc::downgrade(&self.stay));
         tokio::spawn(async move {
             let Over { end, run } = session.serve(inbound, drain, shutdown).await;
+            held.lock().unwrap_or_else(PoisonError::into_inner).add(&run_id, claimed.elapsed());
             tracing::info!(%end, "lease over");
             if let Some(stay) = stay.filter(|_| run == HadRun::Yes).and_then(|stay| stay.upgrade()) {
                 let told_so =
@@ -270,7 +281,7 @@ impl AgentService for Daemon {
             held_ms: u64::try_from(since.elapsed().unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
         });
         Ok(Response::new(v1::Description {
-            hello: Some(self.hello()),
+            hello: Some(self.hello(Duration::ZERO)),
             holder,
             boottime_ns: super::clock::boottime_ns(),
         }))
@@ -291,23 +302,20 @@ fn check_claim(claim: &v1::Claim) -> Result<(), Status> {
         return Err(Status::failed_precondition(format!(
             "this agent ({}) speaks protocol {PROTOCOL_VERSION} and the coordinator ({}) {}: run one release on both",
             env!("CARGO_PKG_VERSION"),
-            printable(&claim.build),
+            printable(&claim.build, MAX_NAME),
             claim.protocol_version,
         )));
     }
     let run_id_fits = (1..=64).contains(&claim.run_id.len())
         && claim.run_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    if !run_id_fits || claim.coordinator.len() > 256 || !LEASE_TIMEOUTS_MS.contains(&claim.lease_timeout_ms) {
+    if !run_id_fits || claim.coordinator.len() > MAX_COORDINATOR || !LEASE_TIMEOUTS_MS.contains(&claim.lease_timeout_ms)
+    {
         return Err(Status::invalid_argument(
             "a claim needs a run id of 1 to 64 letters, digits and dashes, a coordinator's name of at most 256 bytes, \
              and a lease timeout of 500 to 60000 ms",
         ));
     }
     Ok(())
-}
-
-fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(256).collect()
 }
 
 fn hostname() -> String {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use plimsoll_common::calibration::{Calibration, CalibrationOrder};
 use plimsoll_common::contract::fixtures::{Fixtures, Room};
 use plimsoll_common::deal::{deal_to_agents, deal_to_workers};
-use plimsoll_common::plan::{AgentPlan, Arrivals, DailyWorkload, StepOrder, TrialId};
+use plimsoll_common::plan::{AgentPlan, Arrivals, DailyWorkload, MAX_AGENTS, StepOrder, TrialId};
 use plimsoll_proto::v1::{self, agent_message, coordinator_message};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -22,13 +22,12 @@ use super::metrics::Metrics;
 use super::nats_target::{ConnectError, servers};
 use super::worker::{self, WorkerCommand, WorkerEvent, WorkerOrder, WorkerRefusal, WorkerSpec};
 use crate::AfterRun;
+use crate::core::admission::{Hand, NotHeld, check_step};
+use crate::core::exchange::Exchange;
 use crate::core::limits::{LimitError, Limits};
 use crate::core::people::users_of;
 use crate::core::pings::Pings;
 use crate::workload::Part;
-
-/// Operations that can be released within one request timeout: the book of so many takes some 2 GB.
-const MAX_ISSUED: u64 = 1 << 25;
 
 /// What the session needs from its daemon.
 #[derive(Debug, Clone)]
@@ -50,7 +49,14 @@ pub struct Claim {
     pub run_id: String,
     /// How long the lease outlives the sending of the newest ping that was echoed.
     pub lease_timeout: Duration,
+    /// How long the run has held this agent already, by earlier claims.
+    pub held_before: Duration,
 }
+
+/// Workers end within a look at their lease, and close what they have open. One that takes longer stands still for other reasons.
+const ENDING_LIMIT: Duration = Duration::from_secs(5);
+/// How often it is looked whether they have.
+const LOOK_AT_WORKERS: Duration = Duration::from_millis(5);
 
 /// Where the session's messages go; the stream's other end. Bounded: a coordinator that does not read loses its lease.
 pub type Outbox = mpsc::Sender<Result<v1::AgentMessage, Status>>;
@@ -61,9 +67,15 @@ pub enum SessionEnd {
     /// The coordinator said so.
     #[error("released")]
     Released,
-    /// The stream ended or broke.
+    /// The coordinator ended the stream.
     #[error("the coordinator's stream ended")]
     StreamEnded,
+    /// The stream broke.
+    #[error("the coordinator's stream broke: {0}")]
+    StreamBroke(String),
+    /// What came is no message, or a larger one than there may be.
+    #[error("a message of the coordinator cannot be read: {0}")]
+    Unreadable(String),
     /// No echo came in time.
     #[error("the lease timed out")]
     LeaseTimedOut,
@@ -78,10 +90,10 @@ pub enum SessionEnd {
     ShuttingDown,
 }
 
-/// Whether a session prepared a run: one that was only claimed, or calibrated, did not.
+/// Whether a session had a run: one that was only claimed, or calibrated, had none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HadRun {
-    /// It was prepared.
+    /// It was prepared, or its coordinator said that it is over before it was.
     Yes,
     /// It was not.
     No,
@@ -105,12 +117,16 @@ pub struct Session {
     claimed_ns: u64,
     last_echo: Option<v1::EchoReceipt>,
     pings: Pings,
-    fleet: Option<Prepared>,
+    workers: Option<Prepared>,
     events: mpsc::UnboundedReceiver<(u8, WorkerEvent)>,
     events_in: mpsc::UnboundedSender<(u8, WorkerEvent)>,
+    /// Every worker's, whether it still works or not.
+    threads: Vec<std::thread::JoinHandle<()>>,
     box_watch: BoxWatch,
     /// At most one; it ends with the session.
     calibrating: JoinSet<Result<Calibration, String>>,
+    /// Whether it was asked to.
+    calibrated: bool,
     run: HadRun,
 }
 
@@ -149,11 +165,13 @@ impl Session {
             claimed_ns: now_ns,
             last_echo: None,
             pings,
-            fleet: None,
+            workers: None,
             events,
             events_in,
+            threads: Vec::new(),
             box_watch,
             calibrating: JoinSet::new(),
+            calibrated: false,
             run: HadRun::No,
         }
     }
@@ -167,16 +185,20 @@ impl Session {
         shutdown: impl Future<Output = ()>,
     ) -> Over {
         let mut pings = tokio::time::interval(self.pings.interval());
-        let run_over = run_over(self.config.limits.max_run);
+        let run_over = run_over(self.config.limits.max_run, self.claim.held_before);
         tokio::pin!(drain, shutdown, run_over);
         let mut draining = false;
         let end = loop {
             let step = tokio::select! {
                 message = inbound.message() => match message {
                     Ok(Some(message)) => self.on_message(message).await,
-                    Ok(None) | Err(_) => Err(SessionEnd::StreamEnded),
+                    Ok(None) => Err(SessionEnd::StreamEnded),
+                    Err(status) => Err(unread(&status)),
                 },
-                _ = pings.tick() => self.ping(),
+                _ = pings.tick() => {
+                    pings.reset_after(self.pings.interval());
+                    self.ping()
+                }
                 Some((worker, event)) = self.events.recv() => self.on_event(worker, event),
                 Some(done) = self.calibrating.join_next() => {
                     self.on_calibrated(done.unwrap_or_else(|error| Err(error.to_string())))
@@ -198,9 +220,10 @@ impl Session {
         };
         // First the lease, which every worker looks at before it sends; then the commands' ends, which end the workers.
         self.lease.end();
-        self.fleet = None;
+        self.workers = None;
         let parting = match &end {
-            SessionEnd::Released | SessionEnd::StreamEnded => None,
+            SessionEnd::Released | SessionEnd::StreamEnded | SessionEnd::StreamBroke(_) => None,
+            SessionEnd::Unreadable(_) => Some(Status::invalid_argument(end.to_string())),
             SessionEnd::Protocol(words) => Some(Status::failed_precondition(words.clone())),
             SessionEnd::RunTooLong(_) => Some(Status::failed_precondition(end.to_string())),
             SessionEnd::LeaseTimedOut | SessionEnd::ShuttingDown => Some(Status::unavailable(end.to_string())),
@@ -209,7 +232,11 @@ impl Session {
             // A coordinator that does not read has no room for it; it finds the stream ended.
             let _ = self.outbox.try_send(Err(status));
         }
-        Over { end, run: self.run }
+        let Self { outbox, threads, run, .. } = self;
+        // The coordinator sees the end at once; who comes next finds the connections closed.
+        drop(outbox);
+        await_threads(&threads).await;
+        Over { end, run }
     }
 
     fn send(&self, message: agent_message::Message) -> Result<(), SessionEnd> {
@@ -244,7 +271,13 @@ impl Session {
             Some(Message::Deal(deal)) => self.on_deal(&deal),
             Some(Message::StartStep(start)) => self.on_start(start),
             Some(Message::StopStep(_)) => self.on_stop(),
-            Some(Message::Release(_)) => Err(SessionEnd::Released),
+            Some(Message::Release(_)) => {
+                // Who is let go after a calibration alone may have a run yet.
+                if !self.calibrated {
+                    self.run = HadRun::Yes;
+                }
+                Err(SessionEnd::Released)
+            }
             Some(Message::Claim(_)) => Err(SessionEnd::Protocol("claimed twice".into())),
             None => Err(SessionEnd::Protocol("a message without content".into())),
         }
@@ -270,11 +303,12 @@ impl Session {
     }
 
     fn on_calibrate(&mut self, order: v1::Calibrate) -> Result<(), SessionEnd> {
-        if self.fleet.is_some() || !self.calibrating.is_empty() {
+        if self.workers.is_some() || !self.calibrating.is_empty() {
             return self.refuse(v1::RefusedKind::Invalid, "calibrated after Prepare, or twice at once");
         }
         match CalibrationOrder::try_from(order) {
             Ok(order) => {
+                self.calibrated = true;
                 self.calibrating.spawn(calibrate(order, self.config.workers, self.lease.clone()));
                 Ok(())
             }
@@ -285,12 +319,12 @@ impl Session {
     fn on_calibrated(&mut self, done: Result<Calibration, String>) -> Result<(), SessionEnd> {
         match done {
             Ok(calibration) => self.send(agent_message::Message::Calibrated((&calibration).into())),
-            Err(words) => self.refuse(v1::RefusedKind::Invalid, format!("no calibration: {words}")),
+            Err(words) => self.refuse(v1::RefusedKind::Box, format!("no calibration: {words}")),
         }
     }
 
     async fn on_prepare(&mut self, prepare: v1::Prepare) -> Result<(), SessionEnd> {
-        if self.fleet.is_some() {
+        if self.workers.is_some() {
             return self.refuse(v1::RefusedKind::Invalid, "prepared twice");
         }
         if !self.calibrating.is_empty() {
@@ -318,35 +352,44 @@ impl Session {
         };
         let fixtures = fixtures.map(Arc::new);
         let workers = self.config.workers;
+        let mut desks = plan.workload.daily().map(|_| Exchange::desks(workers)).unwrap_or_default().into_iter();
         let mut commands = Vec::new();
         for index in 0..workers {
+            let desk = desks.next();
             let connection = format!("plimsoll/{}/{}", self.claim.run_id, plan.agent_index);
             let (plan, fixtures, lease) = (plan.clone(), fixtures.clone(), self.lease.clone());
-            let spec = WorkerSpec { index, connection, plan, fixtures, workers, lease };
+            let spec = WorkerSpec { index, connection, plan, fixtures, workers, desk, lease };
             let (sender, receiver) = mpsc::unbounded_channel();
             let events = self.events_in.clone();
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
-            if let Err(error) = thread.spawn(move || worker::run(spec, receiver, events)) {
-                return self.refuse(v1::RefusedKind::Invalid, format!("cannot start a worker thread: {error}"));
+            match thread.spawn(move || worker::run(spec, receiver, events)) {
+                Ok(thread) => self.threads.push(thread),
+                Err(error) => {
+                    return self.refuse(v1::RefusedKind::Box, format!("cannot start a worker thread: {error}"));
+                }
             }
             commands.push(sender);
         }
         let awaited = Awaited::Connections { left: commands.len() };
         self.run = HadRun::Yes;
-        self.fleet = Some(Prepared { plan, fixtures, commands, parts: Vec::new(), awaited, running: None });
+        self.workers = Some(Prepared { plan, fixtures, commands, parts: Vec::new(), awaited, running: None });
         Ok(())
     }
 
     fn on_deal(&mut self, deal: &v1::Deal) -> Result<(), SessionEnd> {
-        let Some(fleet) = self.fleet.as_mut().filter(|fleet| fleet.is_idle()) else {
+        let Some(prepared) = self.workers.as_mut().filter(|prepared| prepared.is_idle()) else {
             return self.refuse(v1::RefusedKind::Invalid, "dealt while not ready");
         };
         let shares = &deal.share_milli_per_s;
-        let own = usize::from(fleet.plan.agent_index);
+        if shares.len() > MAX_AGENTS {
+            let words = format!("a deal to {} agents, and a fleet has at most {MAX_AGENTS}", shares.len());
+            return self.refuse(v1::RefusedKind::Invalid, words);
+        }
+        let own = usize::from(prepared.plan.agent_index);
         if own >= shares.len() || shares[own] == 0 {
             return self.refuse(v1::RefusedKind::Invalid, "a deal without a share for this agent");
         }
-        if let Some(daily) = fleet.plan.workload.daily() {
+        if let Some(daily) = prepared.plan.workload.daily() {
             let users = shares[own] / 1000;
             let needed = daily.connections(users) + u64::from(self.config.workers);
             let needed = u32::try_from(needed).unwrap_or(u32::MAX);
@@ -354,14 +397,14 @@ impl Session {
                 return self.refuse(kind_of_limit(&limit), limit.to_string());
             }
         }
-        let (parts, answer) = match fleet.deal(deal.deal, own, shares) {
+        let (parts, answer) = match prepared.deal(deal.deal, own, shares) {
             Ok(dealt) => dealt,
             Err(words) => return self.refuse(v1::RefusedKind::Fixtures, words),
         };
-        fleet.parts = parts;
-        let budgets = vec![None; fleet.commands.len()];
-        fleet.awaited = Awaited::Deal { left: fleet.commands.len(), answer, budgets };
-        for (commands, part) in fleet.commands.iter().zip(&fleet.parts) {
+        prepared.parts = parts;
+        let budgets = vec![None; prepared.commands.len()];
+        prepared.awaited = Awaited::Deal { left: prepared.commands.len(), answer, budgets };
+        for (commands, part) in prepared.commands.iter().zip(&prepared.parts) {
             let _ = commands.send(WorkerCommand::Deal(part.clone()));
         }
         Ok(())
@@ -376,49 +419,41 @@ impl Session {
         let until_start = order.start_boottime_ns.saturating_sub(self.claimed_ns.min(now_ns));
         let to_the_end = Duration::from_nanos(until_start).saturating_add(order.warmup).saturating_add(order.hold);
         let limits = &self.config.limits;
-        if let Err(limit) = limits.check_run(to_the_end) {
+        if let Err(limit) = limits.check_run(to_the_end.saturating_add(self.claim.held_before)) {
             return self.refuse(kind_of_limit(&limit), limit.to_string());
         }
-        let Some(fleet) = self.fleet.as_ref().filter(|fleet| fleet.is_idle() && !fleet.parts.is_empty()) else {
+        let Some(prepared) = self.workers.as_ref().filter(|prepared| prepared.is_idle() && !prepared.parts.is_empty())
+        else {
             return self.refuse(v1::RefusedKind::Invalid, "started while not dealt");
         };
-        if let Err(limit) = limits.check_share(fleet.plan.workload.rate(order.share, order.hold)) {
-            return self.refuse(kind_of_limit(&limit), limit.to_string());
-        }
-        let issued = fleet.plan.workload.rate(order.share, order.hold).due_in(fleet.plan.request_timeout);
-        if issued > MAX_ISSUED {
-            let words = format!(
-                "a share of {}/s makes {issued} operations within one request timeout, and an agent keeps {MAX_ISSUED}: \
-                 lower the rate or the request timeout, or add agents",
-                order.share
-            );
-            return self.refuse(v1::RefusedKind::Ceiling, words);
+        if let Err(why) = check_step(limits, &prepared.plan, &prepared.hand(), &order) {
+            return self.refuse(kind_of_step(&why), why.to_string());
         }
         if order.start_boottime_ns <= boottime_ns() {
             return self.refuse(v1::RefusedKind::TooLate, "the start instant is already past");
         }
-        if let Some(fleet) = &mut self.fleet {
-            fleet.start(&order);
+        if let Some(prepared) = &mut self.workers {
+            prepared.start(&order);
         }
         let v1_order = v1::Armed { step: order.trial.step, trial: order.trial.trial };
         self.send(agent_message::Message::Armed(v1_order))
     }
 
     fn is_running(&self) -> bool {
-        self.fleet.as_ref().is_some_and(|fleet| fleet.running.is_some())
+        self.workers.as_ref().is_some_and(|prepared| prepared.running.is_some())
     }
 
     /// Has the workers release nothing more. What they released ends within the request timeout, and the totals follow.
     fn drain(&self) {
-        for commands in self.fleet.iter().flat_map(|fleet| &fleet.commands) {
+        for commands in self.workers.iter().flat_map(|prepared| &prepared.commands) {
             let _ = commands.send(WorkerCommand::Drain);
         }
     }
 
     fn on_stop(&mut self) -> Result<(), SessionEnd> {
         // A step that is already over has said so; its totals are on their way.
-        if let Some(fleet) = self.fleet.as_ref().filter(|fleet| fleet.running.is_some()) {
-            for commands in &fleet.commands {
+        if let Some(prepared) = self.workers.as_ref().filter(|prepared| prepared.running.is_some()) {
+            for commands in &prepared.commands {
                 let _ = commands.send(WorkerCommand::Stop);
             }
         }
@@ -428,12 +463,12 @@ impl Session {
     fn on_event(&mut self, worker: u8, event: WorkerEvent) -> Result<(), SessionEnd> {
         match event {
             WorkerEvent::Refused(refusal) => {
-                self.fleet = None;
+                self.workers = None;
                 self.refuse(kind_of(&refusal), refusal.to_string())
             }
             WorkerEvent::Connected(server) => self.on_ready(Some(server)),
             WorkerEvent::Dealt(budget) => {
-                if let Some(Prepared { awaited: Awaited::Deal { budgets, .. }, .. }) = &mut self.fleet {
+                if let Some(Prepared { awaited: Awaited::Deal { budgets, .. }, .. }) = &mut self.workers {
                     budgets[usize::from(worker)] = budget;
                 }
                 self.on_ready(None)
@@ -452,20 +487,20 @@ impl Session {
     }
 
     fn running(&mut self, trial: TrialId) -> Option<&mut Aggregate> {
-        self.fleet.as_mut()?.running.as_mut().filter(|running| running.trial() == trial)
+        self.workers.as_mut()?.running.as_mut().filter(|running| running.trial() == trial)
     }
 
     fn on_ready(&mut self, server: Option<String>) -> Result<(), SessionEnd> {
-        let Some(fleet) = &mut self.fleet else { return Ok(()) };
-        let (Awaited::Connections { left } | Awaited::Deal { left, .. }) = &mut fleet.awaited else { return Ok(()) };
+        let Some(prepared) = &mut self.workers else { return Ok(()) };
+        let (Awaited::Connections { left } | Awaited::Deal { left, .. }) = &mut prepared.awaited else { return Ok(()) };
         *left -= 1;
         if *left > 0 {
             return Ok(());
         }
-        let message = match std::mem::replace(&mut fleet.awaited, Awaited::Nothing) {
+        let message = match std::mem::replace(&mut prepared.awaited, Awaited::Nothing) {
             Awaited::Deal { answer, budgets, .. } => {
                 let budgets: Option<Vec<u64>> = budgets.into_iter().collect();
-                let operations_left = budgets.map(|budgets| Part::most(budgets.into_iter(), &fleet.parts));
+                let operations_left = budgets.map(|budgets| Part::most(budgets.into_iter(), &prepared.parts));
                 agent_message::Message::Dealt(v1::Dealt { operations_left, ..answer })
             }
             _ => agent_message::Message::Prepared(v1::Prepared { server: server.unwrap_or_default() }),
@@ -474,20 +509,20 @@ impl Session {
     }
 
     fn report(&mut self) -> Result<(), SessionEnd> {
-        let Some(running) = self.fleet.as_mut().and_then(|fleet| fleet.running.as_mut()) else { return Ok(()) };
+        let Some(running) = self.workers.as_mut().and_then(|prepared| prepared.running.as_mut()) else { return Ok(()) };
         let mut snapshots = Vec::new();
         while let Some(snapshot) = running.next_snapshot(|| self.box_watch.look(boottime_ns())) {
             snapshots.push(snapshot);
         }
         let totals = running.totals();
-        let series = self.fleet.as_ref().map(|fleet| fleet.plan.series.as_slice()).unwrap_or_default();
+        let series = self.workers.as_ref().map(|prepared| prepared.plan.series.as_slice()).unwrap_or_default();
         for snapshot in &snapshots {
             self.config.metrics.record(snapshot, series);
             self.send(agent_message::Message::Snapshot(snapshot.into()))?;
         }
         if let Some(totals) = totals {
-            if let Some(fleet) = &mut self.fleet {
-                fleet.running = None;
+            if let Some(prepared) = &mut self.workers {
+                prepared.running = None;
             }
             self.send(agent_message::Message::StepTotals((&totals).into()))?;
         }
@@ -498,6 +533,12 @@ impl Session {
 impl Prepared {
     fn is_idle(&self) -> bool {
         matches!(self.awaited, Awaited::Nothing) && self.running.is_none()
+    }
+
+    /// What was dealt to it, and what of it to its workers.
+    fn hand(&self) -> Hand {
+        let users = self.parts.iter().map(|part| part.users.len() as u64).sum();
+        Hand { users, workers_ppm: Part::split(1_000_000, &self.parts) }
     }
 
     /// What each worker does of this agent's share, and what of it the coordinator is told. The error is for people.
@@ -528,8 +569,8 @@ impl Prepared {
     fn start(&mut self, order: &StepOrder) {
         // Where levels are users, workers find out themselves what is due.
         let rate = self.plan.workload.rate(order.share, order.hold);
-        let warmup = Part::split(rate.due_in(order.warmup), &self.parts);
-        let hold = Part::split(rate.due_in(order.hold), &self.parts);
+        let (warmup, hold) = order.due(rate);
+        let (warmup, hold) = (Part::split(warmup, &self.parts), Part::split(hold, &self.parts));
         let in_flight = Part::split(order.max_in_flight, &self.parts);
         self.running = Some(Aggregate::new(order.trial, self.commands.len()));
         let workers = self.commands.len() as u64;
@@ -552,6 +593,14 @@ impl Prepared {
     }
 }
 
+/// Why no message came: of what breaks below it a status has a cause, of what it reads itself it has words only.
+fn unread(status: &Status) -> SessionEnd {
+    match std::error::Error::source(status) {
+        Some(cause) => SessionEnd::StreamBroke(cause.to_string()),
+        None => SessionEnd::Unreadable(status.message().to_owned()),
+    }
+}
+
 /// Which of an agent's users each worker drives. The error is for people.
 fn deal_users(
     daily: &DailyWorkload,
@@ -571,11 +620,25 @@ fn deal_users(
     Ok((Part::of_users(&users, direct_users, daily.multiplex_pool_size, workers), answer))
 }
 
+/// Returns once these have ended, or have not in all the time that they take.
+async fn await_threads(threads: &[std::thread::JoinHandle<()>]) {
+    let began = tokio::time::Instant::now();
+    while !threads.iter().all(std::thread::JoinHandle::is_finished) {
+        if began.elapsed() > ENDING_LIMIT {
+            tracing::warn!(
+                "workers have not ended within {ENDING_LIMIT:?}: the next run may find connections of theirs"
+            );
+            return;
+        }
+        tokio::time::sleep(LOOK_AT_WORKERS).await;
+    }
+}
+
 /// Resolves once a run has had all the time it may take.
-async fn run_over(limit: Option<Duration>) -> Duration {
+async fn run_over(limit: Option<Duration>, held_before: Duration) -> Duration {
     match limit {
         Some(limit) => {
-            tokio::time::sleep(limit).await;
+            tokio::time::sleep(limit.saturating_sub(held_before)).await;
             limit
         }
         None => std::future::pending().await,
@@ -589,6 +652,14 @@ fn kind_of_limit(limit: &LimitError) -> v1::RefusedKind {
     }
 }
 
+fn kind_of_step(why: &NotHeld) -> v1::RefusedKind {
+    match why {
+        NotHeld::Limit(limit) => kind_of_limit(limit),
+        NotHeld::OtherUsers { .. } => v1::RefusedKind::Invalid,
+        NotHeld::Book { .. } => v1::RefusedKind::Ceiling,
+    }
+}
+
 fn kind_of(refusal: &WorkerRefusal) -> v1::RefusedKind {
     match refusal {
         WorkerRefusal::Connect(ConnectError::Unreachable { .. }) | WorkerRefusal::NotConfirmed { .. } => {
@@ -597,6 +668,20 @@ fn kind_of(refusal: &WorkerRefusal) -> v1::RefusedKind {
         WorkerRefusal::Connect(ConnectError::Unauthorized { .. }) => v1::RefusedKind::Unauthorized,
         WorkerRefusal::Denied { .. } | WorkerRefusal::NobodyListens { .. } => v1::RefusedKind::Denied,
         WorkerRefusal::Fixtures(_) => v1::RefusedKind::Fixtures,
-        WorkerRefusal::Box(_) => v1::RefusedKind::Invalid,
+        WorkerRefusal::Asked(_) => v1::RefusedKind::Invalid,
+        WorkerRefusal::Box(_) => v1::RefusedKind::Box,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_box_lacks_is_not_said_to_be_wrong_with_what_was_asked() {
+        let kind = |refusal| kind_of(&refusal);
+        assert_eq!(kind(WorkerRefusal::Box("no timer: too many open files".into())), v1::RefusedKind::Box);
+        assert_eq!(kind(WorkerRefusal::Asked("no consumer".into())), v1::RefusedKind::Invalid);
+        assert_eq!(kind(WorkerRefusal::NotConfirmed { count: 1 }), v1::RefusedKind::Unreachable);
     }
 }

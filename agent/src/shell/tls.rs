@@ -1,12 +1,14 @@
 //! Mutual TLS between coordinator and agents: TLS 1.3 only, certificates of one CA on both sides, and keys read once.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -23,8 +25,9 @@ use crate::core::certificate::{Certificate, CertificateError, Side};
 const MOST_BYTES: u64 = 1024 * 1024;
 /// A peer that takes longer to shake hands is none.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
-/// Handshakes at once: a coordinator makes one, and whoever opens more gets no more of this box.
-const MOST_HANDSHAKES: usize = 32;
+/// Handshakes at once. Beyond, the oldest gives way: a coordinator's takes a few round trips, and whoever opens connections and says
+/// nothing keeps nobody out.
+const MOST_HANDSHAKES: usize = 128;
 /// How long, and for how many bytes, a refused peer is heard out.
 const PARTING_LIMIT: Duration = Duration::from_secs(1);
 const MOST_UNREAD: usize = 64 * 1024;
@@ -227,9 +230,8 @@ pub fn handshakes(
 ) -> mpsc::Receiver<std::io::Result<TlsStream<TcpStream>>> {
     let (done, ready) = mpsc::channel(MOST_HANDSHAKES);
     tokio::spawn(async move {
-        let places = Arc::new(Semaphore::new(MOST_HANDSHAKES));
+        let mut under_way: VecDeque<AbortHandle> = VecDeque::new();
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = done.closed() => return,
@@ -243,9 +245,15 @@ pub fn handshakes(
                     continue;
                 }
             };
+            under_way.retain(|handshake| !handshake.is_finished());
+            if under_way.len() >= MOST_HANDSHAKES
+                && let Some(oldest) = under_way.pop_front()
+            {
+                oldest.abort();
+                tracing::warn!("a TLS handshake is given up: {MOST_HANDSHAKES} are under way");
+            }
             let (acceptor, done) = (acceptor.clone(), done.clone());
-            tokio::spawn(async move {
-                let _place = place;
+            let handshake = tokio::spawn(async move {
                 let _ = socket.set_nodelay(true);
                 match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(socket).into_fallible()).await {
                     // A receiver that is gone means shutting down.
@@ -257,6 +265,7 @@ pub fn handshakes(
                     Err(_) => tracing::warn!(%peer, "refused: no TLS handshake within {HANDSHAKE_LIMIT:?}"),
                 }
             });
+            under_way.push_back(handshake.abort_handle());
         }
     });
     ready

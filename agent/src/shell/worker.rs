@@ -2,6 +2,7 @@
 //! releases what the schedule says is due and never waits for anybody; the writer, which feeds the client; and a reader per
 //! subscription. They share the worker's state without a lock, since they share the thread.
 
+mod blocks;
 mod orders;
 mod pace;
 mod state;
@@ -17,7 +18,7 @@ use async_nats::{Client, HeaderMap, StatusCode};
 use futures::StreamExt as _;
 use plimsoll_common::contract::ids::{IdCodec, Sender};
 use plimsoll_common::plan::{Arrivals, TrialId};
-use plimsoll_common::snapshot::{StepEnd, UsersOnline};
+use plimsoll_common::snapshot::StepEnd;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::{Notify, mpsc};
@@ -26,7 +27,7 @@ use tokio::task::JoinHandle;
 pub use self::orders::{BlockHealth, Finish, WorkerCommand, WorkerEvent, WorkerOrder, WorkerRefusal, WorkerSpec};
 use self::pace::Pace;
 use self::state::{Phases, State, Times, Trial, UsersEar};
-use self::writer::{BURST, Writer, connections, time_a_flush};
+use self::writer::{BURST, Writer, connections};
 use super::abort::abort_when_closed;
 use super::clock::boottime_ns;
 use super::health::thread_cpu_ns;
@@ -34,9 +35,9 @@ use super::lease::Lease;
 use super::lines::{Lines, Unsettled, Wanted};
 use super::nats_target::{ClientEvents, connect, servers};
 use super::priority;
+use crate::core::admission::{BURSTS, issued_of};
 use crate::core::confirmations::Confirmations;
-use crate::core::ledger::{Ledger, Terms, Window};
-use crate::core::recorder::BLOCK_NS;
+use crate::core::ledger::{Ledger, Terms, Window, issued_at};
 use crate::core::schedule::Schedule;
 use crate::workload::null::{Null, NullPlan};
 use crate::workload::{Aside, Part, Probe, Setup, Workload, for_workload, observations};
@@ -45,8 +46,6 @@ use crate::workload::{Aside, Part, Probe, Setup, Workload, for_workload, observa
 const TICK_NS: u64 = 10_000_000;
 /// Releases closer together than this leave in one wake-up: at high rates a wake-up for each would cost most of a core.
 const COALESCE_NS: u64 = 50_000;
-/// People act in bursts: in a request timeout there may be so much more than at their highest rate.
-const BURSTS: f64 = 1.5;
 /// A wake-up later than this is a gap: answers that came meanwhile are read before anything expires.
 const GAP_NS: u64 = 20_000_000;
 /// However long the fence takes, expiry waits no longer than this for it.
@@ -55,6 +54,8 @@ const FENCE_LIMIT_NS: u64 = 1_000_000_000;
 const FENCE_TIMEOUT: Duration = Duration::from_secs(15);
 /// A server says at once that nobody listens; whoever does may take his time, and need not answer a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often users say what is due beside their operations where no trial has its own ticks.
+const SPEAK: Duration = Duration::from_millis(100);
 /// The lease is looked at this often while a worker waits for the target.
 const LOOK_AT_LEASE: Duration = Duration::from_millis(50);
 
@@ -146,11 +147,13 @@ struct Worker<W: Workload> {
     writer_wakes: Rc<Notify>,
     readers: Vec<JoinHandle<()>>,
     fences: u64,
+    /// Users who act in the trial under way: those who were online when it began. Who comes later does nothing in it.
+    crowd: Option<u64>,
 }
 
 impl<W: Workload> Worker<W> {
     async fn connect(
-        spec: WorkerSpec,
+        mut spec: WorkerSpec,
         plan: W::Plan,
         events: mpsc::UnboundedSender<(u8, WorkerEvent)>,
     ) -> Result<Self, WorkerRefusal> {
@@ -160,6 +163,7 @@ impl<W: Workload> Worker<W> {
             workload: None,
             trial: None,
             lines: None,
+            desk: spec.desk.take(),
             next_sequence: 0,
             queue: VecDeque::new(),
             replies: VecDeque::new(),
@@ -174,8 +178,9 @@ impl<W: Workload> Worker<W> {
         let writer_wakes = Rc::new(Notify::new());
         let writer = Writer { client: client.clone(), inbox: inbox.clone(), lease: spec.lease.clone() };
         tokio::task::spawn_local(writer.write(state.clone(), writer_wakes.clone()));
-        let (readers, fences) = (Vec::new(), 0);
-        let worker = Self { spec, plan, client, client_events, inbox, events, state, writer_wakes, readers, fences };
+        let (readers, fences, crowd) = (Vec::new(), 0, None);
+        let worker =
+            Self { spec, plan, client, client_events, inbox, events, state, writer_wakes, readers, fences, crowd };
         worker.listen_for_fences().await?;
         worker.say(WorkerEvent::Connected(format!("{} {}", info.server_name, info.version)));
         Ok(worker)
@@ -255,12 +260,14 @@ impl<W: Workload> Worker<W> {
         // The text that contents are cut from is a phase of no trial.
         let mut chance = self.chance(TrialId { step: u32::MAX, trial: 0 }, 0);
         let spec = &self.spec;
+        let exchange = self.state.borrow().desk.as_ref().map(|desk| desk.exchange().clone());
         let setup = Setup {
             plan: &spec.plan,
             fixtures: spec.fixtures.as_ref(),
             part,
             worker: spec.index,
             workers: spec.workers,
+            exchange: exchange.as_ref(),
             inbox: &self.inbox,
             ids: IdCodec::new(Sender::new(spec.plan.run_nonce, spec.plan.agent_index, spec.index)),
             chance: &mut chance,
@@ -287,12 +294,12 @@ impl<W: Workload> Worker<W> {
             for probe in workload.probes() {
                 self.probe(probe).await?;
             }
-            workload.prepare(&self.client).await.map_err(WorkerRefusal::Box)?;
+            workload.prepare(&self.client).await.map_err(WorkerRefusal::Asked)?;
         }
         let lines = workload.lines();
         self.state.borrow_mut().workload = Some(workload);
         if let Some(wanted) = lines {
-            self.bring_online(wanted).await?;
+            self.bring_online(wanted, part).await?;
         }
         let fence = self.raise_fence();
         let confirmed = tokio::time::timeout(FENCE_TIMEOUT, async {
@@ -314,19 +321,25 @@ impl<W: Workload> Worker<W> {
     }
 
     /// Brings users online, and takes those offline who are no longer wanted.
-    async fn bring_online(&mut self, wanted: Vec<Wanted>) -> Result<(), WorkerRefusal> {
-        let lines = self.state.borrow_mut().lines.take();
-        let mut lines = match lines {
+    async fn bring_online(&mut self, wanted: Vec<Wanted>, part: &Part) -> Result<(), WorkerRefusal> {
+        let daily = self.spec.plan.workload.daily();
+        let lines = self.state.borrow().lines.clone();
+        let lines = match lines {
             Some(lines) => lines,
             None => {
-                let ear = Box::new(UsersEar { state: self.state.clone() });
-                Lines::new(&self.spec.plan.target, &self.spec.connection, self.spec.lease.clone(), ear)
-                    .map_err(WorkerRefusal::Box)?
+                let (spec, ear) = (&self.spec, Box::new(UsersEar { state: self.state.clone() }));
+                let lease = spec.lease.clone();
+                let lines = Lines::new(&spec.plan.target, &spec.connection, lease.clone(), ear);
+                let lines = Rc::new(lines.map_err(WorkerRefusal::Asked)?);
+                self.state.borrow_mut().lines = Some(lines.clone());
+                if daily.is_some_and(|daily| daily.presence) {
+                    tokio::task::spawn_local(speak(self.state.clone(), lease));
+                }
+                lines
             }
         };
-        let rate = self.spec.plan.workload.daily().map_or(1.0, |daily| daily.activation_rate.as_f64());
-        let settled = lines.settle(wanted, rate / f64::from(self.spec.workers)).await;
-        self.state.borrow_mut().lines = Some(lines);
+        let rate = daily.map_or(1.0, |daily| daily.activation_rate.as_f64());
+        let settled = lines.settle(wanted, part.part_of_users(rate)).await;
         settled.map_err(|why| match why {
             Unsettled::Denied(words) => WorkerRefusal::Denied { words },
             Unsettled::LeaseEnded => WorkerRefusal::Box("the lease ended while users came online".to_owned()),
@@ -401,6 +414,11 @@ impl<W: Workload> Worker<W> {
     }
 
     fn begin(&mut self, order: &WorkerOrder) -> Window {
+        self.crowd = self.state.borrow().workload.as_ref().and_then(W::users_online);
+        // What blocked while users came online is of no trial.
+        if let Some(lines) = &self.state.borrow().lines {
+            lines.take_write_blocked_ns(boottime_ns());
+        }
         let step = &order.order;
         let nanos = |length: Duration| u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
         let start_ns = step.start_boottime_ns;
@@ -429,9 +447,13 @@ impl<W: Workload> Worker<W> {
         let first = state.next_sequence;
         let issued = match own_rate {
             Some(rate) => issued_at(rate * BURSTS, plan.request_timeout),
-            None => issued_per_timeout(order, plan.request_timeout),
+            None => issued_of(order.warmup_due + order.hold_due, step, plan.request_timeout),
         };
-        let ledger = Ledger::new(terms, window, first, issued, order.max_in_flight);
+        let mut ledger = Ledger::new(terms, window, first, issued, order.max_in_flight);
+        if let Some(desk) = &mut state.desk {
+            desk.begin(start_ns);
+            desk.stalls().into_iter().for_each(|stalls| ledger.recorder().share(stalls));
+        }
         let mut schedule = match own_rate {
             Some(_) => Times::Workload(start_ns),
             None => Times::Arrivals(phases),
@@ -470,6 +492,9 @@ impl<W: Workload> Worker<W> {
         }
         {
             let mut state = self.state.borrow_mut();
+            state.desk.iter().for_each(|desk| desk.looks_up(now_ns));
+            // Before anything expires, and before the block is closed in which they were heard.
+            state.take_copies(now_ns);
             let fence_back = state.fence;
             if pace.fence.is_some_and(|(number, since)| number <= fence_back || since + FENCE_LIMIT_NS < now_ns) {
                 pace.fence = None;
@@ -507,66 +532,24 @@ impl<W: Workload> Worker<W> {
         due.map_or(housekeeping, |due_ns| due_ns.max(now_ns + COALESCE_NS).min(housekeeping))
     }
 
-    /// Whether everything due has ended; of a step that is drained early, everything released.
+    /// Whether everything due has ended; of a step that is drained early, everything released. Where siblings hear answers for
+    /// each other, everything of theirs too: until then this one goes on hearing.
     fn is_settled(&self, now_ns: u64, end: StepEnd) -> bool {
         let state = self.state.borrow();
         let over = |ledger: &Ledger| match end {
             StepEnd::ShutDown => ledger.open() == 0,
             _ => ledger.is_settled(now_ns),
         };
-        state.trial.as_ref().is_none_or(|trial| trial.next_due_ns.is_none() && over(&trial.ledger))
+        let own = state.trial.as_ref().is_none_or(|trial| trial.next_due_ns.is_none() && over(&trial.ledger));
+        let Some(desk) = state.desk.as_ref().filter(|_| own) else { return own };
+        desk.settle();
+        desk.others_settled()
     }
 
     fn release_no_more(&self) {
         if let Some(trial) = &mut self.state.borrow_mut().trial {
             trial.next_due_ns = None;
         }
-    }
-
-    fn close_block(&mut self, trial: TrialId, pace: &mut Pace, now_ns: u64) {
-        let reported = self.client_events.take();
-        let (stall, throttled_us) = pace.stall(now_ns, reported.dropped);
-        let mut state = self.state.borrow_mut();
-        if let Some(began) = state.flush_began_ns {
-            state.write_blocked_us = state.write_blocked_us.max((now_ns - began) / 1000);
-        }
-        let mut client_errors = reported.errors;
-        if let Some(lines) = &state.lines {
-            client_errors.extend(lines.take_reported());
-        }
-        let users_online = state.workload.as_ref().and_then(W::users_online);
-        let connections = state.lines.as_ref().map(Lines::connected);
-        let health = BlockHealth {
-            users: users_online.zip(connections).map(|(online, connections)| UsersOnline { online, connections }),
-            timer_delay_us: std::mem::take(&mut pace.timer_delay_ns) / 1000,
-            throttled_us,
-            write_blocked_us: std::mem::take(&mut state.write_blocked_us),
-            client_errors,
-        };
-        let Some(running) = &mut state.trial else { return };
-        let block = running.ledger.close_block(pace.block, stall);
-        pace.block += 1;
-        pace.block_end_ns += BLOCK_NS;
-        let time_flush = state.flush_began_ns.is_none();
-        drop(state);
-        self.say(WorkerEvent::Block(trial, Box::new(block), health));
-        if time_flush {
-            tokio::task::spawn_local(time_a_flush(self.client.clone(), self.state.clone()));
-        }
-    }
-
-    fn finish(&mut self, trial: TrialId, pace: &mut Pace, started_boottime_ns: u64, end: StepEnd) -> bool {
-        self.close_block(trial, pace, boottime_ns());
-        let cpu_ns = thread_cpu_ns().saturating_sub(pace.cpu_began_ns);
-        let mut state = self.state.borrow_mut();
-        state.queue.clear();
-        let Some(running) = state.trial.take() else { return false };
-        let mut ledger = running.ledger;
-        state.next_sequence = ledger.next_sequence();
-        let totals = ledger.recorder().totals();
-        drop(state);
-        self.say(WorkerEvent::Finished(trial, Box::new(Finish { totals, started_boottime_ns, end, cpu_ns })));
-        true
     }
 
     fn chance(&self, trial: TrialId, phase: u64) -> ChaCha8Rng {
@@ -582,17 +565,14 @@ impl<W: Workload> Worker<W> {
     }
 }
 
-/// How many operations can be released within one request timeout: what is due in it and in the longest that expiry may
-/// lag, with room for the spread of a Poisson stream.
-fn issued_per_timeout(order: &WorkerOrder, timeout: Duration) -> u64 {
-    let window = (order.order.warmup + order.order.hold).as_secs_f64();
-    let rate = (order.warmup_due + order.hold_due) as f64 / window;
-    let most = (order.warmup_due + order.hold_due).max(1);
-    issued_at(rate, timeout).min(most)
-}
-
-/// The same at a rate.
-fn issued_at(rate: f64, timeout: Duration) -> u64 {
-    let expected = rate * (timeout.as_secs_f64() + 2.5);
-    (expected + 6.0 * expected.sqrt()) as u64 + 1024
+/// Has users say what is due beside their operations between trials too, and while others come online.
+async fn speak<W: Workload>(state: Rc<RefCell<State<W>>>, lease: Lease) {
+    loop {
+        tokio::time::sleep(SPEAK).await;
+        let now_ns = boottime_ns();
+        if !lease.holds(now_ns) {
+            return;
+        }
+        state.borrow_mut().say_beside(now_ns);
+    }
 }

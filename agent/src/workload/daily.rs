@@ -1,10 +1,12 @@
 //! People who use the chat as their daily messenger. Each has a connection, or shares one; what each does and when follows from
 //! its own day ([`crate::core::people`]), which is the schedule of this workload.
 //!
-//! A message is measured to its first and to its last recipient among this worker's users: whoever is in the room and online.
+//! A message is measured to its first and to its last recipient among the users of its sender's agent: whoever is in the room and
+//! online, whichever of the agent's workers has the connection.
 
 mod bodies;
 mod candidates;
+mod copies;
 mod fan_out;
 mod presence;
 mod users;
@@ -18,19 +20,21 @@ use plimsoll_common::contract::daily::behaviour::Action;
 use plimsoll_common::contract::daily::fixtures::DailyFixtures;
 use plimsoll_common::contract::fixtures::account;
 use plimsoll_common::contract::ids::{IdCodec, Owner};
-use plimsoll_common::contract::read::{self, Ack, broadcast_message_id, classify_ack, read_page};
+use plimsoll_common::contract::read::{self, Ack, classify_ack, read_page};
 use plimsoll_common::contract::subjects;
 use plimsoll_common::plan::{DailyWorkload, StepOrder};
 use plimsoll_common::workload::WorkloadPlan as _;
-use plimsoll_common::workload::daily::{HISTORY_ROWS, RECIPIENTS_EXPECTED, RECIPIENTS_REACHED, ROOMS_LISTED};
+use plimsoll_common::workload::daily::{EMPTY_PAGES, HISTORY_ROWS, RECIPIENTS_EXPECTED, ROOMS_LISTED};
 use rand_chacha::ChaCha8Rng;
 
 use self::bodies::Bodies;
 use self::candidates::Candidates;
-use self::fan_out::{Copied, FanOuts};
+use self::copies::Copy;
+use self::fan_out::FanOuts;
 use self::presence::Presence;
 use self::users::{Tag, Users};
 use super::{Aside, Incoming, Outgoing, Probe, Setup, Subscription, Workload};
+use crate::core::exchange::{CopyHeard, Exchange};
 use crate::core::ledger::{Choice, Kind, Ledger, Outcome};
 use crate::core::nats_words::Heard;
 use crate::core::people::{Act, Crowd, Day};
@@ -56,6 +60,10 @@ mod series {
 /// Messages of a page of history.
 const PAGE: u64 = 20;
 
+/// The content of a choice of history that is its reader's first page of the room; of a further one it is the time before which
+/// the page ends, in Unix milliseconds.
+const NEWEST: u64 = 0;
+
 /// One worker's users.
 pub struct Daily {
     plan: DailyWorkload,
@@ -72,7 +80,9 @@ pub struct Daily {
     /// What the schedule has given last: who, and what.
     acting: Option<(u32, Act)>,
     fan_outs: FanOuts,
-    /// Where users say that they are there.
+    /// Tells siblings what this worker's users hear of their messages.
+    exchange: Arc<Exchange>,
+    /// Users who say that they are there, if they are asked to.
     presence: Option<Presence>,
 }
 
@@ -94,13 +104,19 @@ fn action(choice: Choice) -> Action {
     Action::ALL[usize::from(choice.kind)]
 }
 
+/// The time before which a page of history ends; `None`: it is the first.
+fn page_before(choice: Choice) -> Option<u64> {
+    (choice.content != NEWEST).then_some(choice.content)
+}
+
 impl Daily {
     /// The answer to a send, or the outcome of a job, on a user's own subject.
-    fn response(&mut self, heard: &Heard<'_>, ledger: &Ledger, aside: &mut Aside) -> Incoming {
+    fn response(&self, heard: &Heard<'_>, ledger: &Ledger) -> Incoming {
         let id = heard.subject.rsplit('.').next().unwrap_or_default();
         let sequence = match self.ids.owner_of_request(id.as_bytes()) {
             Owner::Mine(sequence) => sequence,
-            Owner::OtherOwner => return Incoming::NotForUs,
+            // Answers come to whoever asked.
+            Owner::Sibling { .. } | Owner::OtherOwner => return Incoming::NotForUs,
             Owner::Foreign => return Incoming::Foreign,
         };
         let Some(choice) = ledger.choice_ever(sequence) else { return Incoming::NotForUs };
@@ -114,10 +130,6 @@ impl Daily {
                 return Incoming::Foreign;
             }
         };
-        if series == series::E1 && outcome == Outcome::Sample {
-            // Also of a message that is never broadcast.
-            aside.observed.extend(self.expected(sequence));
-        }
         Incoming::Answer { sequence, series, outcome }
     }
 
@@ -158,61 +170,15 @@ impl Daily {
             aside.observed.push((HISTORY_ROWS, page.rows));
             let more = page.oldest_ms.filter(|_| page.rows == PAGE);
             self.users.scrolled(choice.actor, choice.place, more);
+            if page.rows == 0 {
+                // Every room is seeded with messages, so its newest page has some; only a further one may lie behind its end.
+                if page_before(choice).is_none() {
+                    return Outcome::Unreadable;
+                }
+                aside.observed.push((EMPTY_PAGES, 0));
+            }
         }
         answer.into()
-    }
-
-    /// A message that was broadcast to a room, or to a user; by which line or to which user this copy came, and to how many
-    /// of ours with it.
-    fn broadcast(
-        &mut self,
-        copy_of: Option<u32>,
-        (way, came_to): (u32, u32),
-        heard: &Heard<'_>,
-        ledger: &Ledger,
-        aside: &mut Aside,
-    ) -> Incoming {
-        // Other events share these subjects and answer nothing that we sent.
-        let Some(id) = broadcast_message_id(heard.payload) else { return Incoming::NotForUs };
-        let sequence = match self.ids.owner_of_message(id) {
-            Owner::Mine(sequence) => sequence,
-            Owner::OtherOwner => return Incoming::NotForUs,
-            Owner::Foreign => return Incoming::Foreign,
-        };
-        let Some(choice) = ledger.choice_ever(sequence) else { return Incoming::NotForUs };
-        if action(choice) == Action::ThreadReply {
-            // Whoever follows the thread has a copy; how many those are, only the service knows.
-            let own = copy_of == Some(self.users.id(choice.actor));
-            let answer = Incoming::Answer { sequence, series: series::THREAD_REPLY_E2, outcome: Outcome::Sample };
-            return if own { answer } else { Incoming::NotForUs };
-        }
-        let answer = |series| Incoming::Answer { sequence, series, outcome: Outcome::Sample };
-        let Some(copied) = self.fan_outs.copy(sequence, way, came_to) else { return Incoming::NotForUs };
-        if ledger.choice(sequence).is_none() {
-            // Given up, or whole already: it is late, or comes twice, and nobody is reached by it any more.
-            let first = matches!(copied, Copied::First | Copied::FirstAndLast);
-            return answer(if first { series::E2 } else { series::E2_LAST });
-        }
-        if copied == Copied::Again {
-            // Its first recipient has answered for it, so this is counted as a duplicate and changes nothing else.
-            return answer(series::E2);
-        }
-        aside.observed.push((RECIPIENTS_REACHED, u64::from(came_to)));
-        aside.observed.extend(self.expected(sequence));
-        match copied {
-            Copied::First => answer(series::E2),
-            Copied::FirstAndLast => {
-                aside.also.push((sequence, series::E2_LAST, Outcome::Sample));
-                answer(series::E2)
-            }
-            Copied::Last => answer(series::E2_LAST),
-            Copied::Between | Copied::Again => Incoming::Copy { sequence },
-        }
-    }
-
-    /// What is observed of a message when it is first heard of: how many it goes to.
-    fn expected(&mut self, sequence: u64) -> Option<(u8, u64)> {
-        self.fan_outs.tell(sequence).map(|expected| (RECIPIENTS_EXPECTED, u64::from(expected)))
     }
 }
 
@@ -239,16 +205,17 @@ impl Workload for Daily {
             plan: plan.clone(),
             seed: setup.plan.seed,
             request_timeout: setup.plan.request_timeout,
-            bodies: Bodies::new(nonce, (agent, setup.worker), setup.chance),
+            bodies: Bodies::new(nonce, (agent, setup.worker), setup.plan.seed),
             candidates: Candidates::new(nonce, agent, (setup.worker, setup.workers)),
             fixtures,
+            exchange: setup.exchange().clone(),
             ids: setup.ids,
             inbox: format!("{}.u", setup.inbox),
             users,
             crowd: None,
             acting: None,
             fan_outs: FanOuts::default(),
-            presence: None,
+            presence: plan.presence.then(|| Presence::new(setup.plan.request_timeout.as_nanos() as u64)),
         })
     }
 
@@ -274,6 +241,9 @@ impl Workload for Daily {
 
     fn inherit(&mut self, before: &mut Self) {
         self.candidates.inherit(&mut before.candidates);
+        if let (Some(presence), Some(before)) = (&mut self.presence, &mut before.presence) {
+            presence.inherit(before, &self.users);
+        }
     }
 
     fn lines(&self) -> Option<Vec<Wanted>> {
@@ -292,6 +262,10 @@ impl Workload for Daily {
 
     fn line_changed(&mut self, line: u32, online: bool) {
         self.users.line_changed(line, online);
+        if let Some(presence) = &mut self.presence {
+            let tell = if online { Presence::came } else { Presence::went };
+            self.users.on(line).for_each(|user| tell(presence, user));
+        }
     }
 
     fn users_online(&self) -> Option<u64> {
@@ -304,16 +278,17 @@ impl Workload for Daily {
         let level = plimsoll_common::units::Rate::per_second((online.len() as u64).max(1));
         let rate = level.map_or(0.0, |level| self.plan.rate(level, order.hold).as_f64());
         self.fan_outs = FanOuts::for_open((rate * (self.request_timeout.as_secs_f64() + 2.5) * 1.5) as usize);
-        let timeout_ns = self.request_timeout.as_nanos() as u64;
-        self.presence = self.plan.presence.then(|| Presence::new(self.seed, order.trial, &online, day, timeout_ns));
+        if let Some(presence) = &mut self.presence {
+            presence.begin(self.seed, order, &online, day);
+        }
         self.crowd = Some(Crowd::new(self.seed, order.trial, online, day));
         Some(rate)
     }
 
-    fn beside(&mut self, since_ns: u64, aside: &mut Aside, say: &mut Vec<(u32, String, Bytes)>) {
+    fn beside(&mut self, since_ns: Option<u64>, aside: &mut Aside, say: &mut Vec<(u32, String, Bytes)>) {
         let Some(presence) = &mut self.presence else { return };
         let (users, site) = (&self.users, &self.plan.site_id);
-        presence.due(since_ns, aside, |user, what, body| {
+        presence.due(since_ns, users, aside, &mut |user, what, body| {
             say.push((users.line(users.index(user)), subjects::presence(&account(user), site, what), body));
         });
     }
@@ -329,6 +304,7 @@ impl Workload for Daily {
         let place = self.users.room_for(actor, &act, &self.fixtures, &self.candidates);
         let content = match act.action {
             Action::MemberAdd => self.candidates.take(place),
+            Action::ScrollHistory => self.users.reads_before(actor, place).unwrap_or(NEWEST),
             _ => act.bits,
         };
         Choice { place, actor, content, kind: act.action as u8 }
@@ -350,25 +326,23 @@ impl Workload for Daily {
         let bodies = &mut self.bodies;
         let (subject, payload) = match action(choice) {
             Action::Send => {
-                let expected = self.users.recipients(choice.actor, room, &self.fixtures);
-                self.fan_outs.begin(sequence, expected);
+                self.fan_outs.begin(sequence, self.users.recipients(choice.actor, room));
                 let send = subjects::send(&account, &room_id(), &site);
-                (send, bodies.message(&message_id, &request_id, choice.content, self.plan.users))
+                let mentioned = bodies::mentioned(&self.fixtures, room, user, choice.content);
+                (send, bodies.message(&message_id, &request_id, choice.content, mentioned))
             }
             Action::ThreadReply => {
                 let parent = bodies::parent(&self.fixtures, room, choice.content);
                 let send = subjects::send(&account, &room_id(), &site);
-                (send, bodies.reply(&message_id, &request_id, &parent, choice.content))
+                let mentioned = bodies::mentioned(&self.fixtures, room, user, choice.content);
+                (send, bodies.reply(&message_id, &request_id, &parent, choice.content, mentioned))
             }
             Action::MarkRead => (request(subjects::MARK_READ), Bytes::from_static(b"{}")),
             Action::RefreshRoomList => {
                 let list = subjects::user_request(&account, &site, subjects::LIST_ROOMS);
                 (list, Bytes::from_static(b"{\"type\":\"rooms\"}"))
             }
-            Action::ScrollHistory => {
-                let before = self.users.reads_before(choice.actor, room);
-                (request(subjects::LOAD_HISTORY), bodies.history(before, PAGE))
-            }
+            Action::ScrollHistory => (request(subjects::LOAD_HISTORY), Bodies::history(page_before(choice), PAGE)),
             Action::MemberAdd => {
                 let add = bodies.member_add(&self.fixtures, room, &room_id(), choice.content);
                 (request(subjects::ADD_MEMBERS), add)
@@ -387,22 +361,36 @@ impl Workload for Daily {
         Outgoing { subject: subject.into(), reply, headers: Some(headers), payload }
     }
 
+    fn handed_over(&mut self, sequence: u64) -> Option<(u8, u64)> {
+        // Of every message that sets out, also of one that nobody ever hears of again.
+        self.fan_outs.expected(sequence).map(|expected| (RECIPIENTS_EXPECTED, u64::from(expected)))
+    }
+
     fn heard(&mut self, line: u32, tag: u64, heard: &Heard<'_>, ledger: &Ledger, aside: &mut Aside) -> Incoming {
         match Tag::unpack(tag) {
-            Tag::Room(room) => {
-                let came_to = self.users.in_room_on(line, room);
-                self.broadcast(None, (line, came_to), heard, ledger, aside)
-            }
-            Tag::User(user) => self.broadcast(Some(user), (user, 1), heard, ledger, aside),
-            Tag::Responses(_) => self.response(heard, ledger, aside),
+            tag @ (Tag::Room(_) | Tag::User(_)) => match self.copy_on(line, tag, heard, aside.now_ns) {
+                Copy::Mine(copy) => self.copy(Some(tag), &copy, ledger, aside),
+                Copy::Others => Incoming::NotForUs,
+                Copy::Foreign => Incoming::Foreign,
+            },
+            Tag::Responses(_) => self.response(heard, ledger),
             Tag::Inbox(_) => self.reply(heard, ledger, aside),
             Tag::Presence(user) => {
-                let shown =
-                    self.presence.as_mut().and_then(|presence| presence.shown(user, heard.payload, aside.now_ns));
-                aside.observed.extend(shown);
+                self.presence.iter_mut().for_each(|presence| presence.shown(user, heard.payload, aside));
                 Incoming::Seen
             }
         }
+    }
+
+    fn overheard(&mut self, line: u32, tag: u64, heard: &Heard<'_>, now_ns: u64) {
+        if let tag @ (Tag::Room(_) | Tag::User(_)) = Tag::unpack(tag) {
+            // What is not a sibling's answers nothing any more.
+            let _ = self.copy_on(line, tag, heard, now_ns);
+        }
+    }
+
+    fn told(&mut self, copy: &CopyHeard, ledger: &Ledger, aside: &mut Aside) -> Incoming {
+        self.copy(None, copy, ledger, aside)
     }
 
     fn incoming(&mut self, _: u32, _: &Message, _: &Ledger, _: &mut Aside) -> Incoming {
@@ -412,4 +400,4 @@ impl Workload for Daily {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -40,6 +40,7 @@ pub(crate) fn fleet<W: Workload>(plan: &W::Plan, any: &AnyWorkload, agents: usiz
                 part,
                 worker,
                 workers: workers as u8,
+                exchange: None,
                 inbox: "_INBOX.test",
                 ids: IdCodec::new(Sender::new(7, agent, worker)),
                 chance: &mut ChaCha8Rng::seed_from_u64(u64::from(agent) << 8 | u64::from(worker)),
@@ -52,6 +53,11 @@ pub(crate) fn fleet<W: Workload>(plan: &W::Plan, any: &AnyWorkload, agents: usiz
 
 /// A book in which every operation counts.
 pub(crate) fn ledger<W: Workload>(workload: &W, any: &AnyWorkload) -> Ledger {
+    ledger_from(workload, any, 0)
+}
+
+/// The same of a later trial, whose operations are numbered from here on.
+pub(crate) fn ledger_from<W: Workload>(workload: &W, any: &AnyWorkload, first: u64) -> Ledger {
     let limits = |series| plimsoll_common::plan::SeriesLimits { series, limits_us: Vec::new() };
     let terms = Terms {
         series: any.series().into_iter().map(limits).collect(),
@@ -60,7 +66,7 @@ pub(crate) fn ledger<W: Workload>(workload: &W, any: &AnyWorkload) -> Ledger {
         request_timeout_ns: 5_000_000_000,
         max_lateness_ns: 100_000_000,
     };
-    Ledger::new(terms, Window { start_ns: 0, hold_start_ns: 0, hold_end_ns: 1_000_000_000 }, 0, 1 << 12, 1 << 12)
+    Ledger::new(terms, Window { start_ns: 0, hold_start_ns: 0, hold_end_ns: 1_000_000_000 }, first, 1 << 12, 1 << 12)
 }
 
 /// A message that arrives.

@@ -107,6 +107,13 @@ impl History {
         self.ready.push_back(Scroll { place: choice.place, actor: choice.actor, before_ms, page: number + 1 });
     }
 
+    /// Whether a page has what it must: every room is seeded with messages and every parent with replies, so that only what lies
+    /// before a room's first message is empty.
+    fn is_plausible(choice: Choice, page: &Page) -> bool {
+        let reads_before = choice.kind == HISTORY && choice.content & ((1 << PAGE_SHIFT) - 1) != 0;
+        page.rows > 0 || reads_before
+    }
+
     fn observe(&mut self, choice: Choice, page: &Page, bytes: usize, aside: &mut Aside) {
         aside.observed.extend([(REPLY_BYTES, bytes as u64), (ROWS, page.rows)]);
         if page.rows == 0 {
@@ -211,7 +218,10 @@ impl Workload for History {
             if let Some(page) = page.filter(|_| is_open(ledger, sequence)) {
                 self.observe(choice, &page, message.payload.len(), aside);
             }
-            answer.into()
+            match page {
+                Some(page) if !Self::is_plausible(choice, &page) => Outcome::Unreadable,
+                _ => answer.into(),
+            }
         });
         Incoming::Answer { sequence, series: self.series(choice.kind), outcome }
     }
@@ -270,6 +280,34 @@ mod tests {
             format!("{{\"createdAt\":\"{time}\"}}")
         };
         format!("{{\"messages\":[{}]}}", times_ms.iter().map(row).collect::<Vec<_>>().join(","))
+    }
+
+    #[test]
+    fn an_empty_page_is_no_success_unless_it_lies_before_a_rooms_first_message() {
+        let (mut history, mut ledger) = history("history-medium", "history:1,thread:1", "open:1,scrollback:0");
+        let place = u32::try_from(history.threads.iter().position(|threads| !threads.is_empty()).unwrap()).unwrap();
+        let parent = u64::from(history.threads[place as usize][0]);
+        let cases = [
+            (HISTORY, 0, page(&[]), Outcome::Unreadable),
+            (HISTORY, FELL_BACK, page(&[]), Outcome::Unreadable),
+            (HISTORY, 1 << PAGE_SHIFT, page(&[]), Outcome::Unreadable),
+            (HISTORY, 2 << PAGE_SHIFT | 5_000, page(&[]), Outcome::Sample),
+            (HISTORY, 0, page(&[7_000]), Outcome::Sample),
+            (THREAD, parent, page(&[]), Outcome::Unreadable),
+            (THREAD, parent, page(&[7_000]), Outcome::Sample),
+        ];
+        for (at, (kind, content, answer, expected)) in cases.into_iter().enumerate() {
+            let choice = Choice { place, actor: 0, content, kind };
+            let Release::Released(sequence) = ledger.due(at as u64, at as u64, || choice) else { panic!("room") };
+            let outgoing = history.message(sequence, choice);
+            let mut aside = Aside::default();
+            let reply = message(outgoing.reply.as_ref().unwrap(), answer.clone());
+            let incoming = history.incoming(0, &reply, &ledger, &mut aside);
+            let Incoming::Answer { outcome, .. } = incoming else { panic!("{incoming:?}") };
+            assert_eq!(outcome, expected, "{kind} {content} {answer}");
+            // It is counted all the same.
+            assert_eq!(aside.observed.contains(&(EMPTY, 0)), answer == page(&[]), "{kind} {content}");
+        }
     }
 
     fn bodies(asked: &[(String, String)]) -> Vec<&str> {

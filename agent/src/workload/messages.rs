@@ -186,7 +186,7 @@ impl Messages {
                     _ => Incoming::Answer { sequence, series: E2, outcome: Outcome::Sample },
                 }
             }
-            Owner::OtherOwner => Incoming::NotForUs,
+            Owner::Sibling { .. } | Owner::OtherOwner => Incoming::NotForUs,
             Owner::Foreign => Incoming::Foreign,
         }
     }

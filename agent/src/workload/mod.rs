@@ -28,6 +28,7 @@ use plimsoll_common::units::split_largest_remainder;
 use plimsoll_common::workload::ServiceProbe;
 use rand_chacha::ChaCha8Rng;
 
+use crate::core::exchange::{CopyHeard, Exchange};
 use crate::core::ledger::{Choice, Kind, Ledger, Outcome};
 use crate::core::nats_words::Heard;
 use crate::shell::lines::Wanted;
@@ -104,7 +105,7 @@ pub enum Incoming {
         /// Which.
         sequence: u64,
     },
-    /// What answers no operation: what was observed counts if it came in the hold.
+    /// What answers no operation: what was observed counts.
     Seen,
     /// Another owner's, or of a kind that answers nothing: expected, and nothing to count.
     NotForUs,
@@ -115,7 +116,7 @@ pub enum Incoming {
 /// What an incoming message says beside whose answer it is. Kept by the worker and emptied before every message.
 #[derive(Debug, Default)]
 pub struct Aside {
-    /// When the message arrived, on the worker's clock.
+    /// When the message arrived, on the worker's clock. The workload may set it later, where what it answers ended later.
     pub now_ns: u64,
     /// What was observed, by the index in the workload's observations. Counts only if the answer does.
     pub observed: Vec<(u8, u64)>,
@@ -164,6 +165,8 @@ pub struct Part {
     pub users: Vec<u32>,
     /// The first so many of them have a connection each.
     pub direct_users: usize,
+    /// How many all workers of the agent have.
+    pub users_of_all: usize,
 }
 
 impl Part {
@@ -188,9 +191,15 @@ impl Part {
             let mut own: Vec<u32> = direct.iter().skip(worker).step_by(workers).copied().collect();
             let direct_users = own.len();
             own.extend((0..).zip(shared).filter(|(at, _)| at % pool % workers == worker).map(|(_, &user)| user));
-            Self { weight: own.len() as u64, users: own, direct_users, ..Self::default() }
+            Self { weight: own.len() as u64, users_of_all: users.len(), users: own, direct_users, ..Self::default() }
         };
         (0..workers).map(part).collect()
+    }
+
+    /// Of a rate at which the agent's users come online, that of these: all workers are done at the same time, however unevenly
+    /// shared connections split.
+    pub fn part_of_users(&self, rate: f64) -> f64 {
+        rate * self.users.len().max(1) as f64 / self.users_of_all.max(1) as f64
     }
 
     /// How many of an agent's shared connections are this worker's: none, where there are fewer than workers before it.
@@ -230,6 +239,8 @@ pub struct Setup<'a> {
     pub worker: u8,
     /// See `worker`.
     pub workers: u8,
+    /// What this worker shares with the agent's others, where levels are users.
+    pub exchange: Option<&'a Arc<Exchange>>,
     /// A subject prefix that is this connection's alone.
     pub inbox: &'a str,
     /// Writes and reads ids that nobody else uses.
@@ -242,6 +253,11 @@ impl<'a> Setup<'a> {
     /// The fixtures of a workload that has some.
     pub fn dealt(&self) -> &'a Arc<Fixtures> {
         self.fixtures.expect("the plan of a workload that deals rooms says what they are")
+    }
+
+    /// What the workers of an agent share, of a workload whose levels are users.
+    pub fn exchange(&self) -> &'a Arc<Exchange> {
+        self.exchange.expect("workers share an exchange where levels are users")
     }
 }
 
@@ -310,15 +326,30 @@ pub trait Workload: Sized + 'static {
         Incoming::Foreign
     }
 
+    /// The same between trials, which answers nothing of its own: siblings may be waiting for it still.
+    fn overheard(&mut self, _: u32, _tag: u64, _: &Heard<'_>, _now_ns: u64) {}
+
+    /// Says what a copy is that a sibling has heard for this worker.
+    fn told(&mut self, _: &CopyHeard, _: &Ledger, _: &mut Aside) -> Incoming {
+        Incoming::NotForUs
+    }
+
     /// A trial begins. Where operations follow from the workload itself and from no arrivals: how many there are per second
     /// at most, and [`Self::next_due`] gives their times.
     fn begin(&mut self, _order: &StepOrder) -> Option<f64> {
         None
     }
 
-    /// What users say beside their operations, up to so many nanoseconds after the warmup began: line, subject and body. Asked
-    /// at every tick; what it observes counts in the hold.
-    fn beside(&mut self, _since_ns: u64, _aside: &mut Aside, _say: &mut Vec<(u32, String, Bytes)>) {}
+    /// What is observed of an operation whose message the client or its line has just taken: counts if it is of the hold,
+    /// whatever becomes of it.
+    fn handed_over(&mut self, _sequence: u64) -> Option<(u8, u64)> {
+        None
+    }
+
+    /// What users say beside their operations by now: line, subject and body. Asked at every tick of a trial, with the
+    /// nanoseconds since its warmup began, and ten times a second between trials and while users come online. What it observes
+    /// in a trial counts.
+    fn beside(&mut self, _since_ns: Option<u64>, _aside: &mut Aside, _say: &mut Vec<(u32, String, Bytes)>) {}
 
     /// The intended time of its next operation, in nanoseconds after the warmup began; the operation is the one that is drawn
     /// next, if it is released.

@@ -34,6 +34,15 @@ impl Sender {
     fn run_nonce(self) -> u64 {
         self.0 >> 20
     }
+
+    /// Run and agent.
+    fn agent(self) -> u64 {
+        self.0 >> 8
+    }
+
+    fn worker(self) -> u8 {
+        self.0 as u8
+    }
 }
 
 /// Whose an id is.
@@ -41,7 +50,14 @@ impl Sender {
 pub enum Owner {
     /// The asking worker's own, with the operation's sequence number.
     Mine(u64),
-    /// Another worker's of the same run.
+    /// Another worker's of the same agent and run.
+    Sibling {
+        /// Its position on the agent.
+        worker: u8,
+        /// The operation's sequence number there.
+        sequence: u64,
+    },
+    /// Another agent's of the same run.
     OtherOwner,
     /// Of no worker of this run.
     Foreign,
@@ -86,19 +102,23 @@ impl IdCodec {
         if sender == self.message_prefix {
             return unbase62(sequence).map_or(Owner::Foreign, Owner::Mine);
         }
-        self.other(unbase62(sender))
+        self.other(unbase62(sender), || unbase62(sequence))
     }
 
     /// Whose a request id is.
     pub fn owner_of_request(&self, id: &[u8]) -> Owner {
         match un_uuid(id) {
             Some((sender, sequence)) if sender == self.sender.0 => Owner::Mine(sequence),
-            parsed => self.other(parsed.map(|(sender, _)| sender)),
+            Some((sender, sequence)) => self.other(Some(sender), || Some(sequence)),
+            None => Owner::Foreign,
         }
     }
 
-    fn other(&self, sender: Option<u64>) -> Owner {
+    fn other(&self, sender: Option<u64>, sequence: impl FnOnce() -> Option<u64>) -> Owner {
         match sender.map(Sender) {
+            Some(sender) if sender.agent() == self.sender.agent() => {
+                sequence().map_or(Owner::Foreign, |sequence| Owner::Sibling { worker: sender.worker(), sequence })
+            }
             Some(sender) if sender.run_nonce() == self.sender.run_nonce() => Owner::OtherOwner,
             _ => Owner::Foreign,
         }
@@ -216,14 +236,32 @@ mod tests {
         }
 
         #[test]
-        fn another_workers_ids_are_told_from_foreign_ones((nonce, agent, worker) in codecs(), sequence in 0_u64..1000) {
+        fn whose_an_id_is_is_told_by_worker_agent_and_run(
+            (nonce, agent, worker) in codecs(), other_worker in any::<u8>(), sequence in 0_u64..1 << BITS,
+        ) {
             let mine = IdCodec::new(Sender::new(nonce, agent, worker));
-            let sibling = IdCodec::new(Sender::new(nonce, agent, worker.wrapping_add(1)));
-            let stranger = IdCodec::new(Sender::new((nonce + 1) % RUN_NONCE_LIMIT, agent, worker));
-            for (other, owner) in [(&sibling, Owner::OtherOwner), (&stranger, Owner::Foreign)] {
+            let other_agent = (agent + 1) % MAX_AGENTS as u16;
+            let sibling = match other_worker {
+                own if own == worker => Owner::Mine(sequence),
+                worker => Owner::Sibling { worker, sequence },
+            };
+            for (other, owner) in [
+                (Sender::new(nonce, agent, other_worker), sibling),
+                (Sender::new(nonce, other_agent, other_worker), Owner::OtherOwner),
+                (Sender::new((nonce + 1) % RUN_NONCE_LIMIT, agent, other_worker), Owner::Foreign),
+            ] {
+                let other = IdCodec::new(other);
                 prop_assert_eq!(mine.owner_of_message(&other.message_id(sequence)), owner);
                 prop_assert_eq!(mine.owner_of_request(&other.request_id(sequence)), owner);
             }
+        }
+
+        #[test]
+        fn a_siblings_id_that_is_broken_is_nobodys((nonce, agent, worker) in codecs(), at in HALF..MESSAGE_ID_BYTES) {
+            let mine = IdCodec::new(Sender::new(nonce, agent, worker));
+            let mut id = IdCodec::new(Sender::new(nonce, agent, worker.wrapping_add(1))).message_id(7);
+            id[at] = b'-';
+            prop_assert_eq!(mine.owner_of_message(&id), Owner::Foreign);
         }
 
         #[test]

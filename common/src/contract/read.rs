@@ -197,7 +197,35 @@ impl From<ErrorEnvelope> for Ack {
 ///
 /// An id that is spelled with JSON escapes is none of ours (message ids are base62) and reads as none.
 pub fn broadcast_message_id(payload: &[u8]) -> Option<&[u8]> {
+    if begins_as_another_type(payload) {
+        return None;
+    }
     quick_message_id(payload).or_else(|| parse_message_id(payload))
+}
+
+/// Whether an event says first of all that it is of another type, in so many words: of those that share the subjects the most come
+/// to large rooms, to every connection in them.
+fn begins_as_another_type(payload: &[u8]) -> bool {
+    const OPENING: &[u8] = b"{\"type\":\"";
+    let Some(rest) = payload.strip_prefix(OPENING) else { return false };
+    let kind = memchr(b'"', rest).map(|end| &rest[..end]);
+    kind.is_some_and(|kind| kind != b"new_message" && memchr(b'\\', kind).is_none())
+}
+
+/// Whether a broadcast is of a message that the service itself wrote, such as `members_added`: its message has a type. One whose
+/// message is encrypted is none.
+pub fn is_system_message(payload: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Event<'a> {
+        #[serde(borrow)]
+        message: Message<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Message<'a> {
+        #[serde(rename = "type", borrow)]
+        kind: Cow<'a, str>,
+    }
+    serde_json::from_slice(payload).is_ok_and(|event: Event<'_>| !event.message.kind.is_empty())
 }
 
 fn quick_message_id(payload: &[u8]) -> Option<&[u8]> {
@@ -277,6 +305,8 @@ mod tests {
             (br#"{"type":"new_message","roomName":"\"lastMsgId\":\"no\"","lastMsgId":"abc"}"#, Some(b"abc")),
             (br#"{"type":"new_message","last\u004dsgId":"abc"}"#, Some(b"abc")),
             (br#"{"type":"message_edited","lastMsgId":"abc"}"#, None),
+            (br#"{"type":"thread_metadata_updated","roomId":"r","replyMessageId":"abc"}"#, None),
+            (br#"{"type":"new\u005fmessage","lastMsgId":"abc"}"#, Some(b"abc")),
             (br#"{"type":"new_message","lastMsgId":""}"#, None),
             (br#"{"type":"new_message","lastMsgId":"a\u0062c"}"#, None),
             (br#"{"type":"new_message"}"#, None),

@@ -7,7 +7,7 @@ use plimsoll_proto::v1;
 use super::{MAX_IN_FLIGHT, MAX_LIMITS, MAX_SECRET, WireError, micros, missing, phase, range};
 use crate::histogram::HIGHEST_US;
 use crate::plan::{
-    AgentPlan, Arrivals, BLOCK, Credentials, Login, MAX_AGENTS, RUN_NONCE_LIMIT, SeriesLimits, StepOrder, Target,
+    AgentPlan, Arrivals, BLOCK, Credentials, Login, MAX_AGENTS, More, RUN_NONCE_LIMIT, SeriesLimits, StepOrder, Target,
     TlsIdentity, TrialId,
 };
 use crate::units::Rate;
@@ -153,6 +153,8 @@ impl From<&StepOrder> for v1::StartStep {
             hold_us: micros(order.hold),
             arrivals: Some(arrivals),
             max_in_flight: order.max_in_flight,
+            more_in_warmup: order.more.warmup,
+            more_in_hold: order.more.hold,
         }
     }
 }
@@ -180,6 +182,11 @@ impl TryFrom<v1::StartStep> for StepOrder {
         if !(1..=MAX_IN_FLIGHT).contains(&message.max_in_flight) {
             return Err(range(M, "max_in_flight", message.max_in_flight, "1 to 2^32"));
         }
+        for (field, more) in [("more_in_warmup", message.more_in_warmup), ("more_in_hold", message.more_in_hold)] {
+            if more > 1 {
+                return Err(range(M, field, more, "0 or 1"));
+            }
+        }
         Ok(Self {
             trial: TrialId { step: message.step, trial: message.trial },
             share,
@@ -188,6 +195,7 @@ impl TryFrom<v1::StartStep> for StepOrder {
             hold,
             arrivals,
             max_in_flight: message.max_in_flight,
+            more: More { warmup: message.more_in_warmup, hold: message.more_in_hold },
         })
     }
 }

@@ -2,7 +2,9 @@
 
 use plimsoll_proto::v1;
 
-use super::{MAX_BLOCKS, MAX_CLIENT_ERRORS, MAX_LIMITS, MAX_OBSERVED, MAX_SERIES, MAX_TEXT, WireError, missing, range};
+use super::{
+    MAX_BLOCKS, MAX_CLIENT_ERRORS, MAX_LIMITS, MAX_OBSERVED, MAX_SERIES, MAX_TEXT, WireError, missing, printable, range,
+};
 use crate::histogram::LatencyHistogram;
 use crate::plan::TrialId;
 use crate::snapshot::{
@@ -69,7 +71,8 @@ impl TryFrom<v1::Counters> for Counters {
 
 impl From<&SeriesCounts> for v1::SeriesCounts {
     fn from(counts: &SeriesCounts) -> Self {
-        Self { n: counts.n, above: counts.above.clone(), above_anyway: counts.above_anyway.clone() }
+        let SeriesCounts { n, refused, given_up, failed_anyway, above, above_anyway } = counts.clone();
+        Self { n, refused, given_up, failed_anyway, above, above_anyway }
     }
 }
 
@@ -79,6 +82,9 @@ impl TryFrom<v1::SeriesCounts> for SeriesCounts {
     fn try_from(m: v1::SeriesCounts) -> Result<Self, WireError> {
         const M: &str = "SeriesCounts";
         let n = count(M, "n", m.n)?;
+        let refused = count(M, "refused", m.refused)?;
+        let given_up = count(M, "given_up", m.given_up)?;
+        let failed_anyway = count(M, "failed_anyway", m.failed_anyway)?;
         if m.above.len() > MAX_LIMITS || m.above.len() != m.above_anyway.len() {
             return Err(range(M, "above", m.above.len(), "one per limit, as many as above_anyway"));
         }
@@ -86,7 +92,7 @@ impl TryFrom<v1::SeriesCounts> for SeriesCounts {
         if pairs.clone().any(|(&above, _)| above > MAX_COUNT) || m.above_anyway.iter().any(|&above| above > MAX_COUNT) {
             return Err(range(M, "above", format!("{:?}", m.above), "at most 2^48 each"));
         }
-        Ok(Self { n, above: m.above, above_anyway: m.above_anyway })
+        Ok(Self { n, refused, given_up, failed_anyway, above: m.above, above_anyway: m.above_anyway })
     }
 }
 
@@ -128,7 +134,7 @@ impl TryFrom<v1::Observed> for Observed {
         if m.name.len() > MAX_TEXT {
             return Err(range(M, "name", m.name.len(), "at most 512 bytes"));
         }
-        Ok(Self { name: m.name, count: count(M, "count", m.count)?, sum: m.sum, max: m.max })
+        Ok(Self { name: printable(&m.name, MAX_TEXT), count: count(M, "count", m.count)?, sum: m.sum, max: m.max })
     }
 }
 
@@ -261,7 +267,7 @@ impl TryFrom<v1::Health> for Health {
     fn try_from(m: v1::Health) -> Result<Self, WireError> {
         const M: &str = "Health";
         let stall = if m.stall_unbounded { Stall::Unbounded } else { Stall::Bounded(m.stall_us) };
-        let cut = |text: String| text.chars().take(MAX_TEXT).collect();
+        let shown = |text: String| printable(&text, MAX_TEXT);
         Ok(Self {
             stall,
             process_cpu_milli: m.process_cpu_milli,
@@ -274,7 +280,7 @@ impl TryFrom<v1::Health> for Health {
             in_flight_sum: count(M, "in_flight_sum", m.in_flight_sum)?,
             in_flight_samples: count(M, "in_flight_samples", m.in_flight_samples)?,
             lateness: histogram(M, "lateness_hdr_v2", m.lateness_hdr_v2)?,
-            client_errors: m.client_errors.into_iter().take(MAX_CLIENT_ERRORS).map(cut).collect(),
+            client_errors: m.client_errors.into_iter().take(MAX_CLIENT_ERRORS).map(shown).collect(),
             users: m.users.map(users_online).transpose()?,
         })
     }

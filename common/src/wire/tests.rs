@@ -20,7 +20,8 @@ fn snapshot() -> Snapshot {
         lost: 1,
         failed_anyway: 3,
     };
-    let counts = SeriesCounts { n: 5, above: vec![3, 1], above_anyway: vec![2, 0] };
+    let (above, above_anyway) = (vec![3, 1], vec![2, 0]);
+    let counts = SeriesCounts { n: 5, refused: 4, given_up: 3, failed_anyway: 6, above, above_anyway };
     Snapshot {
         trial: TrialId { step: 2, trial: 1 },
         number: 7,
@@ -52,6 +53,18 @@ fn a_snapshot_survives_the_wire() {
     assert_eq!((received.blocks, received.strays, received.overdue), (sent.blocks, sent.strays, sent.overdue));
     assert_eq!((received.health.stall, received.warmup), (sent.health.stall, sent.warmup));
     assert_eq!(received.observed, sent.observed);
+}
+
+#[test]
+fn no_agent_writes_lines_of_its_own_into_a_report() {
+    let mut sent = v1::Snapshot::from(&snapshot());
+    let forged = "x\n\nANSWER: max RPS = 90000\u{1b}[2J";
+    sent.health.as_mut().unwrap().client_errors = vec![forged.to_owned(), "y".repeat(2 * MAX_TEXT)];
+    sent.observed[0].name = forged[..20].to_owned();
+    let received = Snapshot::try_from(sent).unwrap();
+    let errors = received.health.client_errors;
+    assert_eq!(errors, ["xANSWER: max RPS = 90000[2J".to_owned(), "y".repeat(MAX_TEXT)]);
+    assert_eq!(received.observed[0].name, "xANSWER: max RPS =");
 }
 
 #[test]
@@ -115,4 +128,10 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_peers_text_does_nothing_to_who_shows_it() {
+    assert_eq!(printable("box\u{1b}[2J-1\r\n\u{9b}31m\u{7f}", MAX_NAME), "box[2J-131m");
+    assert_eq!(printable(&"\u{e4}\n".repeat(2 * MAX_NAME), MAX_NAME), "\u{e4}".repeat(MAX_NAME));
 }

@@ -51,6 +51,12 @@ pub(super) const ENTRY: Entry = Entry {
             words: "changes of presence that did not show",
             kind: ObservationKind::Event,
         },
+        ObservationSpec {
+            name: "empty_pages",
+            words: "pages of history beyond a room's first message",
+            kind: ObservationKind::Event,
+        },
+        ObservationSpec { name: "presence_said", words: "changes of presence said", kind: ObservationKind::Event },
     ],
     read,
 };
@@ -63,11 +69,14 @@ pub const RECIPIENTS_REACHED: u8 = 1;
 pub const HISTORY_ROWS: u8 = 2;
 /// See [`RECIPIENTS_EXPECTED`].
 pub const ROOMS_LISTED: u8 = 3;
-
 /// See [`RECIPIENTS_EXPECTED`].
 pub const PRESENCE_US: u8 = 4;
 /// See [`RECIPIENTS_EXPECTED`].
 pub const PRESENCE_LOST: u8 = 5;
+/// See [`RECIPIENTS_EXPECTED`].
+pub const EMPTY_PAGES: u8 = 6;
+/// See [`RECIPIENTS_EXPECTED`].
+pub const PRESENCE_SAID: u8 = 7;
 
 const fn setting(
     name: &'static str,
@@ -317,7 +326,26 @@ impl WorkloadPlan for DailyWorkload {
     fn streams(&self) -> Vec<(String, u64)> {
         let mean_bytes = u64::from((CONTENT_BYTES.start() + CONTENT_BYTES.end()) / 2);
         let site = &self.site_id;
-        vec![(subjects::messages_stream(site), mean_bytes), (subjects::canonical_stream(site), mean_bytes)]
+        vec![
+            (subjects::messages_stream(site), mean_bytes),
+            (subjects::canonical_stream(site), mean_bytes),
+            (subjects::rooms_stream(site), JOB_BYTES),
+        ]
+    }
+
+    fn messages(&self, series: &str) -> Vec<(String, u32)> {
+        let site = &self.site_id;
+        let [messages, canonical, rooms] =
+            [subjects::messages_stream(site), subjects::canonical_stream(site), subjects::rooms_stream(site)];
+        match series {
+            "E1" | "thread_reply" => vec![(messages, 1), (canonical, 1)],
+            // A job, and what the service says of it in the room: that somebody was added, or that the room was made too.
+            "member_add" => vec![(rooms, 1), (canonical, 1)],
+            "room_create" => vec![(rooms, 1), (canonical, 2)],
+            // An event that tells others of it.
+            "mute_toggle" => vec![(rooms, 1)],
+            _ => Vec::new(),
+        }
     }
 
     fn durables(&self) -> Vec<String> {
@@ -370,6 +398,8 @@ impl WorkloadPlan for DailyWorkload {
     }
 }
 
+/// What a job of a person takes in its stream: two accounts, a room, and some words.
+const JOB_BYTES: u64 = 350;
 /// Memberships that are asked for.
 const SEED_PROBES: u32 = 32;
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::{
     BadSetting, Entry, Given, HISTORY_SERVICE, ObservationKind, ObservationSpec, READ_STEPS, REPLY_BYTES, SITE_ID,
-    ServiceProbe, SettingDefault, SettingKind, Workload, WorkloadPlan, WorkloadSetting, preset,
+    ServiceProbe, SettingDefault, SettingKind, Workload, WorkloadPlan, WorkloadSetting, part_ppm, preset,
 };
 use crate::contract::fixtures::{Fixtures, Room};
 use crate::contract::history::{HistoryPreset, room_weight};
@@ -198,6 +198,16 @@ impl WorkloadPlan for HistoryWorkload {
         series.into_iter().filter(|(_, read)| *read).map(|(name, _)| name.to_owned()).collect()
     }
 
+    /// By the mix: thread requests that fall back to history are counted as threads, so that is the most.
+    fn part_ppm(&self, series: &str) -> u32 {
+        let Mix { history, thread } = self.mix;
+        match (series, self.reads_history() && self.reads_threads()) {
+            (_, false) => 1_000_000,
+            ("thread", true) => part_ppm(thread.into(), u64::from(history) + u64::from(thread)),
+            (_, true) => part_ppm(history.into(), u64::from(history) + u64::from(thread)),
+        }
+    }
+
     fn preset(&self) -> String {
         self.preset.to_string()
     }
@@ -227,16 +237,31 @@ mod tests {
         assert_eq!("open:1,scrollback:2".parse::<BeforeMode>().unwrap().to_string(), "open:1,scrollback:2");
     }
 
-    #[test]
-    fn a_series_that_can_have_no_samples_is_none() {
-        let workload = |preset, history, thread| HistoryWorkload {
+    fn workload(preset: HistoryPreset, history: u32, thread: u32) -> HistoryWorkload {
+        HistoryWorkload {
             preset,
             site_id: "s".into(),
             mix: Mix { history, thread },
             before_mode: BeforeMode { open: 1, scrollback: 1 },
             scrollback_pages: 5,
             page_limit: 20,
-        };
+        }
+    }
+
+    #[test]
+    fn operations_are_parted_by_the_mix_where_both_are_read() {
+        for (preset, history, thread, parts) in [
+            (HistoryPreset::Medium, 80, 20, [800_000, 200_000]),
+            (HistoryPreset::Medium, 999_999, 1, [999_999, 1]),
+            (HistoryPreset::Medium, 1, 0, [1_000_000; 2]),
+            (HistoryPreset::Small, 80, 20, [1_000_000; 2]),
+        ] {
+            assert_eq!(["history", "thread"].map(|series| workload(preset, history, thread).part_ppm(series)), parts);
+        }
+    }
+
+    #[test]
+    fn a_series_that_can_have_no_samples_is_none() {
         for (preset, history, thread, series) in [
             (HistoryPreset::Medium, 80, 20, &["history", "thread"][..]),
             (HistoryPreset::Medium, 0, 1, &["thread"]),

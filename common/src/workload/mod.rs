@@ -222,9 +222,14 @@ pub trait WorkloadPlan {
     /// What the report calls the data it runs on: "medium".
     fn preset(&self) -> String;
 
-    /// The streams that its messages enter, one message per operation, and the bytes that each message takes there beside
-    /// what every stored message takes.
+    /// The streams that its messages enter, and the bytes that each message takes there beside what every stored message takes.
     fn streams(&self) -> Vec<(String, u64)> {
+        Vec::new()
+    }
+
+    /// How many messages each operation that owes this series a sample puts into streams, at most. Of each operation one series
+    /// says so. None of any series: every operation puts one message into each of the streams.
+    fn messages(&self, _series: &str) -> Vec<(String, u32)> {
         Vec::new()
     }
 
@@ -296,6 +301,12 @@ pub trait WorkloadPlan {
     fn room_weight(&self, room: &Room) -> f64 {
         room.weight() as f64
     }
+}
+
+/// A part of all in millionths, to the nearest, and at least one.
+fn part_ppm(part: u64, all: u64) -> u32 {
+    let ppm = (u128::from(part) * 1_000_000 + u128::from(all) / 2) / u128::from(all.max(1));
+    u32::try_from(ppm.clamp(1, 1_000_000)).expect("no more than a million")
 }
 
 /// A question that a target without our fixtures answers with `not_subscribed`.

@@ -48,6 +48,12 @@ pub enum ExitCode {
     Interrupted = 130,
 }
 
+impl ExitCode {
+    /// All that there are.
+    pub const ALL: [Self; 6] =
+        [Self::Answer, Self::NothingPassed, Self::Usage, Self::Incomplete, Self::Inconclusive, Self::Interrupted];
+}
+
 /// Reads the answer off all trials of a run, in their order.
 pub fn answer(trials: &[JudgedTrial]) -> Answer {
     let steps = verdicts_of_steps(trials);

@@ -94,6 +94,9 @@ pub struct DurableBacklog {
     pub growth: Option<Growth>,
     /// Reads in the first and in the last sixth of the hold, at least 3 of which each must have.
     pub reads_at_ends: (usize, usize),
+    /// What it was before the warmup's load; `None` where nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rest: Option<u64>,
     /// The median of the first sixth, or the first read.
     pub first: Option<Backlog>,
     /// The median of the last sixth, or the last read.
@@ -153,6 +156,7 @@ pub fn measure(reads: &DurableReads, hold: Duration) -> DurableBacklog {
         fate: fate(reads, hold),
         growth: if readable { growth() } else { None },
         reads_at_ends: (first.len(), last.len()),
+        rest: reads.baseline.as_ref().and_then(DurableState::backlog).map(Backlog::total),
         first: median(&first).or(all.first().copied()),
         last: median(&last).or(all.last().copied()),
     }
@@ -206,6 +210,20 @@ impl DurableState {
     }
 }
 
+/// Whether a backlog of which nobody knows what it is at rest has come to rest: it is next to nothing, or its reads, the newest
+/// last, have not fallen by more than a tenth of the growth limit. What an earlier run left behind goes on falling until it is done.
+pub fn settled(growth_limit: u64, reads: &[u64]) -> bool {
+    let slack = growth_limit / 10;
+    match reads {
+        [] => false,
+        [first, .., last] if reads.len() >= SETTLED_READS => *last <= slack || first.saturating_sub(*last) <= slack,
+        [.., last] => *last <= slack,
+    }
+}
+
+/// Reads that [`settled`] compares the first and the last of.
+pub const SETTLED_READS: usize = 6;
+
 /// Whether a backlog is back: the newest two reads, in messages, are at most the baseline and a tenth of the growth limit.
 pub fn recovered(baseline: u64, growth_limit: u64, newest_two: [u64; 2]) -> bool {
     newest_two.iter().all(|&read| read <= baseline.saturating_add(growth_limit / 10))
@@ -217,25 +235,27 @@ pub fn smallest_excess(growth_limit: u64, hold: Duration) -> f64 {
     growth_limit as f64 / hold.as_secs_f64()
 }
 
-/// What a stream took beyond what we sent, if that is more than a hundredth of it.
-pub fn foreign_load(growth: &StreamGrowth, sent: u64) -> Option<ForeignLoad> {
-    let explained = u128::from(sent) * 101;
-    (u128::from(growth.messages) * 100 > explained).then(|| ForeignLoad {
-        stream: growth.stream.clone(),
-        grew: growth.messages,
-        sent,
-    })
-}
-
-/// Messages in a stream that our sends do not explain.
+/// What a stream took over a trial beside what we sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ForeignLoad {
+pub struct StreamLoad {
     /// The stream.
     pub stream: String,
     /// Messages it took over the trial.
     pub grew: u64,
-    /// Messages we attempted to send in that time, warmup included.
+    /// Operations that we attempted in that time, warmup included.
     pub sent: u64,
+}
+
+impl StreamLoad {
+    /// A stream's growth in the time of so many operations.
+    pub fn new(growth: &StreamGrowth, sent: u64) -> Self {
+        Self { stream: growth.stream.clone(), grew: growth.messages, sent }
+    }
+
+    /// Whether it is more than a hundredth above the messages that ours are at most.
+    pub fn is_foreign(&self, most: u64) -> bool {
+        u128::from(self.grew) * 100 > u128::from(most) * 101
+    }
 }
 
 /// A stream's growth over the trial, as the coordinator read it.
@@ -378,7 +398,7 @@ mod tests {
             [(10_100, 10_000, false), (10_101, 10_000, true), (500, 10_000, false), (1, 0, true), (0, 0, false)]
         {
             let growth = StreamGrowth { stream: "MESSAGES".into(), messages };
-            assert_eq!(foreign_load(&growth, sent).is_some(), foreign, "{messages} for {sent}");
+            assert_eq!(StreamLoad::new(&growth, sent).is_foreign(sent), foreign, "{messages} for {sent}");
         }
     }
 

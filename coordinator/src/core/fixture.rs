@@ -16,7 +16,7 @@ use super::slo::Slo;
 /// Operations due in [`measurement`].
 pub const DUE: u64 = 10_000;
 
-/// 100 ms at p95 and 250 ms at p99 for E1 and E2, errors 0.001, backlog +1000, tolerance 0.05.
+/// 100 ms at p95 and 250 ms at p99 for E1 and E2, errors 0.001, backlog +1000, tolerance 0.05, starts 100 ms apart.
 pub fn slo() -> Slo {
     let (p95, p99) = (Duration::from_millis(100), Duration::from_millis(250));
     Slo {
@@ -24,6 +24,7 @@ pub fn slo() -> Slo {
         error_rate: "0.001".parse().unwrap(),
         pending_growth: 1000,
         rate_tolerance: "0.05".parse().unwrap(),
+        max_skew: Duration::from_millis(100),
         may_grow: Vec::new(),
     }
 }
@@ -57,7 +58,7 @@ pub fn measurement() -> StepMeasurement {
         faults: vec![],
         little: None,
         backlog: vec![durable("message-worker", 2), durable("broadcast-worker", -5)],
-        foreign_load: vec![],
+        streams: vec![],
     }
 }
 
@@ -92,7 +93,7 @@ fn agent(name: &str) -> AgentMeasurement {
             in_flight_max: 31,
             ..HealthDigest::default()
         },
-        start: Some(StartLag { lag_ns: 80_000, error: us(150) }),
+        start: Some(StartLag { lag_ns: 80_000, error: us(150), own_boottime_ns: 5_000_080_000 }),
     }
 }
 
@@ -104,6 +105,7 @@ pub fn durable(name: &str, growth: i64) -> DurableBacklog {
         fate: Fate::Kept,
         growth: Some(Growth { messages: growth, rising: false }),
         reads_at_ends: (5, 5),
+        rest: Some(10),
         first: Some(Backlog { pending: 0, ack_pending: 10, given: 0 }),
         last: Some(last),
     }

@@ -24,7 +24,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::fixture::slo;
 use super::merge::{AgentPart, ServiceReads, TrialMerge, TrialPlan};
 use super::ramp::{NextTrial, OnTrip, Ramp};
-use super::roster::{Hands, LossPolicy, Next, OnAgentLoss, Roster};
+use super::roster::{Comebacks, Hands, LossPolicy, Next, Occasion, OnAgentLoss, Roster};
 use super::verdict::{Verdict, judge};
 
 const SEEDS: u64 = 1_000;
@@ -243,6 +243,7 @@ impl World {
             min_agents: chance.random_range(1..=count),
             on_loss: if chance.random_bool(0.1) { OnAgentLoss::Abort } else { OnAgentLoss::Retry },
             hands: if chance.random_bool(0.1) { Hands::Once } else { Hands::Anew },
+            comebacks: Comebacks::Any,
         };
         let path = || (0..count).map(|_| [Path::default(), Path::default()]).collect::<Vec<_>>();
         let mut world = Self {

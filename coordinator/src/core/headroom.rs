@@ -7,8 +7,9 @@ use super::measurement::{AgentMeasurement, StepMeasurement};
 use super::split::SplitError;
 use super::verdict::{Doubt, Verdict};
 
-/// A box that stalls in at least this part of the hold's blocks is too small for its share; one that stalls in fewer was
-/// disturbed, and may do better next time.
+/// A box that leaves out or spoils operations in at least this part of the hold's blocks is too small for its share; one that does
+/// so in fewer was disturbed, and may do better next time. That it stalls is not enough: a tenth of a tight limit is a stall that
+/// every box has all the time.
 const WEAK_PART: f64 = 0.5;
 /// Of what a box released in time it is asked for no more than this: at its very ceiling it would stall again.
 const MARGIN: f64 = 0.7;
@@ -19,10 +20,10 @@ const MARGIN_OF_SHARE: f64 = 0.5;
 /// of which a share, a rate or users, makes as many as `rate_of` says. Nothing is learned from a trial that the boxes did not
 /// make inconclusive.
 pub fn learned(step: &StepMeasurement, verdict: &Verdict, rate_of: impl Fn(Rate) -> Rate) -> Vec<(usize, Rate)> {
-    let blamed = verdict.boxes_to_blame();
+    let blamed = verdict.boxes_that_spoiled();
     let blocks = (step.hold.as_secs_f64() / BLOCK.as_secs_f64()).ceil();
     let is_weak = |agent: &AgentMeasurement| {
-        blamed.contains(&&*agent.agent) && f64::from(agent.health.void_blocks) >= blocks * WEAK_PART
+        blamed.contains(&&*agent.agent) && f64::from(agent.health.spoilt_blocks) >= blocks * WEAK_PART
     };
     let carries = |agent: &AgentMeasurement| {
         let counters = &agent.counters;
@@ -57,12 +58,13 @@ pub fn with_headroom(verdict: Verdict, split: Result<Vec<Rate>, SplitError>) -> 
 mod tests {
     use super::*;
     use crate::core::fixture::{measurement, slo};
+    use crate::core::measurement::StartLag;
     use crate::core::split::{Capacity, split, split_users};
     use crate::core::verdict::judge;
     use std::num::NonZeroU32;
 
     /// Two boxes of 500/s each for 10 s, 20 blocks; the second left so many out and stalled in so many blocks.
-    fn check(underrun: u64, void_blocks: u32) -> Vec<(usize, String)> {
+    fn check(underrun: u64, void_blocks: u32, spoilt_blocks: u32) -> Vec<(usize, String)> {
         let mut step = measurement();
         step.counters.attempted -= underrun;
         step.counters.underrun = underrun;
@@ -71,7 +73,7 @@ mod tests {
         weak.counters.due = 5000;
         weak.counters.attempted = 5000 - underrun;
         weak.counters.underrun = underrun;
-        weak.health.void_blocks = void_blocks;
+        (weak.health.void_blocks, weak.health.spoilt_blocks) = (void_blocks, spoilt_blocks);
         learned_of(&step, |share| share)
     }
 
@@ -82,15 +84,35 @@ mod tests {
 
     #[test]
     fn a_box_that_stalls_all_the_time_is_asked_for_less_than_it_carried() {
-        assert_eq!(check(2000, 20), [(1, "210".to_owned())]);
-        assert_eq!(check(2000, 10), [(1, "210".to_owned())]);
-        assert_eq!(check(5000, 20), [(1, "0.001".to_owned())]);
+        assert_eq!(check(2000, 20, 20), [(1, "210".to_owned())]);
+        assert_eq!(check(2000, 10, 10), [(1, "210".to_owned())]);
+        assert_eq!(check(5000, 20, 20), [(1, "0.001".to_owned())]);
+    }
+
+    #[test]
+    fn a_box_that_leaves_some_out_all_the_time_is_asked_for_less_however_short_its_stalls() {
+        assert_eq!(check(600, 0, 20), [(1, "308".to_owned())]);
+        assert_eq!(check(600, 1, 10), [(1, "308".to_owned())]);
     }
 
     #[test]
     fn a_box_that_was_disturbed_is_asked_for_as_much_again() {
-        assert_eq!(check(2000, 9), []);
-        assert_eq!(check(0, 20), [], "the trial passed all the same");
+        assert_eq!(check(2000, 9, 9), []);
+        assert_eq!(
+            check(2000, 20, 2),
+            [],
+            "it stalls by a tenth of a tight limit all the time, and left all out in one pause"
+        );
+        assert_eq!(check(0, 20, 20), [], "the trial passed all the same");
+    }
+
+    #[test]
+    fn a_box_that_began_late_has_shown_nothing_of_what_it_carries() {
+        let mut step = measurement();
+        step.agents[1].health.spoilt_blocks = 20;
+        step.agents[1].start = step.agents[1].start.map(|start| StartLag { lag_ns: 3_000_000_000, ..start });
+        assert_eq!(judge(&step, &slo()).boxes_to_blame(), [&*step.agents[1].agent], "worth another trial");
+        assert_eq!(learned_of(&step, |share| share), []);
     }
 
     #[test]
@@ -103,7 +125,7 @@ mod tests {
         weak.share = Rate::per_second(800).unwrap();
         weak.counters =
             plimsoll_common::snapshot::Counters { due: 4000, attempted: 2000, underrun: 2000, ..weak.counters };
-        weak.health.void_blocks = 20;
+        weak.health.spoilt_blocks = 20;
         let rate_of = |users: Rate| Rate::from_milli(users.milli() * 5 / 8).unwrap();
         // 500 · ½ · 0.7: 280 users, not 175 and not all 800.
         assert_eq!(learned_of(&step, rate_of), [(1, "175".to_owned())]);

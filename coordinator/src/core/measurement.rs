@@ -8,7 +8,7 @@ use plimsoll_common::snapshot::{Counters, Observed, SeriesCounts, Stall, StepEnd
 use plimsoll_common::units::Rate;
 use serde::{Deserialize, Serialize};
 
-use super::backlog::{DurableBacklog, ForeignLoad};
+use super::backlog::{DurableBacklog, StreamLoad};
 use super::slo::Quantile;
 
 /// One trial of one step, merged over the fleet. Every figure covers every operation of the hold.
@@ -44,8 +44,9 @@ pub struct StepMeasurement {
     pub little: Option<LittleCheck>,
     /// One per watched durable.
     pub backlog: Vec<DurableBacklog>,
-    /// Streams that somebody else fed too.
-    pub foreign_load: Vec<ForeignLoad>,
+    /// What the streams took that our messages enter; none where an agent was lost, since what that one sent nobody knows.
+    #[serde(alias = "foreign_load")]
+    pub streams: Vec<StreamLoad>,
 }
 
 impl StepMeasurement {
@@ -197,6 +198,10 @@ pub struct HealthDigest {
     pub worst_stall: Stall,
     /// Blocks of the hold in which this box's stall exceeds a tenth of the tightest limit.
     pub void_blocks: u32,
+    /// Blocks of the hold of whose operations this box left out or spoiled more than one in a hundred, each counted once for
+    /// each limit that it exceeds by the box's stalls alone.
+    #[serde(default)]
+    pub spoilt_blocks: u32,
     /// What the NATS client reported in the whole trial, each text once, at most 8.
     pub client_errors: Vec<String>,
     /// Where levels are users: the fewest online and the most connections of any block of the hold.
@@ -235,6 +240,9 @@ pub struct StartLag {
     /// Half the round trip by which the clock offset was found.
     #[serde(rename = "error_ns", with = "crate::core::encoding::nanos")]
     pub error: Duration,
+    /// By the agent's own CLOCK_BOOTTIME, which nobody has estimated; zero in runs that were saved before it was kept.
+    #[serde(default)]
+    pub own_boottime_ns: u64,
 }
 
 /// Little's law: mean in flight ≈ attempted rate × mean time from release to end.

@@ -5,6 +5,7 @@ mod agent;
 mod health;
 mod minutes;
 mod reach;
+mod spoilt;
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use self::health::Window;
 use self::minutes::Minutes;
 pub use self::minutes::{MINUTE, Minute};
 use self::reach::{Reach, cut_off};
-use super::backlog::{self, DurableReads, StreamGrowth};
+use super::backlog::{self, DurableReads, StreamGrowth, StreamLoad};
 use super::clock_offset::ClockOffset;
 use super::measurement::{Batch, Fault, FleetBlock, LittleCheck, SeriesMeasurement, StepMeasurement};
 
@@ -295,9 +296,9 @@ impl TrialMerge {
                 .collect(),
             backlog: service.durables.iter().map(|reads| backlog::measure(reads, hold)).collect(),
             // What a lost agent sent nobody knows, so nor whether the rest is somebody else's.
-            foreign_load: match self.agents.iter().any(AgentMerge::is_lost) {
+            streams: match self.agents.iter().any(AgentMerge::is_lost) {
                 true => Vec::new(),
-                false => service.streams.iter().filter_map(|stream| backlog::foreign_load(stream, sent)).collect(),
+                false => service.streams.iter().map(|stream| StreamLoad::new(stream, sent)).collect(),
             },
             batches: self.batches(),
             blocks: self.blocks,
@@ -310,7 +311,7 @@ impl TrialMerge {
         let mut faults: Vec<Fault> = parts.flat_map(|(agent, part)| agent.faults(&self.plan, part)).collect();
         let reaches: Vec<&Reach> = self.agents.iter().map(|agent| &agent.reach).collect();
         let cut_off = |which: usize| {
-            let length = cut_off(&reaches, which)?;
+            let length = cut_off(&reaches, which, self.window.hold_in_wall_blocks())?;
             Some(Fault::CutOff { agent: self.plan.agents[which].agent.clone(), length })
         };
         faults.extend((0..reaches.len()).filter_map(cut_off));

@@ -23,6 +23,36 @@ pub enum Hands {
     Once,
 }
 
+/// How often an agent that was lost comes back. One that was lost again before a trial was held with it never does: before the
+/// same trial it would be lost once more, and none would ever be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Comebacks {
+    /// As often as it has held a trial since.
+    Any,
+    /// Once: every loss of a search costs it a trial, and its time is bounded.
+    Once,
+}
+
+/// Why an agent does not come back in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ShutOut {
+    /// It came back, and was lost again at once.
+    #[error("it was lost again before a trial was held with it, and does not come back in this run")]
+    HeldNothing,
+    /// Its comeback is used up.
+    #[error("it was lost for the second time, and does not come back in this search")]
+    LostTwice,
+}
+
+/// Before which trial somebody may join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    /// The first of a step; in a search, one of another level than the trial before.
+    NewStep,
+    /// One that is held again.
+    Repeat,
+}
+
 /// What a plan says of lost agents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LossPolicy {
@@ -32,6 +62,8 @@ pub struct LossPolicy {
     pub on_loss: OnAgentLoss,
     /// Whether the others can be dealt what it had.
     pub hands: Hands,
+    /// Whether it comes back.
+    pub comebacks: Comebacks,
 }
 
 /// A change of the fleet between two trials, for the report.
@@ -73,6 +105,13 @@ pub enum Asked {
     Rate,
     /// Users to drive.
     Users,
+}
+
+impl Occasion {
+    /// Before this trial of a ramp, whose steps count their trials.
+    pub fn before(trial: TrialId) -> Self {
+        if trial.trial == 0 { Self::NewStep } else { Self::Repeat }
+    }
 }
 
 impl Asked {
@@ -136,21 +175,27 @@ pub struct Roster {
     changes: Vec<FleetChange>,
     /// Names that do not come back in this run.
     shut_out: Vec<String>,
+    /// The name of each that was lost, as often as it was.
+    losses: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Member {
     name: String,
     is_there: bool,
+    /// It may be lost before a trial was held with it and come back all the same.
+    is_proven: bool,
 }
 
 impl Roster {
     /// A fleet before its first trial: indices, ascending, and names. Indices that are left out are nobody's.
     pub fn new(policy: LossPolicy, agents: impl IntoIterator<Item = (usize, String)>) -> Self {
-        let mut roster = Self { policy, members: Vec::new(), lost: None, changes: Vec::new(), shut_out: Vec::new() };
+        let (members, changes, shut_out, losses) = Default::default();
+        let mut roster = Self { policy, members, lost: None, changes, shut_out, losses };
         for (index, name) in agents {
-            roster.members.resize(index, Member { name: String::new(), is_there: false });
-            roster.members.push(Member { name, is_there: true });
+            roster.members.resize(index, Member { name: String::new(), is_there: false, is_proven: false });
+            // One that is lost before the first load may come back for it, once.
+            roster.members.push(Member { name, is_there: true, is_proven: true });
         }
         roster
     }
@@ -172,10 +217,10 @@ impl Roster {
         self.shut_out.push(name);
     }
 
-    /// Whether agents may join before this trial: between steps, where they can be dealt a part. Within a step nobody comes
-    /// back, so that it is held no more often than there are agents to lose.
-    pub fn may_join(&self, before: TrialId) -> bool {
-        before.trial == 0 && self.policy.hands == Hands::Anew && self.next_index().is_some()
+    /// Whether agents may join now: between steps, where they can be dealt a part. Within a step nobody comes back, so that it is
+    /// held no more often than there are agents to lose.
+    pub fn may_join(&self, before: Occasion) -> bool {
+        before == Occasion::NewStep && self.policy.hands == Hands::Anew && self.next_index().is_some()
     }
 
     /// The index of whoever joins next; `None`: all have been given.
@@ -191,20 +236,38 @@ impl Roster {
     /// An agent was claimed and prepared under [`Self::next_index`].
     pub fn joined(&mut self, name: String) {
         self.changes.push(FleetChange::Joined { agent: name.clone() });
-        self.members.push(Member { name, is_there: true });
+        self.members.push(Member { name, is_there: true, is_proven: false });
     }
 
     /// An index was given to an agent that then could not take part.
     pub fn spoil_index(&mut self, name: String) {
-        self.members.push(Member { name, is_there: false });
+        self.members.push(Member { name, is_there: false, is_proven: false });
     }
 
-    /// The agent with this index is gone. Who is gone already stays so.
-    pub fn lose(&mut self, index: usize, why: String) {
-        let Some(member) = self.members.get_mut(index).filter(|member| member.is_there) else { return };
+    /// A trial was held with everybody who is there, whatever became of it.
+    pub fn held(&mut self) {
+        self.members.iter_mut().filter(|member| member.is_there).for_each(|member| member.is_proven = true);
+    }
+
+    /// The agent with this index is gone. Who is gone already stays so. Why it does not come back, where it does not.
+    pub fn lose(&mut self, index: usize, why: String) -> Option<ShutOut> {
+        let member = self.members.get_mut(index).filter(|member| member.is_there)?;
         member.is_there = false;
-        self.lost.get_or_insert_with(|| (member.name.clone(), why.clone()));
-        self.changes.push(FleetChange::Lost { agent: member.name.clone(), why });
+        let (agent, is_proven) = (member.name.clone(), member.is_proven);
+        self.lost.get_or_insert_with(|| (agent.clone(), why.clone()));
+        self.losses.push(agent.clone());
+        let losses = self.losses.iter().filter(|lost| **lost == agent).count();
+        let out = match self.policy.comebacks {
+            _ if !is_proven => Some(ShutOut::HeldNothing),
+            Comebacks::Once if losses > 1 => Some(ShutOut::LostTwice),
+            _ => None,
+        };
+        let why = out.map_or(why.clone(), |out| format!("{why}; {out}"));
+        if out.is_some() {
+            self.shut_out(agent.clone());
+        }
+        self.changes.push(FleetChange::Lost { agent, why });
+        out
     }
 
     /// A box has shown that it cannot carry this.
@@ -215,7 +278,7 @@ impl Roster {
     /// Whether the run goes on. One that does has taken its losses: the same loss is not asked about again.
     pub fn decide(&mut self) -> Next {
         let Some((agent, why)) = self.lost.take() else { return Next::GoOn };
-        let LossPolicy { min_agents, on_loss, hands } = self.policy;
+        let LossPolicy { min_agents, on_loss, hands, .. } = self.policy;
         let left = self.present();
         let because = match () {
             () if left == 0 => Because::NobodyLeft,

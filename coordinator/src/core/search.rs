@@ -28,7 +28,7 @@ use plimsoll_common::plan::BLOCK;
 use plimsoll_common::units::Rate;
 
 use self::bracket::{Bracket, Look, begin_below};
-use self::conclusion::{Broken, Conclusion, FrontierEntry, PassedLevel, SearchDoubt, TrippedLevel};
+use self::conclusion::{Broken, Conclusion, FrontierEntry, PassedLevel, SearchDoubt, Thin, TrippedLevel};
 use self::confirm::{Confirm, Judge, Move, implied, is_promising};
 use self::estimate::{Estimate, time_to_precision};
 use self::evidence::{Judgement, PASS_BLOCKS};
@@ -80,7 +80,7 @@ struct Stage {
     soaks: bool,
 }
 
-/// Trials in a row that may not be trusted.
+/// Trials in a row that may not be trusted, those apart in which agents were lost: who is left goes on without them.
 const MOST_FAULTS: u32 = 3;
 /// The last hold of a search that is short of time: enough for a PASS at a level that was not visited, and for a void second or two.
 const SHORTEST_LAST: Duration = Duration::from_secs(PASS_BLOCKS as u64 / 2 + 2);
@@ -123,6 +123,7 @@ impl Search {
         for record in records {
             match (record, &search.next) {
                 (TrailRecord::Outcome(outcome), Step::Hold(_)) => search.record(&outcome),
+                (TrailRecord::NotHeld { took }, Step::Hold(_)) => search.not_held(took),
                 (TrailRecord::UsedUp { needed, left }, Step::Hold(_)) => search.use_up(needed, left),
                 _ => return None,
             }
@@ -203,10 +204,16 @@ impl Search {
     /// When the search is over.
     pub fn record(&mut self, outcome: &TrialOutcome) {
         let Step::Hold(trial) = self.next else { panic!("an outcome needs a trial that was asked for") };
+        let outcome = &TrialOutcome { fault: self.why_unusable(&trial, outcome), ..outcome.clone() };
         self.spent += outcome.took;
         self.load += outcome.load;
         let result = if outcome.fault.is_some() { Outcome::Nothing } else { self.take(&trial, outcome) };
-        self.faults = if result == Outcome::Nothing { self.faults + 1 } else { 0 };
+        self.faults = match result {
+            // Whoever holds trials sees to it that agents are not lost for ever.
+            Outcome::Nothing if outcome.lost_an_agent => self.faults,
+            Outcome::Nothing => self.faults + 1,
+            _ => 0,
+        };
         let judge = judge(&self.plan, &self.stage, &self.quantiles);
         let sent_back = self.pool.send_back_contradictions(judge.limits, judge.focus, judge.quantiles);
         self.contradictions += u32::from(!sent_back.is_empty());
@@ -215,11 +222,32 @@ impl Search {
         self.next = self.decide(&trial, outcome);
     }
 
+    /// The trial that [`Self::next`] named was begun, and nothing of it was measured: only its time counts.
+    pub fn not_held(&mut self, took: Duration) {
+        self.spent += took;
+        if let Step::Hold(NextTrial { level, why, hold, .. }) = self.next {
+            self.next = self.hold(level, why, hold);
+        }
+    }
+
     /// What operations use up does not last for the trial that [`Self::next`] named: the search ends with what was shown.
     pub fn use_up(&mut self, needed: u64, left: u64) {
         while let Step::Hold(_) = self.next {
             self.next = self.finish(Some(SearchDoubt::UsedUp { needed, left }));
         }
+    }
+
+    /// Why a trial cannot be used. What was not what the service had to do is no evidence, unless a limit was broken all the same;
+    /// a short trial's hint is unclear, and the search goes on below.
+    fn why_unusable(&self, trial: &NextTrial, outcome: &TrialOutcome) -> Option<String> {
+        let all: Vec<usize> = (0..self.plan.limits.len()).collect();
+        let is_evidence = matches!(trial.why, Why::Low(_) | Why::High(_) | Why::Soak);
+        let unproved = || {
+            let why = outcome.unproved.clone().filter(|_| is_evidence)?;
+            let is_over = matches!(hint(&outcome.showing, &self.plan.limits, &all), Hint::Over(_));
+            (!is_over).then_some(why)
+        };
+        outcome.fault.clone().or_else(unproved)
     }
 
     fn take(&mut self, trial: &NextTrial, outcome: &TrialOutcome) -> Outcome {
@@ -239,8 +267,12 @@ impl Search {
                     {
                         Hint::Behind(outcome.behind)
                     }
+                    Hint::Under if outcome.unproved.is_some() => Hint::Unclear,
                     hint => hint,
                 };
+                if outcome.boxes_get_less {
+                    self.stage.bracket.relieve_boxes();
+                }
                 self.stage.bracket.take(trial.level, &hint, outcome.served);
                 Outcome::Hint(hint)
             }
@@ -285,7 +317,13 @@ impl Search {
                     self.stage.confirm = Some(confirm);
                 }
                 Look::Highest(highest) => return self.at_the_highest(highest, None),
-                Look::Lowest(lowest) => return self.finish(Some(SearchDoubt::NothingPasses { lowest })),
+                Look::Lowest(level) if self.stage.bracket.clouded == Some(level) => {
+                    return self.finish(Some(SearchDoubt::Boxes { level }));
+                }
+                // A short trial only hints: the lowest level is compared with the next one before nothing is said to pass.
+                Look::Lowest(lowest) => {
+                    self.stage.confirm = Some(Confirm::from(lowest, &self.plan, self.stage.soaks));
+                }
             }
         }
         self.compare()
@@ -297,11 +335,11 @@ impl Search {
         let mut confirm = self.stage.confirm.expect("a comparison is under way");
         let judge = judge(&self.plan, &self.stage, &self.quantiles);
         let next = confirm.next(&self.pool, judge, &self.plan, left);
-        let lowest = confirm.pair().low;
-        let is_lowest = lowest.as_f64() <= self.plan.levels.lowest();
-        let nothing_passes = is_lowest && implied(&self.pool, judge, lowest) == Judgement::Trip;
+        let levels = self.pool.levels().iter().map(|level| level.rate);
+        let lowest = levels.take_while(|level| level.as_f64() <= self.plan.levels.lowest()).last();
+        let nothing_passes = lowest.filter(|&lowest| implied(&self.pool, judge, lowest) == Judgement::Trip);
         self.stage.confirm = Some(confirm);
-        if nothing_passes {
+        if let Some(lowest) = nothing_passes {
             return self.finish(Some(SearchDoubt::NothingPasses { lowest }));
         }
         let lengths = self.plan.lengths;
@@ -455,6 +493,7 @@ impl Search {
                     .max()
                     .unwrap_or(0),
             }),
+            thin: passed.map_or_else(Vec::new, |level| self.thin(level)),
             tripped: tripped.map(|level| TrippedLevel { level: level.rate, broke: self.broken(level.rate, judge) }),
             doubt,
             estimate,
@@ -463,6 +502,19 @@ impl Search {
             load: self.load,
             spent: self.spent,
         }
+    }
+
+    /// Rare limits that a level was held to by too few operations.
+    fn thin(&self, level: &pool::LevelPool) -> Vec<Thin> {
+        let limits = &self.plan.limits;
+        let thin = |(limit, fraction): (usize, &outcome::FractionLimit)| {
+            let operations = level.evidence.operations(limit);
+            let seen = level.evidence.episodes(limit).count;
+            let at_most = (self.quantiles.poisson_upper(seen)? / operations.max(1) as f64).min(1.0);
+            let is_thin = fraction.rare && at_most > fraction.allowed && limits.is_percentile(limit);
+            is_thin.then(|| Thin { signal: fraction.signal.clone(), operations, at_most })
+        };
+        self.stage.focus.iter().filter_map(|&l| thin((l, limits.fractions.get(l)?))).collect()
     }
 
     fn broken(&self, level: Rate, judge: Judge) -> Vec<Broken> {

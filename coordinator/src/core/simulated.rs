@@ -31,7 +31,13 @@ pub struct Queue {
 
 /// One series, judged by its p99 alone.
 pub fn slo(limit: Duration) -> Slo {
-    let series = vec![SeriesSlo { series: "E1".into(), p95: None, p99: Some(limit), part_ppm: super::slo::WHOLE_PPM }];
+    let series = vec![SeriesSlo {
+        series: "E1".into(),
+        p95: None,
+        p99: Some(limit),
+        part_ppm: super::slo::WHOLE_PPM,
+        makes: Default::default(),
+    }];
     Slo { series, ..super::fixture::slo() }
 }
 
@@ -96,7 +102,12 @@ impl Simulation {
             let (counters, counts) = &mut of_block[due.min(blocks - 1)];
             counters.add(&Counters { due: 1, attempted: 1, sent: 1, completed: 1, ..Counters::default() });
             let above = u64::from(latency_us > limit_us);
-            counts.add(&SeriesCounts { n: 1, above: vec![above], above_anyway: vec![above] });
+            counts.add(&SeriesCounts {
+                n: 1,
+                above: vec![above],
+                above_anyway: vec![above],
+                ..SeriesCounts::default()
+            });
             batches[(((free_at - settle) / block) as usize).min(blocks - 1)].record(latency_us);
         }
         self.next_stall -= end;
@@ -123,7 +134,8 @@ impl Simulation {
     }
 }
 
-fn measured(
+/// A trial of so many blocks, each with its batch of latencies.
+pub fn measured(
     hold: Duration,
     limit_us: u64,
     blocks: Vec<(Counters, SeriesCounts)>,

@@ -1,11 +1,14 @@
 //! Service-level objectives: what a step must hold, kept exact so that a value at its limit passes.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use plimsoll_common::plan::SeriesLimits;
 use serde::{Deserialize, Serialize};
+
+use super::measurement::StepMeasurement;
 
 /// What a step must hold to pass.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +21,9 @@ pub struct Slo {
     pub pending_growth: u64,
     /// Share of the due operations that may stay unattempted.
     pub rate_tolerance: Fraction,
+    /// The most that the agents' holds may begin apart, by the estimated clocks.
+    #[serde(rename = "max_skew_ns", default = "default_max_skew", with = "crate::core::encoding::nanos")]
+    pub max_skew: Duration,
     /// Durables whose backlog may grow as it likes; none may vanish.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub may_grow: Vec<String>,
@@ -37,6 +43,14 @@ pub struct SeriesSlo {
     /// The part of all operations that owe it a sample, in millionths.
     #[serde(default = "whole", skip_serializing_if = "is_whole")]
     pub part_ppm: u32,
+    /// How many messages each of them puts into streams at most, where operations differ in that; see [`Slo::messages_of`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub makes: BTreeMap<String, u32>,
+}
+
+/// What is asked of starts where nothing else is, and of runs that were saved before it was a setting.
+fn default_max_skew() -> Duration {
+    Duration::from_millis(100)
 }
 
 /// All of it, in millionths.
@@ -72,7 +86,40 @@ pub struct UnknownSeries {
 impl Slo {
     /// The same percentile limits for every series.
     pub fn for_every_series(names: &[impl AsRef<str>], p95: Option<Duration>, p99: Option<Duration>) -> Vec<SeriesSlo> {
-        names.iter().map(|name| SeriesSlo { series: name.as_ref().to_owned(), p95, p99, part_ppm: WHOLE_PPM }).collect()
+        let of =
+            |name: &str| SeriesSlo { series: name.to_owned(), p95, p99, part_ppm: WHOLE_PPM, makes: BTreeMap::new() };
+        names.iter().map(|name| of(name.as_ref())).collect()
+    }
+
+    /// How many messages so many operations put into a stream: one each where no series says otherwise.
+    pub fn messages_of(&self, stream: &str, operations: u64) -> u64 {
+        let made = self.makers().map(|(series, makes)| {
+            let each = makes.get(stream).copied().unwrap_or(0);
+            series.part_of(operations).saturating_mul(u64::from(each))
+        });
+        made.reduce(u64::saturating_add).unwrap_or(operations)
+    }
+
+    /// As many messages as a trial's operations can have put into a stream: those of the hold, of which it is known how many
+    /// owed each series a sample (where it was stopped, of the open ones as many as on average), and those of the warmup, of which
+    /// it is drawn for each; beyond four standard deviations above the mean is one trial in 30,000. `None`: one each.
+    pub fn most_messages_of(&self, stream: &str, step: &StepMeasurement) -> Option<u64> {
+        self.makers().next()?;
+        let (mut counted, mut mean, mut square) = (0_u64, 0.0, 0.0);
+        for (slo, makes) in self.makers() {
+            let each = u64::from(makes.get(stream).copied().unwrap_or(0));
+            let of_series = step.series.iter().find(|series| series.series == slo.series);
+            counted = counted.saturating_add(of_series.map_or(0, |series| series.counts.n.saturating_mul(each)));
+            let (part, each) = (f64::from(slo.part_ppm) / f64::from(WHOLE_PPM), each as f64);
+            (mean, square) = (mean + part * each, square + part * each * each);
+        }
+        let (hold, warmup) = (step.counters.attempted as f64, step.warmup.attempted as f64);
+        let of_warmup = warmup * mean + 4.0 * (warmup * (square - mean * mean).max(0.0)).sqrt();
+        Some(counted.max((hold * mean) as u64).saturating_add(of_warmup.ceil() as u64))
+    }
+
+    fn makers(&self) -> impl Iterator<Item = (&SeriesSlo, &BTreeMap<String, u32>)> {
+        self.series.iter().filter(|series| !series.makes.is_empty()).map(|series| (series, &series.makes))
     }
 
     /// Replaces one limit of one series.
@@ -298,6 +345,7 @@ mod tests {
             p95: p95.map(ms),
             p99: p99.map(ms),
             part_ppm: WHOLE_PPM,
+            makes: BTreeMap::new(),
         };
         for (p95, p99, limits_us, places) in [
             (Some(100), Some(250), vec![100_000, 250_000], vec![0, 1]),
@@ -316,13 +364,23 @@ mod tests {
     fn one_series_can_have_its_own_limit() {
         let fraction = "0.001".parse().unwrap();
         let series = Slo::for_every_series(&["E1", "E2"], Some(ms(100)), Some(ms(250)));
-        let may_grow = Vec::new();
-        let mut slo = Slo { series, error_rate: fraction, pending_growth: 1000, rate_tolerance: fraction, may_grow };
+        let (max_skew, may_grow) = (default_max_skew(), Vec::new());
+        let mut slo =
+            Slo { series, error_rate: fraction, pending_growth: 1000, rate_tolerance: fraction, max_skew, may_grow };
         slo.set_limit("E2", Quantile::P99, ms(400)).unwrap();
         assert_eq!((slo.series[0].p99, slo.series[1].p99), (Some(ms(250)), Some(ms(400))));
         assert_eq!((slo.tightest_limit(), slo.largest_limit()), (Some(ms(100)), Some(ms(400))));
         let error = slo.set_limit("E3", Quantile::P95, ms(1)).unwrap_err();
         assert_eq!(error.to_string(), "no series 'E3' in this workload: it has E1, E2");
+    }
+
+    #[test]
+    fn what_was_saved_before_starts_were_limited_is_read_with_the_default() {
+        let saved = r#"{"series":[],"error_rate":0.001,"pending_growth":1000,"rate_tolerance":0.05}"#;
+        let slo: Slo = serde_json::from_str(saved).unwrap();
+        assert_eq!(slo.max_skew, ms(100));
+        let narrow = Slo { max_skew: Duration::from_micros(1), ..slo };
+        assert_eq!(serde_json::from_str::<Slo>(&serde_json::to_string(&narrow).unwrap()).unwrap(), narrow);
     }
 
     #[test]

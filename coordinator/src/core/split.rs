@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use plimsoll_common::units::{Rate, split_largest_remainder};
 
@@ -121,6 +122,19 @@ pub fn split(target: Rate, agents: &[Capacity]) -> Result<Vec<Rate>, SplitError>
         .into_iter()
         .map(|milli| Rate::from_milli(milli).expect("part of a rate, and lifted above zero"))
         .collect())
+}
+
+/// Operations due of each of these shares of a level in a window: what each brings in whole, and of what the level brings beside
+/// them one more for those with the largest remainders (the first of equals).
+pub fn due(level: Rate, shares: &[Rate], window: Duration) -> Vec<u64> {
+    let mut due: Vec<u64> = shares.iter().map(|share| share.due_in(window)).collect();
+    let whole = due.iter().fold(0, |sum: u64, &due| sum.saturating_add(due));
+    let missing = level.due_in(window).saturating_sub(whole);
+    let remainder = |share: Rate| u128::from(share.milli()) * window.as_micros() % 1_000_000_000;
+    let mut order: Vec<usize> = (0..shares.len()).collect();
+    order.sort_by_key(|&index| (std::cmp::Reverse(remainder(shares[index])), index));
+    order.into_iter().take(usize::try_from(missing).unwrap_or(usize::MAX)).for_each(|index| due[index] += 1);
+    due
 }
 
 /// Splits whole users over agents, at least one each and otherwise as [`split`] does. An agent's ceiling is a rate: so many users
@@ -327,6 +341,37 @@ mod tests {
             let shares = check(target, &vec![(1, None); agents]).unwrap();
             let (low, high) = (shares.iter().min().unwrap(), shares.iter().max().unwrap());
             prop_assert!(high - low <= 1);
+        }
+    }
+
+    #[test]
+    fn what_is_due_of_all_shares_is_what_the_level_brings() {
+        // Twenty agents at 10/s: two and a half each in five seconds; a hundred at 497/s: 4.97 each in a second.
+        for (target, agents, seconds, expected) in
+            [(10, 20, 5, (2, 3)), (497, 100, 1, (4, 5)), (1_000, 4, 1, (250, 250))]
+        {
+            let target = Rate::per_second(target).unwrap();
+            let agents: Vec<Capacity> = (0..agents).map(|index| capacity(index, 1, None)).collect();
+            let shares = split(target, &agents).unwrap();
+            let due = due(target, &shares, Duration::from_secs(seconds));
+            assert_eq!(due.iter().sum::<u64>(), target.due_in(Duration::from_secs(seconds)));
+            assert_eq!((*due.iter().min().unwrap(), *due.iter().max().unwrap()), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn due_operations_add_up_and_no_agent_has_more_than_one_beyond_its_own(
+            target in 1000_u64..1_000_000_000, weights in prop::collection::vec(1_u32..100, 1..50), ms in 1_u64..100_000,
+        ) {
+            let target = Rate::from_milli(target).unwrap();
+            let agents: Vec<Capacity> =
+                weights.iter().enumerate().map(|(index, &weight)| capacity(index, weight, None)).collect();
+            let shares = split(target, &agents).unwrap();
+            let window = Duration::from_millis(ms);
+            let due = due(target, &shares, window);
+            prop_assert_eq!(due.iter().sum::<u64>(), target.due_in(window));
+            prop_assert!(due.iter().zip(&shares).all(|(&due, share)| (0..=1).contains(&(due - share.due_in(window)))));
         }
     }
 }

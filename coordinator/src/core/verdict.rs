@@ -1,23 +1,18 @@
 //! PASS, TRIP or INCONCLUSIVE: what a measurement says about the objectives, with the reasons as data.
 
+mod aftermath;
+mod errors;
 mod reason;
 
-use std::time::Duration;
-
-use plimsoll_common::plan::BLOCK;
 use plimsoll_common::snapshot::{SeriesCounts, StepEnd};
 use serde::{Deserialize, Serialize};
 
+pub(in crate::core) use self::aftermath::QUIET_BLOCKS;
 pub use self::reason::{BoxAtFault, Breach, Doubt, Errors, Percentile, Shortfall};
 use super::backlog::{DurableBacklog, Fate};
 use super::measurement::{AgentMeasurement, Fault, SeriesMeasurement, StepMeasurement};
 use super::non_empty::NonEmpty;
 use super::slo::{Gate, SeriesSlo, Slo, WHOLE_PPM};
-
-/// The agents' holds may begin apart by one of so many parts of the hold, in which the load is not whole.
-const SKEW_PART: u32 = 100;
-/// Less than this a busy box is woken late: its lateness is told as such.
-const LEAST_SKEW_LIMIT: Duration = Duration::from_millis(250);
 
 /// What a trial says of its level.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +35,13 @@ pub fn judge(step: &StepMeasurement, slo: &Slo) -> Verdict {
         return Verdict::Inconclusive(failures);
     }
     // Before what is not proved: a service that pushes back slows the generator too, and is not excused by it.
-    if let Some(breaches) = NonEmpty::new(breaches(step, slo)) {
+    let breaches = NonEmpty::new(breaches(step, slo));
+    if let Some(apart) = apart(step, slo) {
+        // What was broken is no verdict where the load was never whole; which boxes were in trouble is worth knowing.
+        let besides = if breaches.is_none() { unproved(step, slo) } else { Vec::new() };
+        return Verdict::Inconclusive(besides.into_iter().fold(NonEmpty::one(apart), NonEmpty::and));
+    }
+    if let Some(breaches) = breaches {
         return Verdict::Trip(breaches);
     }
     NonEmpty::new(unproved(step, slo)).map_or(Verdict::Pass, Verdict::Inconclusive)
@@ -57,6 +58,7 @@ fn measurement_failures(step: &StepMeasurement, slo: &Slo) -> Vec<Doubt> {
         let attempted = step.counters.attempted;
         let mut empty: Vec<&str> = gates_of(step, slo)
             .filter(|(objective, series, _)| series.counts.n == 0 && owed_a_sample(objective, attempted))
+            .filter(|(objective, series, _)| !errors::is_broken(objective, &series.counts, attempted, slo))
             .map(|(_, series, _)| &*series.series)
             .collect();
         empty.dedup();
@@ -83,13 +85,23 @@ pub(in crate::core) fn few_users(step: &StepMeasurement) -> Option<Doubt> {
 /// What the service broke, by the counts that the load boxes cannot have spoiled.
 fn breaches(step: &StepMeasurement, slo: &Slo) -> Vec<Breach> {
     let percentiles = gates(step, slo).filter_map(|(series, gate)| {
-        let above = series.counts.above_anyway[gate.above_index];
+        let above = by_service(step, series, &gate);
         is_broken(&gate, above, series.counts.n).then(|| Breach::Percentile(percentile(series, &gate, above)))
     });
     let anyway = Errors { errors: step.counters.failed_anyway, ..errors(step, slo) };
     let error_rate = (!anyway.hold()).then_some(Breach::ErrorRate(anyway));
     let backlog = step.backlog.iter().filter_map(|durable| backlog_breach(durable, slo));
-    percentiles.chain(error_rate).chain(backlog).collect()
+    percentiles.chain(errors::breaches(step, slo)).chain(error_rate).chain(backlog).collect()
+}
+
+/// Operations of a series that the service alone put over a limit.
+fn by_service(step: &StepMeasurement, series: &SeriesMeasurement, gate: &Gate) -> u64 {
+    let anyway = series.counts.above_anyway[gate.above_index];
+    let index = step.series.iter().position(|measured| measured.series == series.series);
+    // Where the boxes' own stalls are excuse enough, nobody has to ask what they did to others.
+    index
+        .filter(|_| is_broken(gate, anyway, series.counts.n))
+        .map_or(anyway, |i| aftermath::above_anyway(step, i, gate))
 }
 
 fn backlog_breach(backlog: &DurableBacklog, slo: &Slo) -> Option<Breach> {
@@ -112,7 +124,7 @@ fn unproved(step: &StepMeasurement, slo: &Slo) -> Vec<Doubt> {
         let above = series.counts.above[gate.above_index];
         is_broken(&gate, above, series.counts.n).then(|| Doubt::PercentileByBoxes {
             percentile: percentile(series, &gate, above),
-            boxes: boxes(step, |agent| spoiled(agent, &series.series, step, &gate)),
+            boxes: by_boxes(step, series, &gate),
         })
     });
     let errors = errors(step, slo);
@@ -120,43 +132,57 @@ fn unproved(step: &StepMeasurement, slo: &Slo) -> Vec<Doubt> {
         errors,
         boxes: boxes(step, |agent| agent.counters.errors().saturating_sub(agent.counters.failed_anyway)),
     });
-    let backlog = step.backlog.iter().filter_map(|durable| backlog_doubt(durable, step.counters.due, slo));
-    percentiles.chain(error_rate).chain(backlog).chain(shortfall_doubt(step, slo)).chain(apart(step)).collect()
+    let backlog = step.backlog.iter().filter_map(|durable| backlog_doubt(durable, step, slo));
+    let of_series = errors::unproved(step, slo);
+    percentiles.chain(of_series).chain(error_rate).chain(backlog).chain(shortfall_doubt(step, slo)).collect()
 }
 
-fn backlog_doubt(backlog: &DurableBacklog, due: u64, slo: &Slo) -> Option<Doubt> {
+fn backlog_doubt(backlog: &DurableBacklog, step: &StepMeasurement, slo: &Slo) -> Option<Doubt> {
     let durable = backlog.name.clone();
     match backlog.growth {
-        // It may grow as it likes, but somebody has to have seen that it is still there.
-        _ if slo.may_grow.contains(&durable.durable) && backlog.fate != Fate::Unknown => None,
+        // It may grow as it likes, but somebody has to have seen in the hold that it is still there.
+        _ if slo.may_grow.contains(&durable.durable) && backlog.fate != Fate::Unknown && backlog.last.is_some() => None,
         None => Some(Doubt::BacklogUnreadable { durable, reads_at_ends: backlog.reads_at_ends }),
-        Some(growth) if growth.keeps_rising(due) => {
+        Some(growth) if growth.keeps_rising(step.counters.due) => {
             Some(Doubt::BacklogNotStationary { durable, growth: growth.messages, limit: slo.pending_growth })
         }
-        Some(_) => None,
+        Some(_) => stands(backlog, step, slo),
     }
 }
 
-/// Whether the holds began too far apart to be one window.
-pub(in crate::core) fn apart(step: &StepMeasurement) -> Option<Doubt> {
-    let limit = (step.hold / SKEW_PART).clamp(LEAST_SKEW_LIMIT, BLOCK);
+/// Whether a backlog that does not grow any more stands so high that a stream's limits, or a consumer's, may be what ends its
+/// growth: above rest by more than it may grow and what comes in within half a second.
+fn stands(backlog: &DurableBacklog, step: &StepMeasurement, slo: &Slo) -> Option<Doubt> {
+    let above = backlog.last?.total().checked_sub(backlog.rest?)?;
+    let due = slo.messages_of(&backlog.name.stream, step.counters.due) as f64;
+    let half_a_second = due * (0.5 / step.hold.as_secs_f64().max(0.5));
+    let limit = slo.pending_growth.saturating_add(half_a_second as u64);
+    let matters = above > limit && !slo.may_grow.contains(&backlog.name.durable);
+    matters.then(|| Doubt::BacklogStands { durable: backlog.name.clone(), above, limit })
+}
+
+/// Whether the holds began too far apart to be one window: by the estimate itself, whatever its error.
+pub(in crate::core) fn apart(step: &StepMeasurement, slo: &Slo) -> Option<Doubt> {
+    let limit = slo.max_skew;
     let (skew, _) = step.skew().filter(|(skew, _)| *skew > limit)?;
     let last = step.agents.iter().max_by_key(|agent| agent.start.map(|start| start.lag_ns))?;
     Some(Doubt::StartsApart { last: last.agent.clone(), skew, limit })
 }
 
+/// Why a trial that breaks nothing would be no PASS of its level, apart from what the boxes did to its percentiles: too much
+/// never left, or a backlog stands high.
+pub fn no_pass(step: &StepMeasurement, slo: &Slo) -> Option<Doubt> {
+    let stands = || step.backlog.iter().find_map(|durable| stands(durable, step, slo));
+    rate_short(step, slo).or_else(stands)
+}
+
 /// Whether the operations that never left are too many: for the tolerance, or for a percentile if they are counted as
 /// slower than its limit.
 fn shortfall_doubt(step: &StepMeasurement, slo: &Slo) -> Option<Doubt> {
-    let never_left = step.counters.never_left();
-    if !slo.rate_tolerance.holds(never_left, step.counters.due) {
-        return Some(Doubt::RateShort {
-            due: step.counters.due,
-            attempted: step.counters.attempted,
-            tolerance: slo.rate_tolerance,
-            shortfall: shortfall(step),
-        });
+    if let Some(short) = rate_short(step, slo) {
+        return Some(short);
     }
+    let never_left = step.counters.never_left();
     let flattered = gates_of(step, slo).find(|(objective, series, gate)| {
         let SeriesCounts { n, above, .. } = &series.counts;
         let (above, never_left) = (above[gate.above_index], objective.part_of(never_left));
@@ -166,6 +192,15 @@ fn shortfall_doubt(step: &StepMeasurement, slo: &Slo) -> Option<Doubt> {
         series: series.series.clone(),
         quantile: gate.quantile,
         limit: gate.limit,
+        shortfall: shortfall(step),
+    })
+}
+
+fn rate_short(step: &StepMeasurement, slo: &Slo) -> Option<Doubt> {
+    (!slo.rate_tolerance.holds(step.counters.never_left(), step.counters.due)).then(|| Doubt::RateShort {
+        due: step.counters.due,
+        attempted: step.counters.attempted,
+        tolerance: slo.rate_tolerance,
         shortfall: shortfall(step),
     })
 }
@@ -226,9 +261,25 @@ impl Errors {
 
 /// Operations of an agent that are above a limit by its box's stalls alone.
 fn spoiled(agent: &AgentMeasurement, series: &str, step: &StepMeasurement, gate: &Gate) -> u64 {
-    let index = step.series.iter().position(|measured| measured.series == series);
-    let counts = index.and_then(|index| agent.series.get(index));
-    counts.map_or(0, |counts| counts.above[gate.above_index].saturating_sub(counts.above_anyway[gate.above_index]))
+    let of =
+        |counts: &SeriesCounts| counts.above[gate.above_index].saturating_sub(counts.above_anyway[gate.above_index]);
+    counts_of(agent, series, step).map_or(0, of)
+}
+
+fn counts_of<'a>(agent: &'a AgentMeasurement, series: &str, step: &StepMeasurement) -> Option<&'a SeriesCounts> {
+    let index = step.series.iter().position(|measured| measured.series == series)?;
+    agent.series.get(index)
+}
+
+/// The agents whose boxes put operations of a series over a limit. What the bursts of those that stalled did to the others' is
+/// laid at the door of the one that stalled longest.
+fn by_boxes(step: &StepMeasurement, series: &SeriesMeasurement, gate: &Gate) -> Vec<BoxAtFault> {
+    let others = series.counts.above_anyway[gate.above_index] - by_service(step, series, gate);
+    let longest = step.agents.iter().filter(|agent| agent.health.void_blocks > 0).max_by_key(|a| a.health.worst_stall);
+    boxes(step, |agent| {
+        let is_longest = longest.is_some_and(|longest| longest.agent == agent.agent);
+        spoiled(agent, &series.series, step, gate) + if is_longest { others } else { 0 }
+    })
 }
 
 /// The agents whose boxes spoiled operations, the worst first.
@@ -272,18 +323,42 @@ impl Verdict {
     /// The agents whose boxes made the trial inconclusive, each once: only then is another trial worth its time. An
     /// in-flight cap that was reached is no box's doing.
     pub fn boxes_to_blame(&self) -> Vec<&str> {
-        let Self::Inconclusive(doubts) = self else { return Vec::new() };
-        let mut agents: Vec<&str> = doubts.iter().flat_map(Doubt::boxes).map(|spoiler| &*spoiler.agent).collect();
-        agents.sort_unstable();
-        agents.dedup();
-        agents
+        let last_to_begin = self.doubts().filter_map(Doubt::last_to_begin);
+        each_once(self.boxes_that_spoiled().into_iter().chain(last_to_begin))
+    }
+
+    /// Those of them that left out or spoiled operations, each once.
+    pub fn boxes_that_spoiled(&self) -> Vec<&str> {
+        each_once(self.doubts().flat_map(Doubt::boxes).map(|spoiler| &*spoiler.agent))
+    }
+
+    fn doubts(&self) -> impl Iterator<Item = &Doubt> {
+        let doubts = match self {
+            Self::Inconclusive(doubts) => Some(doubts.iter()),
+            Self::Pass | Self::Trip(_) => None,
+        };
+        doubts.into_iter().flatten()
     }
 }
 
+fn each_once<'a>(agents: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut agents: Vec<&str> = agents.collect();
+    agents.sort_unstable();
+    agents.dedup();
+    agents
+}
+
 impl Doubt {
+    fn last_to_begin(&self) -> Option<&str> {
+        let Self::StartsApart { last, .. } = self else { return None };
+        Some(last)
+    }
+
     fn boxes(&self) -> &[BoxAtFault] {
         match self {
-            Self::PercentileByBoxes { boxes, .. } | Self::ErrorRateByBoxes { boxes, .. } => boxes,
+            Self::PercentileByBoxes { boxes, .. }
+            | Self::ErrorRateByBoxes { boxes, .. }
+            | Self::SeriesErrorsByBoxes { boxes, .. } => boxes,
             Self::NeverLeft { shortfall, .. } | Self::RateShort { shortfall, .. } => &shortfall.late,
             Self::Fault(_)
             | Self::NothingAttempted
@@ -293,7 +368,8 @@ impl Doubt {
             | Self::NoHeadroom { .. }
             | Self::NoHeadroomForUsers { .. }
             | Self::BacklogUnreadable { .. }
-            | Self::BacklogNotStationary { .. } => &[],
+            | Self::BacklogNotStationary { .. }
+            | Self::BacklogStands { .. } => &[],
         }
     }
 }

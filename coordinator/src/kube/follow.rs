@@ -1,23 +1,18 @@
-//! Follows the coordinator's pod: waits until it begins, passes on what it says, and finds out how it ended. A log that breaks
-//! off is taken up again where it broke.
+//! Follows the coordinator's pod: waits until it begins, passes on what it says, and finds out how it ended.
 
 use std::time::Duration;
 
-use futures::io::AsyncBufReadExt as _;
-use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::jiff::Timestamp;
-use kube::api::LogParams;
+use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
-use super::cluster::{Cluster, ClusterError};
+use super::cluster::{Cluster, ClusterError, JobState, MadeJob};
+use super::log::Log;
 use super::manifests::COORDINATOR;
 use super::pods::{Ended, PodState, state};
 use crate::exit::Failure;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(1);
-/// A run says something every five seconds: a stream that is silent for so long is broken.
-const SILENCE: Duration = Duration::from_secs(60);
 /// So many failed looks in a row, a minute or more, and the cluster is taken for lost.
 const MOST_FAILURES: u32 = 60;
 
@@ -27,29 +22,65 @@ pub trait Listener {
     fn line(&mut self, text: &str);
     /// Why it has not begun.
     fn waits(&mut self, why: &str);
+    /// Why its log cannot be read now.
+    fn fails(&mut self, why: &str);
 }
 
-/// Follows the pod with these labels to its end.
+/// Whose pod is followed.
+pub struct Followed {
+    /// Its labels.
+    pub selector: String,
+    /// Whose pod it is.
+    pub job: MadeJob,
+}
+
+/// Why a pod was not followed to its end.
+#[derive(Debug)]
+pub enum NotFollowed {
+    /// There is nothing to be read any more, or never was.
+    Nothing(Failure),
+    /// Its log may hold more than was heard.
+    Unheard(Failure),
+}
+
+/// Follows a pod to its end, and its log to the last line.
 ///
 /// # Errors
-/// It did not begin in time, is gone, or the cluster is.
+/// It did not begin in time, is gone, or it or its log cannot be read.
 pub async fn follow(
     cluster: &Cluster,
-    selector: &str,
+    followed: &Followed,
     start_timeout: Duration,
     listener: &mut impl Listener,
-) -> Result<Ended, Failure> {
-    let pod = begun(cluster, selector, start_timeout, listener).await?;
+) -> Result<Ended, NotFollowed> {
+    let pod = begun(cluster, followed, start_timeout, listener).await.map_err(NotFollowed::Nothing)?;
+    let mut log = Log::of(cluster, &pod);
     let mut looks = Looks::default();
-    let mut heard: Option<String> = None;
     loop {
-        looks.count(hear(cluster, &pod, &mut heard, listener).await)?;
-        if let Some(found) = looks.count(cluster.pod(&pod).await)?
+        log.follow(listener).await.map_err(NotFollowed::Unheard)?;
+        let found = cluster.pod(&pod).await;
+        if let Err(error) = &found
+            && error.is_absent()
+        {
+            let gone = Failure::Incomplete(format!("the coordinator's pod is gone: {error}"));
+            return Err(NotFollowed::Nothing(gone));
+        }
+        if let Some(found) = looks.count(found).map_err(NotFollowed::Unheard)?
             && let PodState::Ended(ended) = state(&found, COORDINATOR)
         {
+            // The log may have broken off, or been silent, where it seemed to end.
+            log.rest(listener).await.map_err(|unread| NotFollowed::Unheard(and_ended(unread, &ended)))?;
             return Ok(ended);
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// What became of it is known, where its log is not.
+fn and_ended(unread: Failure, ended: &Ended) -> Failure {
+    match unread {
+        Failure::Incomplete(why) => Failure::Incomplete(format!("{why}; the coordinator ended: {}", ended.words())),
+        other => other,
     }
 }
 
@@ -67,10 +98,9 @@ impl Looks {
                 self.failed = 0;
                 Ok(Some(seen))
             }
-            Err(error) if error.is_absent() => {
-                Err(Failure::Incomplete(format!("the coordinator's pod is gone: {error}")))
+            Err(error) if self.failed >= MOST_FAILURES || error.is_forbidden() => {
+                Err(Failure::Incomplete(format!("the coordinator's pod cannot be looked at: {error}")))
             }
-            Err(error) if self.failed >= MOST_FAILURES => Err(Failure::Incomplete(error.to_string())),
             Err(error) => {
                 tracing::debug!(%error, "a look failed");
                 self.failed += 1;
@@ -83,7 +113,7 @@ impl Looks {
 /// The name of the pod, once its container has begun, or ended already.
 async fn begun(
     cluster: &Cluster,
-    selector: &str,
+    followed: &Followed,
     start_timeout: Duration,
     listener: &mut impl Listener,
 ) -> Result<String, Failure> {
@@ -91,14 +121,16 @@ async fn begun(
     let mut looks = Looks::default();
     let mut said = String::new();
     loop {
-        let pods = looks.count(cluster.pods(selector).await)?;
-        let pod = pods.and_then(|pods| pods.into_iter().next());
-        let why = match pod.as_ref().map(|pod| state(pod, COORDINATOR)) {
-            Some(PodState::Running | PodState::Ended(_)) => {
-                return Ok(pod.and_then(|pod| pod.metadata.name).unwrap_or_default());
+        let pods = looks.count(cluster.pods(&followed.selector).await)?;
+        let pod = pods.and_then(|pods| pods.into_iter().find(|pod| followed.job.owns(pod)));
+        let why = match pod.map(|pod| (state(&pod, COORDINATOR), pod)) {
+            Some((PodState::Running | PodState::Ended(_), pod)) => return Ok(pod.metadata.name.unwrap_or_default()),
+            Some((PodState::NeverBegan(why), _)) => {
+                return Err(Failure::Incomplete(format!("the coordinator was ended before it began: {why}")));
             }
-            Some(PodState::Waiting(why)) => why.unwrap_or_default(),
-            None => "it has no pod yet".to_owned(),
+            Some((PodState::Waiting(Some(why)), _)) => why,
+            Some((PodState::Waiting(None), pod)) => warned(cluster, &pod).await,
+            None => no_pod(cluster, &followed.job).await?,
         };
         if !why.is_empty() && why != said {
             listener.waits(&why);
@@ -113,30 +145,23 @@ async fn begun(
     }
 }
 
-/// Passes on what the pod says until its log ends, breaks or is silent, from what was heard last on.
-async fn hear(
-    cluster: &Cluster,
-    pod: &str,
-    heard: &mut Option<String>,
-    listener: &mut impl Listener,
-) -> Result<(), ClusterError> {
-    let parameters = LogParams {
-        container: Some(COORDINATOR.to_owned()),
-        follow: true,
-        timestamps: true,
-        // Whole seconds: lines of the last one come again.
-        since_time: heard.as_ref().and_then(|instant| instant.parse::<Timestamp>().ok()),
-        ..LogParams::default()
-    };
-    let before = heard.clone();
-    let mut lines = cluster.log(pod, &parameters).await?.lines().into_stream();
-    while let Ok(Some(Ok(line))) = tokio::time::timeout(SILENCE, lines.next()).await {
-        // Instants are all written with nine digits and in UTC, so that texts compare as they do.
-        let (instant, text) = line.split_once(' ').unwrap_or((line.as_str(), ""));
-        if before.as_deref().is_none_or(|before| instant > before) {
-            *heard = Some(instant.to_owned());
-            listener.line(text);
-        }
+/// Why it does not begin, where its status does not say: of a Secret that is not there only events do.
+async fn warned(cluster: &Cluster, pod: &Pod) -> String {
+    let warning = cluster.warning(pod).await.unwrap_or_else(|error| {
+        tracing::debug!(%error, "events cannot be read");
+        None
+    });
+    warning.unwrap_or_default()
+}
+
+/// Why there is none, as far as the cluster says so and we may read it.
+async fn no_pod(cluster: &Cluster, job: &MadeJob) -> Result<String, Failure> {
+    if let Ok(JobState::Ending | JobState::Gone) = cluster.job(job).await {
+        return Err(Failure::Incomplete(format!("Job/{} was removed before it began", job.name)));
     }
-    Ok(())
+    let refused = cluster.refusal(job).await.unwrap_or_else(|error| {
+        tracing::debug!(%error, "events cannot be read");
+        None
+    });
+    Ok(refused.map_or_else(|| "it has no pod yet".to_owned(), |why| format!("it has no pod: {why}")))
 }

@@ -18,8 +18,8 @@ use crate::certs::{KeyPairPem, RunCertificates};
 use crate::settings::kube::run::TLS_FILES;
 use crate::settings::kube::{KubePlan, Tls};
 
-/// Finished jobs stay to be looked at for an hour, where nobody removes them before.
-const KEPT_SECONDS: i32 = 3600;
+/// Finished jobs stay to be looked at for so many days, over a weekend too, where nobody removes them before.
+pub const KEPT_DAYS: i32 = 3;
 /// How often an agent's pod is made anew after a crash: it joins between steps.
 const RESTARTS: i32 = 3;
 /// Exit code of a wrong flag or file, which stays wrong.
@@ -267,7 +267,7 @@ fn job_spec(names: &Names, template: PodTemplateSpec) -> JobSpec {
     let deadline = i64::try_from(names.plan.deadline.as_secs()).unwrap_or(i64::MAX);
     JobSpec {
         active_deadline_seconds: Some(deadline),
-        ttl_seconds_after_finished: Some(KEPT_SECONDS),
+        ttl_seconds_after_finished: Some(KEPT_DAYS * 24 * 60 * 60),
         template,
         ..JobSpec::default()
     }

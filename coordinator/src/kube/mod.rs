@@ -1,12 +1,17 @@
 //! A run in a Kubernetes cluster: [`manifests`] makes typed objects of what was asked for, [`render`] shows them, and
 //! [`apply`] creates the same values, follows the coordinator and removes them.
 
+mod agents;
 mod apply;
 mod cluster;
 mod follow;
+mod log;
 mod manifests;
 mod pod_specs;
 mod pods;
+mod proxy;
+mod refusals;
+mod remove;
 mod render;
 
 pub use apply::apply;
@@ -18,7 +23,6 @@ use plimsoll_agent::shell::manual::print;
 use crate::certs::{self, RunCertificates};
 use crate::exit::{ExitCode, Failure};
 use crate::settings::kube::{KubePlan, Tls};
-use crate::shell::signals::Interrupt;
 
 /// Where agents listen for the coordinator.
 pub const AGENT_PORT: u16 = 7700;
@@ -36,8 +40,7 @@ pub async fn kube(plan: &KubePlan) -> Result<ExitCode, Failure> {
         print(yaml.as_bytes()).map_err(Failure::Incomplete)?;
         return Ok(ExitCode::Answer);
     };
-    let interrupt = Interrupt::listen().map_err(|error| Failure::Incomplete(format!("no signals: {error}")))?;
-    apply(plan, how, manifests, &interrupt).await
+    apply(plan, how, manifests, &crate::listen()?).await
 }
 
 /// Those of this run, valid a day longer than it may last.

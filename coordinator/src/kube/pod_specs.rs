@@ -83,21 +83,20 @@ fn port(name: &str, port: u16) -> ContainerPort {
     }
 }
 
-/// An agent whose coordinator never came, or is gone for good, ends after so long.
-const IDLE: &str = "15m";
-
 /// Of an agent.
 pub(super) fn agent(names: &Names) -> PodSpec {
     let plan = names.plan;
-    let mut arguments = vec![
+    // The first, so that an overlay of deploy/kubernetes can name its place.
+    let targets = plan.run.targets.iter().map(|target| format!("--allow-target={target}"));
+    let mut arguments: Vec<String> = targets.collect();
+    arguments.extend([
         format!("--listen=0.0.0.0:{AGENT_PORT}"),
         format!("--metrics-listen=0.0.0.0:{METRICS_PORT}"),
         format!("--workers={}", plan.workers),
         format!("--max-run={}s", plan.deadline.as_secs()),
         "--exit-after-run".to_owned(),
-        format!("--exit-when-idle={IDLE}"),
-    ];
-    arguments.extend(plan.run.targets.iter().map(|target| format!("--allow-target={target}")));
+        format!("--exit-when-idle={}", humantime::format_duration(plan.idle_limit())),
+    ]);
     let mut mounts = Mounts::default();
     match names.tls_secret(AGENT) {
         Some(secret) => {
@@ -127,8 +126,12 @@ pub(super) fn agent(names: &Names) -> PodSpec {
     let mut spec = pod(names, container, mounts.volumes);
     if let Some(context) = &mut spec.security_context {
         // Users of `daily` have a connection each. This one is the pod's own, and among those that every cluster allows.
-        let sysctl = Sysctl { name: "net.ipv4.ip_local_port_range".to_owned(), value: "1024 65535".to_owned() };
-        context.sysctls = Some(vec![sysctl]);
+        // A container that is started again in its pod must find its own ports free.
+        let sysctl = |name: &str, value: String| Sysctl { name: format!("net.ipv4.{name}"), value };
+        context.sysctls = Some(vec![
+            sysctl("ip_local_port_range", "1024 65535".to_owned()),
+            sysctl("ip_local_reserved_ports", format!("{AGENT_PORT},{METRICS_PORT}")),
+        ]);
     }
     spec.topology_spread_constraints = Some(vec![spread(names)]);
     spec.node_selector = (!plan.node_selector.is_empty()).then(|| plan.node_selector.iter().cloned().collect());

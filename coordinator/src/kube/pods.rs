@@ -1,5 +1,7 @@
 //! What a pod's status says of it. Pure.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 /// Where a pod is.
@@ -9,8 +11,10 @@ pub enum PodState {
     Waiting(Option<String>),
     /// It runs.
     Running,
-    /// Its container has ended, or never will begin.
+    /// Its container has ended.
     Ended(Ended),
+    /// It was ended before its container began, so that it has said nothing; why.
+    NeverBegan(String),
 }
 
 /// How a container ended.
@@ -31,8 +35,10 @@ pub fn state(pod: &Pod, container: &str) -> PodState {
         return PodState::Ended(Ended { code: Some(ended.exit_code), reason: ended.reason.clone() });
     }
     if matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")) {
-        let reason = status.reason.clone().or_else(|| status.message.clone());
-        return PodState::Ended(Ended { code: None, reason });
+        let reason = status.reason.as_deref().map(|reason| with_message(reason, status.message.as_deref()));
+        let ended = Ended { code: None, reason: reason.or_else(|| status.message.clone()) };
+        let has_begun = state.is_some_and(|state| state.running.is_some());
+        return if has_begun { PodState::Ended(ended) } else { PodState::NeverBegan(ended.words()) };
     }
     if state.is_some_and(|state| state.running.is_some()) {
         return PodState::Running;
@@ -57,16 +63,55 @@ fn with_message(reason: &str, message: Option<&str>) -> String {
     message.map_or_else(|| reason.to_owned(), |message| format!("{reason}: {message}"))
 }
 
-/// Pods that do not run, each with why; for whoever wonders where the agents are.
-pub fn not_running(pods: &[Pod], container: &str) -> Vec<String> {
-    let name = |pod: &Pod| pod.metadata.name.clone().unwrap_or_default();
-    let words = |pod: &Pod| match state(pod, container) {
-        PodState::Running => None,
-        PodState::Waiting(why) => Some(format!("{} waits: {}", name(pod), why.as_deref().unwrap_or("it is starting"))),
-        PodState::Ended(Ended { code: Some(0), .. }) => None,
-        PodState::Ended(ended) => Some(format!("{} ended: {}", name(pod), ended.words())),
+/// A pod that does not run, and did not end as it should.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NotRunning {
+    /// Its name.
+    pub pod: String,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why a pod does not run.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Why {
+    /// It has not begun.
+    Waits(String),
+    /// It failed; its log says more.
+    Failed(String),
+    /// It was ended before it began, and has no log.
+    NeverBegan(String),
+}
+
+/// Why this pod does not run; `None`: it runs, has done what it should, or has not begun and its status does not say why.
+pub fn not_running(pod: &Pod, container: &str) -> Option<NotRunning> {
+    let why = match state(pod, container) {
+        PodState::Running | PodState::Waiting(None) | PodState::Ended(Ended { code: Some(0), .. }) => return None,
+        PodState::Waiting(Some(why)) => Why::Waits(why),
+        PodState::Ended(ended) => Why::Failed(ended.words()),
+        PodState::NeverBegan(why) => Why::NeverBegan(why),
     };
-    pods.iter().filter_map(words).collect()
+    Some(NotRunning { pod: pod.metadata.name.clone().unwrap_or_default(), why })
+}
+
+/// A line for each reason, with the first pod of it and how many more there are: `agents-0 and 2 more wait: Unschedulable: …`.
+pub fn in_words(pods: &[NotRunning]) -> Vec<String> {
+    let mut by_reason: BTreeMap<&Why, (&str, usize)> = BTreeMap::new();
+    for NotRunning { pod, why } in pods {
+        by_reason.entry(why).and_modify(|(_, more)| *more += 1).or_insert((pod, 0));
+    }
+    let line = |(why, (pod, more)): (&Why, (&str, usize))| {
+        let (who, waits) = match more {
+            0 => (pod.to_owned(), "waits"),
+            more => (format!("{pod} and {more} more"), "wait"),
+        };
+        match why {
+            Why::Waits(why) => format!("{who} {waits}: {why}"),
+            Why::Failed(how) => format!("{who} ended: {how}"),
+            Why::NeverBegan(why) => format!("{who} ended before it began: {why}"),
+        }
+    };
+    by_reason.into_iter().map(line).collect()
 }
 
 impl Ended {
@@ -98,7 +143,7 @@ mod tests {
     }
 
     fn check(pod: &Pod) -> (PodState, Vec<String>) {
-        (state(pod, "agent"), not_running(std::slice::from_ref(pod), "agent"))
+        (state(pod, "agent"), in_words(&not_running(pod, "agent").into_iter().collect::<Vec<_>>()))
     }
 
     #[test]
@@ -112,7 +157,7 @@ mod tests {
         let pulling = json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}});
         assert_eq!(check(&of_container(pulling)).0, waits("ImagePullBackOff: no such image"));
         let creating = json!({"waiting": {"reason": "ContainerCreating"}});
-        assert_eq!(check(&of_container(creating)).1, ["p-1 waits: it is starting"]);
+        assert_eq!(check(&of_container(creating)), (PodState::Waiting(None), vec![]));
         assert_eq!(check(&of_container(json!({"running": {}}))), (PodState::Running, vec![]));
     }
 
@@ -122,7 +167,35 @@ mod tests {
         assert_eq!(found, PodState::Ended(Ended { code: Some(137), reason: Some("OOMKilled".to_owned()) }));
         assert_eq!(words, ["p-1 ended: exit code 137 (OOMKilled)"]);
         assert_eq!(check(&of_container(json!({"terminated": {"exitCode": 0}}))).1, Vec::<String>::new());
-        let evicted = pod(json!({"phase": "Failed", "reason": "Evicted"}));
-        assert_eq!(check(&evicted).1, ["p-1 ended: Evicted"]);
+        // Its node is lost: the last that was known of it is that it ran.
+        let mut lost = of_container(json!({"running": {}}));
+        let status = lost.status.as_mut().unwrap();
+        (status.phase, status.reason) = (Some("Failed".to_owned()), Some("NodeLost".to_owned()));
+        assert_eq!(check(&lost).1, ["p-1 ended: NodeLost"]);
+    }
+
+    #[test]
+    fn a_pod_that_never_began_is_told_from_one_that_ended() {
+        let refused = pod(json!({"phase": "Failed", "reason": "OutOfcpu", "message": "requested: 2000"}));
+        let (found, words) = check(&refused);
+        assert_eq!(found, PodState::NeverBegan("OutOfcpu: requested: 2000".to_owned()));
+        assert_eq!(words, ["p-1 ended before it began: OutOfcpu: requested: 2000"]);
+        let mut evicted = of_container(json!({"waiting": {"reason": "ContainerCreating"}}));
+        let status = evicted.status.as_mut().unwrap();
+        (status.phase, status.reason) = (Some("Failed".to_owned()), Some("Evicted".to_owned()));
+        assert_eq!(check(&evicted).0, PodState::NeverBegan("Evicted".to_owned()));
+    }
+
+    #[test]
+    fn pods_of_one_reason_are_one_line() {
+        let pod = |pod: &str, why: Why| NotRunning { pod: pod.to_owned(), why };
+        let unscheduled = || Why::Waits("Unschedulable: 0/3 nodes".to_owned());
+        let pods = [
+            pod("p-1", unscheduled()),
+            pod("p-2", Why::Failed("exit code 2".to_owned())),
+            pod("p-3", unscheduled()),
+            pod("p-4", unscheduled()),
+        ];
+        assert_eq!(in_words(&pods), ["p-1 and 2 more wait: Unschedulable: 0/3 nodes", "p-2 ended: exit code 2"]);
     }
 }

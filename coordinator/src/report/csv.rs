@@ -100,7 +100,8 @@ impl<W: Write> CsvReport<W> {
         let intervals = series.iter().flat_map(|series| columns(series.as_ref(), &INTERVALS));
         let last = intervals.chain(["not_excluded_s".to_owned()]);
         let of_users = if report.users { &users::COLUMNS[..] } else { &[] };
-        let last = last.chain(of_users.iter().map(|&column| column.to_owned()));
+        let failed = series.iter().map(|series| format!("{}_failed", series.as_ref()));
+        let last = last.chain(of_users.iter().map(|&column| column.to_owned())).chain(failed);
         report.write(header.chain(AFTER_SERIES.map(str::to_owned)).chain(last))?;
         Ok(report)
     }
@@ -115,7 +116,8 @@ impl<W: Write> CsvReport<W> {
         let first = (self.rows == Rows::Minutes).then(|| WHOLE_HOLD.to_owned());
         let before = first.into_iter().chain(before_series(trial));
         let of_users = if self.users { users::fields(&trial.measurement) } else { Vec::new() };
-        let last = last_fields(trial).chain(of_users);
+        let failed = trial.measurement.series.iter().map(|series| series.counts.errors().to_string());
+        let last = last_fields(trial).chain(of_users).chain(failed);
         self.write(before.chain(series).chain(observed).chain(after_series(trial)).chain(last))
     }
 
@@ -142,7 +144,8 @@ impl<W: Write> CsvReport<W> {
             String::new(),
             report.started_at.clone(),
         ];
-        let last = std::iter::repeat_n(String::new(), self.series * INTERVALS.len() + 1);
+        let of_users = if self.users { users::COLUMNS.len() } else { 0 };
+        let last = std::iter::repeat_n(String::new(), self.series * (INTERVALS.len() + 1) + 1 + of_users);
         let first = std::iter::once((minute.number + 1).to_string());
         self.write(first.chain(names).chain(figures).chain(series).chain(observed).chain(after).chain(last))
     }

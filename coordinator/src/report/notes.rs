@@ -44,11 +44,15 @@ fn trial_notes(trial: &TrialReport, slo: &Slo) -> Vec<String> {
     let recovery = trial.recovery.map(|took| {
         format!("the backlog took {} to come back to its baseline before this trial", words::duration(took))
     });
-    let foreign = step.foreign_load.iter().map(|load| {
-        format!(
-            "stream {} took {} messages and we sent {}: somebody else drives this target",
-            load.stream, load.grew, load.sent
-        )
+    let foreign = step.streams.iter().filter_map(|load| {
+        let most = slo.most_messages_of(&load.stream, step);
+        let ours = match most {
+            Some(most) => format!("ours were at most {most}"),
+            None => format!("we sent {}", load.sent),
+        };
+        load.is_foreign(most.unwrap_or(load.sent)).then(|| {
+            format!("stream {} took {} messages and {ours}: somebody else drives this target", load.stream, load.grew)
+        })
     });
     [recovery, void_blocks(step), never_left(step), strays(step.strays), clipped(step), little(step), deal(trial)]
         .into_iter()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::words;
 use crate::core::answer::Ending;
-use crate::core::search::conclusion::{Broken, Conclusion, FrontierEntry, SearchDoubt};
+use crate::core::search::conclusion::{Broken, Conclusion, FrontierEntry, SearchDoubt, Thin};
 use crate::core::search::estimate::Estimate;
 use crate::core::search::evidence::Judgement;
 use crate::core::search::hint::Hint;
@@ -23,6 +23,7 @@ pub fn answer_lines(search: &Search, of: &str, ending: &Ending) -> String {
         let (held, rarer) = (words::duration(passed.held), words::duration(passed.cannot_exclude()));
         format!("Held: {} for {held}; what comes more rarely than once in {rarer} may not have come", passed.level)
     }));
+    lines.extend(thin(conclusion));
     if let Some(tripped) = &conclusion.tripped {
         let broke: Vec<String> = tripped.broke.iter().map(broken).collect();
         lines.push(format!("Next limit: {} at {}", broke.join("; "), tripped.level));
@@ -32,6 +33,24 @@ pub fn answer_lines(search: &Search, of: &str, ending: &Ending) -> String {
     }
     lines.extend(conclusion.frontier.iter().map(frontier));
     lines.join("\n")
+}
+
+/// What too few operations leave open; the worst first.
+fn thin(conclusion: &Conclusion) -> Option<String> {
+    const NAMED: usize = 3;
+    let mut thin = conclusion.thin.clone();
+    thin.sort_by(|a, b| b.at_most.total_cmp(&a.at_most));
+    let word = |thin: &Thin| {
+        format!(
+            "{} of {}, up to {} may be",
+            signal(&thin.signal),
+            thin.operations,
+            percent((thin.at_most * 1000.0).ceil() / 1000.0)
+        )
+    };
+    let mut words: Vec<String> = thin.iter().take(NAMED).map(word).collect();
+    words.extend((thin.len() > NAMED).then(|| format!("{} more", thin.len() - NAMED)));
+    (!words.is_empty()).then(|| format!("Too few to show that they hold, though none broke: {}", words.join("; ")))
 }
 
 fn answer(search: &Search, conclusion: &Conclusion, of: &str) -> String {
@@ -90,7 +109,10 @@ fn why_not(search: &Search, conclusion: &Conclusion) -> Option<String> {
             SearchDoubt::NothingPasses { lowest } => format!("over a limit at {lowest}{unit} already"),
             SearchDoubt::NotTrusted { why } => format!("trial after trial could not be used: {why}"),
             SearchDoubt::Boxes { level } => {
-                format!("at {level}{unit} stalls of load boxes hide what the service does: add boxes, or quieter ones")
+                format!(
+                    "at {level}{unit} stalls of load boxes hide what the service does, or what never left: add boxes, quieter ones, \
+                     or raise --max-in-flight where that was reached"
+                )
             }
         }
     ))

@@ -4,7 +4,7 @@ use plimsoll_common::snapshot::{SeriesCounts, Stall, Strays};
 use super::csv::{CsvReport, Rows};
 use super::fixture::{inconclusive, pass, report, trial, trip};
 use super::*;
-use crate::core::backlog::{Fate, ForeignLoad};
+use crate::core::backlog::{Fate, StreamLoad};
 use crate::core::fixture::DUE;
 use crate::core::measurement::{Fault, LittleCheck};
 
@@ -153,7 +153,7 @@ fn notes_say_what_is_odd() {
     let mut trial = trial(0, 0, |measurement| {
         measurement.strays = Strays { foreign: 1, duplicate: 2, late: 3 };
         measurement.little = Some(LittleCheck { in_flight: 31.2, expected: 28.0 });
-        measurement.foreign_load = vec![ForeignLoad { stream: "MESSAGES".into(), grew: 12_000, sent: 10_000 }];
+        measurement.streams = vec![StreamLoad { stream: "MESSAGES".into(), grew: 12_000, sent: 10_000 }];
         measurement.agents[1].health.client_errors = vec!["slow consumer".into()];
         measurement.agents[1].health.worst_stall = Stall::Unbounded;
         measurement.agents[0].health.throttled = Duration::from_millis(1_200);
@@ -199,9 +199,9 @@ fn csv_has_one_row_per_trial_under_a_stable_header() {
     csv.row(&trip(1)).unwrap();
     drop(csv);
     insta::assert_snapshot!(String::from_utf8(bytes).unwrap(), @r"
-        step,trial,target_rate,achieved_rate,completion_rate,due,attempted,sent,completed,saturated,underrun,failed_timeout,failed_refused,failed_bad_reply,failed_publish,failed_no_responders,lost,failed_anyway,error_rate,E1_n,E1_p50_ms,E1_p95_ms,E1_p99_ms,E1_max_ms,E2_n,E2_p50_ms,E2_p95_ms,E2_p99_ms,E2_max_ms,clipped,worst_durable,worst_growth,foreign,duplicate,late,void_blocks,verdict,reasons,started_at,E1_p50_low_ms,E1_p50_high_ms,E1_p95_low_ms,E1_p95_high_ms,E1_p99_low_ms,E1_p99_high_ms,E2_p50_low_ms,E2_p50_high_ms,E2_p95_low_ms,E2_p95_high_ms,E2_p99_low_ms,E2_p99_high_ms,not_excluded_s
-        1,1,1000,1000.000,1000.000,10000,10000,10000,10000,0,0,0,0,0,0,0,0,0,0.000000000,10000,4.491,4.943,4.983,4.991,10000,19.503,19.951,19.983,19.999,0,MESSAGES_CANONICAL_site-local/message-worker,2,0,0,0,0,PASS,,2026-01-02T03:04:05Z,4.491,4.503,4.943,4.951,4.983,4.991,19.503,19.503,19.951,19.951,19.983,19.999,3.338
-        2,1,2000,1000.000,1000.000,10000,10000,10000,10000,0,0,0,0,0,0,0,0,0,0.000000000,10000,4.491,4.943,4.983,4.991,10000,30.015,312.063,312.063,312.063,0,MESSAGES_CANONICAL_site-local/broadcast-worker,1240,0,0,0,0,TRIP,E2 p95=312ms > 100ms; E2 p99=312ms > 250ms; broadcast-worker pending +1240 > +1000,2026-01-02T03:04:05Z,4.491,4.503,4.943,4.951,4.983,4.991,30.015,30.015,312.063,312.063,312.063,312.063,
+        step,trial,target_rate,achieved_rate,completion_rate,due,attempted,sent,completed,saturated,underrun,failed_timeout,failed_refused,failed_bad_reply,failed_publish,failed_no_responders,lost,failed_anyway,error_rate,E1_n,E1_p50_ms,E1_p95_ms,E1_p99_ms,E1_max_ms,E2_n,E2_p50_ms,E2_p95_ms,E2_p99_ms,E2_max_ms,clipped,worst_durable,worst_growth,foreign,duplicate,late,void_blocks,verdict,reasons,started_at,E1_p50_low_ms,E1_p50_high_ms,E1_p95_low_ms,E1_p95_high_ms,E1_p99_low_ms,E1_p99_high_ms,E2_p50_low_ms,E2_p50_high_ms,E2_p95_low_ms,E2_p95_high_ms,E2_p99_low_ms,E2_p99_high_ms,not_excluded_s,E1_failed,E2_failed
+        1,1,1000,1000.000,1000.000,10000,10000,10000,10000,0,0,0,0,0,0,0,0,0,0.000000000,10000,4.491,4.943,4.983,4.991,10000,19.503,19.951,19.983,19.999,0,MESSAGES_CANONICAL_site-local/message-worker,2,0,0,0,0,PASS,,2026-01-02T03:04:05Z,4.491,4.503,4.943,4.951,4.983,4.991,19.503,19.503,19.951,19.951,19.983,19.999,3.338,0,0
+        2,1,2000,1000.000,1000.000,10000,10000,10000,10000,0,0,0,0,0,0,0,0,0,0.000000000,10000,4.491,4.943,4.983,4.991,10000,30.015,312.063,312.063,312.063,0,MESSAGES_CANONICAL_site-local/broadcast-worker,1240,0,0,0,0,TRIP,E2 p95=312ms > 100ms; E2 p99=312ms > 250ms; broadcast-worker pending +1240 > +1000,2026-01-02T03:04:05Z,4.491,4.503,4.943,4.951,4.983,4.991,30.015,30.015,312.063,312.063,312.063,312.063,,0,0
         ");
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plimsoll_common::snapshot::Observed;
+use plimsoll_common::snapshot::{Observed, UsersOnline};
 use plimsoll_common::workload::ObservationSpec;
 
 use super::table::{Shape, levels, lines, name};
@@ -25,7 +25,14 @@ pub fn observes(observations: &[ObservationSpec]) -> bool {
 }
 
 /// Columns at the end of a row.
-pub const COLUMNS: [&str; 4] = ["users_active", "connections", "recipients_expected", "recipients_dropped"];
+pub const COLUMNS: [&str; 6] = [
+    "users_active",
+    "connections",
+    "recipients_expected",
+    "recipients_dropped",
+    "users_by_agent",
+    "connections_by_agent",
+];
 
 /// The fields of these columns.
 pub fn fields(step: &StepMeasurement) -> Vec<String> {
@@ -36,7 +43,15 @@ pub fn fields(step: &StepMeasurement) -> Vec<String> {
         users.map_or(String::new(), |users| users.connections.to_string()),
         expected.to_string(),
         expected.saturating_sub(reached).to_string(),
+        by_agent(step, |agent, seen| format!("{}/{}", seen.online, agent.share)),
+        by_agent(step, |_, seen| seen.connections.to_string()),
     ]
+}
+
+/// `box-a=500/500; box-b=498/500`: a figure of each agent.
+fn by_agent(step: &StepMeasurement, figure: impl Fn(&AgentMeasurement, UsersOnline) -> String) -> String {
+    let of = |agent: &AgentMeasurement| Some(format!("{}={}", agent.agent, figure(agent, agent.health.users?)));
+    step.agents.iter().filter_map(of).collect::<Vec<_>>().join("; ")
 }
 
 /// Copies of messages that were expected, and that came; `None`: nothing of the kind is observed.
@@ -56,7 +71,7 @@ pub fn actions(trials: &[TrialReport], shape: Shape) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let header = [levels(trials), "series", "operations", "p50", "p95", "p99", "max"].map(str::to_owned);
+    let header = [levels(trials), "series", "operations", "failed", "p50", "p95", "p99", "max"].map(str::to_owned);
     lines(shape, &header, &[1], rows).join("\n")
 }
 
@@ -66,7 +81,8 @@ fn action_row(trial: &TrialReport, series: &SeriesMeasurement) -> Vec<String> {
     vec![
         name(trial),
         series.series.clone(),
-        series.counts.n.to_string(),
+        series.counts.ended().to_string(),
+        series.counts.errors().to_string(),
         us(series.latency.quantile_us(0.5)),
         percentile(Quantile::P95),
         percentile(Quantile::P99),

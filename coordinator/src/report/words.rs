@@ -98,6 +98,7 @@ pub fn breach(breach: &Breach) -> String {
     match breach {
         Breach::Percentile(percentile) => percentile_words(percentile),
         Breach::ErrorRate(errors) => error_words(errors),
+        Breach::SeriesErrors { series, errors } => format!("{series} {}", error_words(errors)),
         Breach::BacklogGrowth { durable, growth, limit } => {
             format!("{} pending {growth:+} > +{limit}", durable.durable)
         }
@@ -133,6 +134,9 @@ pub fn doubt(doubt: &Doubt) -> String {
         Doubt::ErrorRateByBoxes { errors, boxes } => {
             format!("{} only with stalls of load boxes: {}", error_words(errors), boxes_words(boxes))
         }
+        Doubt::SeriesErrorsByBoxes { series, errors, boxes } => {
+            format!("{series} {} only with stalls of load boxes: {}", error_words(errors), boxes_words(boxes))
+        }
         Doubt::BacklogUnreadable { durable, reads_at_ends: (first, last) } => format!(
             "{} backlog unreadable: {first} reads in the first sixth of the hold and {last} in the last, 3 needed",
             durable.durable
@@ -143,16 +147,19 @@ pub fn doubt(doubt: &Doubt) -> String {
                 durable.durable
             )
         }
+        Doubt::BacklogStands { durable, above, limit } => format!(
+            "{} pending stands {above} above rest > +{limit} and no longer grows: a limit of its stream may throw messages away",
+            durable.durable
+        ),
         Doubt::NeverLeft { series, quantile, limit, shortfall } => format!(
             "{series} {quantile} above {} if what never left counts as slower: {}",
             show(micros(*limit), EVERY_DIGIT),
             shortfall_words(shortfall)
         ),
-        Doubt::StartsApart { last, skew, limit } => format!(
-            "the agents' holds began {} apart > {}, {last} last: the load was not whole at their edges",
-            duration(*skew),
-            duration(*limit)
-        ),
+        Doubt::StartsApart { last, skew, limit } => {
+            let (skew, limit) = above(*skew, *limit);
+            format!("the agents' holds began {skew} apart > {limit} (--max-skew), {last} last: they are not one window")
+        }
         Doubt::NoHeadroom { level, carries, more_boxes } => format!(
             "{level}/s is more than the load boxes carry, {carries}/s by what they showed: it takes {more_boxes} more like the \
              largest"
@@ -331,6 +338,9 @@ mod tests {
         let limit: Fraction = "0.001".parse().unwrap();
         let errors = |errors, attempted| breach(&Breach::ErrorRate(Errors { errors, attempted, limit }));
         assert_eq!(errors(1234, 10_000), "errors 12.34% > 0.1% (1234 of 10000)");
+        let half =
+            Breach::SeriesErrors { series: "room_create".into(), errors: Errors { errors: 1, attempted: 2, limit } };
+        assert_eq!(breach(&half), "room_create errors 50.00% > 0.1% (1 of 2)");
         assert_eq!(errors(1001, 1_000_000), "errors 0.1001% > 0.1% (1001 of 1000000)");
         let durable = DurableName { stream: "CANONICAL".into(), durable: "broadcast-worker".into() };
         let growth = Breach::BacklogGrowth { durable: durable.clone(), growth: 1240, limit: 1000 };

@@ -12,14 +12,15 @@ use scylla::client::session_builder::SessionBuilder;
 use scylla::deserialize::row::DeserializeRow;
 use scylla::errors::{DbError, ExecutionError, NewSessionError, PrepareError, RequestAttemptError};
 use scylla::response::query_result::QueryResult;
+use scylla::response::{PagingState, PagingStateResponse};
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::batch::{Batch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
 
 use super::claim::ended;
 use super::mongo::one_line;
+use super::retry::retried;
 use super::rows::{INSERT_BY_ID, INSERT_BY_ROOM, INSERT_BY_THREAD, INSERT_REPLY_BY_ID, MessageRow, ReplyRow};
 use super::schema::{TABLES, statements};
 use crate::exit::Failure;
@@ -29,10 +30,18 @@ use crate::shell::target::{file, secret};
 /// How long a node may take to be found, and to answer.
 const FIND_LIMIT: Duration = Duration::from_secs(5);
 
+/// How often something is tried that a node was too busy for, or whose connection was lost.
+const TRIES: u32 = 6;
+/// Rows of a page.
+const PAGE: i32 = 1000;
+
+const MAKING_KEYSPACE: &str = "making the keyspace";
+const MAKING_TABLES: &str = "making types and tables";
+
 /// The chat's Cassandra or ScyllaDB.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Cassandra {
-    session: Session,
+    session: Arc<Session>,
     keyspace: String,
     /// Its addresses, for people.
     place: String,
@@ -40,21 +49,21 @@ pub struct Cassandra {
 
 /// Whether what is missing is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Missing {
-    /// It is an error.
-    Refuse,
+pub enum Missing<'a> {
+    /// It is an error, which names what makes it.
+    Refuse(&'a str),
     /// It is made.
     Make,
 }
 
 impl Cassandra {
-    /// Opens it, and checks that its keyspace has the tables of messages.
+    /// Opens it, and checks that its keyspace has the tables of messages; `make`: what makes them, in words.
     ///
     /// # Errors
     /// It is not there, does not let us in, or lacks something; one line, with what to do.
-    pub async fn open(plan: &CassandraPlan) -> Result<Self, String> {
+    pub async fn open(plan: &CassandraPlan, make: &str) -> Result<Self, String> {
         let cassandra = Self::connect(plan).await?;
-        cassandra.lacks_tables(Missing::Refuse).await?;
+        cassandra.lacks_tables(Missing::Refuse(make)).await?;
         Ok(cassandra)
     }
 
@@ -81,7 +90,7 @@ impl Cassandra {
         let session = found
             .map_err(|_| unreachable_words(&place, "no answer in time"))?
             .map_err(|error| opening_words(&place, &error))?;
-        Ok(Self { session, keyspace: plan.keyspace.clone(), place })
+        Ok(Self { session: Arc::new(session), keyspace: plan.keyspace.clone(), place })
     }
 
     /// Its addresses.
@@ -110,8 +119,8 @@ impl Cassandra {
             "CREATE KEYSPACE IF NOT EXISTS {} WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': 1}}",
             self.keyspace
         );
-        let keyspace = (!is_there).then_some((keyspace, "making the keyspace"));
-        let inside = statements(&self.keyspace).into_iter().map(|statement| (statement, "making types and tables"));
+        let keyspace = (!is_there).then_some((keyspace, MAKING_KEYSPACE));
+        let inside = statements(&self.keyspace).into_iter().map(|statement| (statement, MAKING_TABLES));
         let mut made = false;
         for (statement, doing) in keyspace.into_iter().chain(inside) {
             self.statement(&statement, doing).await.map_err(|words| ended(made, words))?;
@@ -128,7 +137,7 @@ impl Cassandra {
     ///
     /// # Errors
     /// One is missing and not to be made, or is another; one line, with what to do.
-    pub async fn lacks_tables(&self, missing: Missing) -> Result<bool, String> {
+    pub async fn lacks_tables(&self, missing: Missing<'_>) -> Result<bool, String> {
         let doing = "reading its schema";
         let text =
             "SELECT table_name, column_name, kind, position, type FROM system_schema.columns WHERE keyspace_name = ?";
@@ -136,16 +145,20 @@ impl Cassandra {
             self.session.query_unpaged(text, (&self.keyspace,)).await.map_err(|error| self.words(doing, &error))?;
         let columns: Vec<(String, String, String, i32, String)> = self.read(doing, answer)?;
         let keyspace = &self.keyspace;
-        let mend = "run the chat's Cassandra scripts, or `plimsoll seed` with --create-schema";
-        if columns.is_empty() && missing == Missing::Refuse {
-            return Err(format!("Cassandra at {} has no keyspace {keyspace} with tables: {mend}", self.place));
+        const SCRIPTS: &str = "run the chat's Cassandra scripts, or";
+        if let (true, Missing::Refuse(make)) = (columns.is_empty(), missing) {
+            return Err(format!(
+                "Cassandra at {} has no keyspace {keyspace} with tables: {SCRIPTS} {make}",
+                self.place
+            ));
         }
         let mut lacks = false;
         for table in TABLES {
             let of_table = || columns.iter().filter(|(name, ..)| name == table.name);
             if of_table().next().is_none() {
-                if missing == Missing::Refuse {
-                    return Err(format!("Cassandra at {} has no table {keyspace}.{}: {mend}", self.place, table.name));
+                if let Missing::Refuse(make) = missing {
+                    let (place, name) = (&self.place, table.name);
+                    return Err(format!("Cassandra at {place} has no table {keyspace}.{name}: {SCRIPTS} {make}"));
                 }
                 lacks = true;
                 continue;
@@ -187,6 +200,7 @@ impl Cassandra {
             other => self.said("preparing a statement", &other.to_string()),
         })?;
         prepared.set_is_idempotent(true);
+        prepared.set_page_size(PAGE);
         Ok(prepared)
     }
 
@@ -200,10 +214,10 @@ impl Cassandra {
         statement: &PreparedStatement,
         values: impl SerializeRow,
     ) -> Result<(), String> {
-        self.session.execute_unpaged(statement, values).await.map(drop).map_err(|error| self.words(doing, &error))
+        self.retried(doing, || self.session.execute_unpaged(statement, &values)).await.map(drop)
     }
 
-    /// Executes a prepared statement and reads the rows that it answers.
+    /// Executes a prepared statement and reads the rows that it answers, which are few.
     ///
     /// # Errors
     /// One line, with what to do.
@@ -216,8 +230,40 @@ impl Cassandra {
     where
         R: for<'f, 'm> DeserializeRow<'f, 'm>,
     {
-        let answer = self.session.execute_unpaged(statement, values).await;
-        self.read(doing, answer.map_err(|error| self.words(doing, &error))?)
+        let answer = self.retried(doing, || self.session.execute_unpaged(statement, &values)).await?;
+        self.read(doing, answer)
+    }
+
+    /// A page of the rows that a prepared statement answers, and where the next one begins; `None`: there is none.
+    ///
+    /// # Errors
+    /// One line, with what to do.
+    pub async fn page<R>(
+        &self,
+        doing: &str,
+        statement: &PreparedStatement,
+        values: impl SerializeRow,
+        from: PagingState,
+    ) -> Result<(Vec<R>, Option<PagingState>), String>
+    where
+        R: for<'f, 'm> DeserializeRow<'f, 'm>,
+    {
+        let page = || self.session.execute_single_page(statement, &values, from.clone());
+        let (answer, next) = self.retried(doing, page).await?;
+        let next = match next {
+            PagingStateResponse::HasMorePages { state } => Some(state),
+            PagingStateResponse::NoMorePages => None,
+        };
+        Ok((self.read(doing, answer)?, next))
+    }
+
+    /// Tries again what a node was too busy for: everything that is asked here may be asked twice.
+    async fn retried<T, F: Future<Output = Result<T, ExecutionError>>>(
+        &self,
+        doing: &str,
+        attempt: impl FnMut() -> F,
+    ) -> Result<T, String> {
+        retried(TRIES, is_passing, attempt).await.map_err(|error| self.words(doing, &error))
     }
 
     fn read<R>(&self, doing: &str, answer: QueryResult) -> Result<Vec<R>, String>
@@ -256,13 +302,16 @@ impl Cassandra {
         match error {
             RequestAttemptError::BrokenConnectionError(_) => self.lost(doing, &error.to_string()),
             RequestAttemptError::DbError(DbError::Unauthorized, text) => format!(
-                "Cassandra at {place} does not allow {doing} ({}): grant SELECT and MODIFY on keyspace {keyspace} to the role, or \
-                 log in as another with --cassandra-username",
-                one_line(text)
+                "Cassandra at {place} does not allow {doing} ({}): grant {} to the role, or log in as another with \
+                 --cassandra-username",
+                one_line(text),
+                needed(doing, keyspace)
             ),
             RequestAttemptError::DbError(
                 DbError::WriteTimeout { .. }
                 | DbError::WriteFailure { .. }
+                | DbError::ReadTimeout { .. }
+                | DbError::ReadFailure { .. }
                 | DbError::Unavailable { .. }
                 | DbError::Overloaded,
                 text,
@@ -286,6 +335,15 @@ impl Cassandra {
 
     fn said(&self, doing: &str, why: &str) -> String {
         format!("Cassandra at {}: {doing}: {}", self.place, one_line(why))
+    }
+}
+
+/// What a role has to be granted for this.
+fn needed(doing: &str, keyspace: &str) -> String {
+    match doing {
+        MAKING_KEYSPACE => "CREATE on all keyspaces".to_owned(),
+        MAKING_TABLES => format!("CREATE, SELECT and MODIFY on keyspace {keyspace}"),
+        _ => format!("SELECT and MODIFY on keyspace {keyspace}"),
     }
 }
 
@@ -354,10 +412,6 @@ pub struct RowWriter {
     permits: Semaphore,
 }
 
-/// How often a write is tried that a node was too busy for, or whose connection was lost.
-const TRIES: u32 = 6;
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-
 /// Writes that may be under way.
 const FEW: &str = "the semaphore is never closed";
 
@@ -399,8 +453,8 @@ impl RowWriter {
     /// One line, with what to do.
     pub async fn by_id(&self, row: &MessageRow) -> Result<(), String> {
         let _permit = self.permits.acquire().await.expect(FEW);
-        self.retried("writing to messages_by_id", || self.cassandra.session.execute_unpaged(&self.by_id, row.by_id()))
-            .await
+        let write = || self.cassandra.session.execute_unpaged(&self.by_id, row.by_id());
+        self.cassandra.retried("writing to messages_by_id", write).await.map(drop)
     }
 
     /// A row of `messages_by_id`, of a reply.
@@ -410,7 +464,7 @@ impl RowWriter {
     pub async fn reply_by_id(&self, row: &ReplyRow) -> Result<(), String> {
         let _permit = self.permits.acquire().await.expect(FEW);
         let write = || self.cassandra.session.execute_unpaged(&self.reply_by_id, row.by_id());
-        self.retried("writing to messages_by_id", write).await
+        self.cassandra.retried("writing to messages_by_id", write).await.map(drop)
     }
 
     async fn batch<V: SerializeRow>(
@@ -424,24 +478,7 @@ impl RowWriter {
         (0..rows).for_each(|_| batch.append_statement(statement.clone()));
         batch.set_is_idempotent(true);
         let _permit = self.permits.acquire().await.expect(FEW);
-        self.retried(doing, || self.cassandra.session.batch(&batch, values())).await
-    }
-
-    /// Tries again what a node was too busy for: everything that is written here may be written twice.
-    async fn retried<F: Future<Output = Result<QueryResult, ExecutionError>>>(
-        &self,
-        doing: &str,
-        mut attempt: impl FnMut() -> F,
-    ) -> Result<(), String> {
-        let mut pause = FIRST_PAUSE;
-        for _ in 1..TRIES {
-            match attempt().await {
-                Err(error) if is_passing(&error) => sleep(pause).await,
-                other => return other.map(drop).map_err(|error| self.cassandra.words(doing, &error)),
-            }
-            pause *= 2;
-        }
-        attempt().await.map(drop).map_err(|error| self.cassandra.words(doing, &error))
+        self.cassandra.retried(doing, || self.cassandra.session.batch(&batch, values())).await.map(drop)
     }
 }
 
@@ -454,6 +491,7 @@ fn is_passing(error: &ExecutionError) -> bool {
             RequestAttemptError::BrokenConnectionError(_)
                 | RequestAttemptError::DbError(
                     DbError::WriteTimeout { .. }
+                        | DbError::ReadTimeout { .. }
                         | DbError::Unavailable { .. }
                         | DbError::Overloaded
                         | DbError::IsBootstrapping,

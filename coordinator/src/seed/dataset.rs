@@ -12,8 +12,9 @@ use super::spec::{Content, People, Spec};
 
 const MINUTE_MS: i64 = 60_000;
 const DAY_MS: i64 = 24 * 60 * MINUTE_MS;
-/// How far `lastMsgAt` of a room to be marked as read lies ahead of the anchor: as long as a run may take and more.
-const UNREAD_AHEAD_MS: i64 = DAY_MS;
+/// How far `lastMsgAt` of a room to be marked as read lies ahead of its seeding: who reads such a room after it is through at
+/// once, and a run would find a service far faster than it is.
+pub const UNREAD_AHEAD_MS: i64 = DAY_MS;
 /// The longest that somebody has not looked into such a room.
 const UNREAD_MINUTES: u64 = 10_080;
 /// The same of a room of a daily preset: long enough to be worth marking as read, and no longer ago than people are in it.
@@ -33,6 +34,8 @@ pub struct Dataset {
     pub content: Content,
     /// Milliseconds since 1970.
     pub anchor_ms: i64,
+    /// What is to lie ahead is ahead of this; milliseconds since 1970.
+    pub renewed_ms: i64,
 }
 
 /// A room as it is seeded.
@@ -140,13 +143,13 @@ impl Totals {
 }
 
 impl Dataset {
-    /// What this spec asks for.
+    /// What this spec asks for, seeded for the first time.
     ///
     /// # Errors
     /// The spec is none of this release.
     pub fn build(spec: Spec, anchor_ms: i64) -> Result<Self, String> {
         let (people, content) = (spec.people()?, spec.content()?);
-        Ok(Self { spec, people, content, anchor_ms })
+        Ok(Self { spec, people, content, anchor_ms, renewed_ms: anchor_ms })
     }
 
     /// Users, with indices from 0.
@@ -289,6 +292,45 @@ impl Dataset {
         }
     }
 
+    /// So many of a room's top-level messages, spread over all; no others are made.
+    pub fn some_messages(&self, room: &SeedRoom, most: usize) -> Vec<Message> {
+        if let Content::History { preset, .. } = self.content {
+            let history = RoomHistory::new(preset, self.spec.seed, room.index);
+            let picked = spread(history.messages() as usize, most).into_iter();
+            return picked.map(|index| self.past(&history, room, index as u32)).collect();
+        }
+        let picked = spread(self.times(room).count(), most);
+        let messages = self.messages(room).enumerate().filter(|(at, _)| picked.contains(at));
+        messages.map(|(_, message)| message).collect()
+    }
+
+    /// The ids of so many of a room's top-level messages, spread over all.
+    pub fn some_ids(&self, room: &SeedRoom, most: usize) -> Vec<String> {
+        let picked = |count: usize| spread(count, most).into_iter().map(|at| at as u32);
+        match self.content {
+            Content::Nothing | Content::Unread => Vec::new(),
+            Content::Parents { per_room } => picked(per_room as usize).map(|at| self.parent(room, at).id).collect(),
+            Content::History { preset, .. } => {
+                let history = RoomHistory::new(preset, self.spec.seed, room.index);
+                picked(history.messages() as usize).map(|at| message_id(&room.id, at)).collect()
+            }
+            Content::Week => {
+                let Some((daily, messages)) = self.week(room.index) else { return Vec::new() };
+                let id = |at| String::from_utf8_lossy(&daily.seeded_message(room.index, at).id).into_owned();
+                picked(messages as usize).map(id).collect()
+            }
+        }
+    }
+
+    /// So many of a room's messages that were replied to, spread over all.
+    pub fn some_parents(&self, room: &SeedRoom, most: usize) -> Vec<Message> {
+        let Content::History { preset, .. } = self.content else { return Vec::new() };
+        let history = RoomHistory::new(preset, self.spec.seed, room.index);
+        let threads = history.threads();
+        let picked = spread(threads.len(), most).into_iter();
+        picked.map(|at| self.past(&history, room, threads[at])).collect()
+    }
+
     /// When each top-level message of a room was written, oldest first: as [`Self::messages`], without making them.
     pub fn times<'a>(&'a self, room: &SeedRoom) -> Box<dyn Iterator<Item = i64> + Send + 'a> {
         match self.content {
@@ -328,7 +370,7 @@ impl Dataset {
     /// When the last message of a room came, as its document says.
     pub fn last_message_ms(&self, room: &SeedRoom) -> Option<i64> {
         match self.content {
-            Content::Unread => Some(self.anchor_ms + UNREAD_AHEAD_MS),
+            Content::Unread => Some(self.renewed_ms + UNREAD_AHEAD_MS),
             Content::Week => self.times(room).last(),
             _ => self.newest(room).map(|message| message.created_ms),
         }
@@ -359,6 +401,12 @@ impl Dataset {
     pub fn floor_ms(&self, room: &SeedRoom) -> Option<i64> {
         let seen: Option<Vec<i64>> = (0..room.members.len()).map(|at| self.last_seen_ms(room, at)).collect();
         seen?.into_iter().min()
+    }
+
+    /// Users, rooms and who is in them, without what was written there.
+    pub fn people_totals(&self) -> Totals {
+        let subscriptions = (0..self.rooms()).map(|room| u64::from(self.size(room))).sum();
+        Totals { users: u64::from(self.users()), rooms: u64::from(self.rooms()), subscriptions, ..Totals::default() }
     }
 
     /// Documents and rows that these rooms make, users not counted.
@@ -428,6 +476,19 @@ mod tests {
                 }
             }
             assert_eq!(dataset.totals_of(0..3), counted, "{workload}");
+            let room = dataset.room(1);
+            let parents = dataset.some_parents(&room, 3);
+            assert_eq!(parents.is_empty(), counted.thread_rooms == 0, "{workload}");
+            assert!(parents.iter().all(|parent| parent.thread.is_some()));
+            let some = dataset.some_messages(&room, 2);
+            let ends = [dataset.messages(&room).next(), dataset.messages(&room).last()];
+            assert!(some.into_iter().map(Some).eq(ends), "{workload}");
+            let all_ids: Vec<String> = dataset.messages(&room).map(|message| message.id).collect();
+            assert_eq!(dataset.some_ids(&room, usize::MAX), all_ids, "{workload}");
+            assert_eq!(dataset.some_ids(&room, 2), [all_ids[0].clone(), all_ids[all_ids.len() - 1].clone()]);
+            let (all, people) = (dataset.totals(), dataset.people_totals());
+            let of = |totals: Totals| (totals.users, totals.rooms, totals.subscriptions);
+            assert_eq!(of(all), of(people), "{workload}");
         }
     }
 
@@ -492,6 +553,21 @@ mod tests {
                 assert_eq!(dataset.floor_ms(&room), seen.iter().min().copied());
             }
         }
+    }
+
+    #[test]
+    fn what_lies_ahead_moves_with_a_later_seeding_and_nothing_else_does() {
+        let first = dataset("room-read", "small");
+        let later = Dataset { renewed_ms: first.anchor_ms + 3 * DAY_MS, ..first.clone() };
+        for room in first.sample(3) {
+            assert_eq!(first.last_message_ms(&room), Some(first.anchor_ms + DAY_MS));
+            assert_eq!(later.last_message_ms(&room), Some(first.anchor_ms + 4 * DAY_MS));
+            let moved = |at| later.last_seen_ms(&room, at).zip(first.last_seen_ms(&room, at));
+            assert!(
+                (0..room.members.len()).all(|at| moved(at).is_some_and(|(later, first)| later - first == 3 * DAY_MS))
+            );
+        }
+        assert_eq!(later.made_ms(), first.made_ms());
     }
 
     #[test]

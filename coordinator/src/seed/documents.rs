@@ -96,13 +96,8 @@ pub fn subscription_id(room: &SeedRoom, user: u32) -> String {
 /// A document of `thread_rooms`; none for a message without replies.
 pub fn thread_room(dataset: &Dataset, room: &SeedRoom, message: &Message) -> Option<Document> {
     let thread = message.thread.as_ref()?;
-    let mut repliers: Vec<String> = Vec::new();
-    for reply in &thread.replies {
-        let account = account(reply.author);
-        if !repliers.contains(&account) {
-            repliers.push(account);
-        }
-    }
+    // Who is told of the next reply: the message's author too.
+    let followers: Vec<String> = thread.followers(message.author).into_iter().map(account).collect();
     let newest = thread.newest();
     Some(doc! {
         "_id": &thread.room_id,
@@ -112,7 +107,7 @@ pub fn thread_room(dataset: &Dataset, room: &SeedRoom, message: &Message) -> Opt
         "siteId": &dataset.spec.site,
         "lastMsgAt": date(newest.created_ms),
         "lastMsgId": &newest.id,
-        "replyAccounts": repliers,
+        "replyAccounts": followers,
         "createdAt": date(thread.replies[0].created_ms),
         "updatedAt": date(newest.created_ms),
     })

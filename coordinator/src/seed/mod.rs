@@ -5,17 +5,21 @@
 
 pub mod cassandra;
 mod claim;
+mod counts;
 pub mod dataset;
 pub mod documents;
 #[cfg(test)]
 mod fixture;
+mod looks;
 pub mod manifest;
 pub mod mongo;
 pub mod ours;
 pub mod plan;
 pub mod progress;
 mod reader;
+mod remedy;
 mod remove;
+mod retry;
 pub mod rows;
 pub mod schema;
 pub mod spec;

@@ -1,15 +1,17 @@
 //! MongoDB: opening it, writing documents so that twice is once, and its errors in words that say what to do.
 
+use std::pin::pin;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::error::{Error, ErrorKind, WriteFailure};
-use mongodb::options::{ClientOptions, Credential, Tls, TlsOptions};
-use mongodb::{Client, Collection, Database, IndexModel};
+use mongodb::options::{ClientOptions, ConnectionString, Credential, Tls, TlsOptions};
+use mongodb::{Client, Collection, Cursor, Database, IndexModel};
 use plimsoll_common::plan::redact_url;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 
+use super::retry::retried;
 use super::schema::UniqueIndex;
 use crate::settings::storage::MongoPlan;
 use crate::shell::target::{file, secret};
@@ -18,7 +20,13 @@ use crate::shell::target::{file, secret};
 const FIND_LIMIT: Duration = Duration::from_secs(5);
 /// How often a write is tried whose connection was lost.
 const TRIES: u32 = 4;
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// How long it is tried where no server can take it: of a replica set another one is elected in some ten seconds.
+const ELECTION: Duration = Duration::from_secs(45);
+/// How long a server may give no sign of life while it does something, unless the URI says otherwise as socketTimeoutMS.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Between two tries that wait for an election.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 const DUPLICATE: i32 = 11_000;
 const NO_NAMESPACE: i32 = 26;
@@ -33,6 +41,15 @@ pub struct Mongo {
     database: Database,
     /// Its address without secrets, for people.
     place: String,
+    /// How long it may give no sign of life.
+    silence: Duration,
+}
+
+/// Why something was not done.
+enum Trouble {
+    Said(Error),
+    /// No sign of life for so long.
+    Silent(Duration),
 }
 
 impl Mongo {
@@ -42,8 +59,13 @@ impl Mongo {
     /// It is not, or does not let us in; one line, with what to do.
     pub async fn open(plan: &MongoPlan) -> Result<Self, String> {
         let place = redact_url(&plan.uri);
-        let mut options = ClientOptions::parse(&plan.uri).await.map_err(|error| {
-            format!("--mongo-uri: got '{place}', which is no address of a MongoDB: {}", one_line(&error.to_string()))
+        // The address was read before: what is left is what its name stands for. The driver's words may repeat parts of it.
+        let unread = |_| format!("--mongo-uri: {place} is no address of MongoDB");
+        let address = ConnectionString::parse(&plan.uri).map_err(unread)?;
+        let mut options = ClientOptions::parse(without_socket_timeout(address)).await.map_err(|_| {
+            format!(
+                "--mongo-uri: the servers of {place} cannot be looked up: check its host in DNS (SRV and TXT records)"
+            )
         })?;
         options.app_name = Some("plimsoll".to_owned());
         options.server_selection_timeout = options.server_selection_timeout.or(Some(FIND_LIMIT));
@@ -70,7 +92,10 @@ impl Mongo {
         }
         let client = Client::with_options(options)
             .map_err(|error| format!("MongoDB at {place}: {}", one_line(&error.to_string())))?;
-        let mongo = Self { database: client.database(&plan.database), place };
+        let mongo = Self { database: client.database(&plan.database), place, silence: silence(&plan.uri) };
+        // The last of its clones to go has a task of its own end the client's sessions, which panics where the program ends
+        // first. So none is the last: sessions end with the connections, or of themselves.
+        std::mem::forget(client);
         let ping = mongo.database.run_command(doc! { "ping": 1 }).await;
         ping.map_err(|error| mongo.words("it is asked whether it is there", &error))?;
         Ok(mongo)
@@ -79,6 +104,11 @@ impl Mongo {
     /// Its address without secrets.
     pub fn place(&self) -> &str {
         &self.place
+    }
+
+    /// The database.
+    pub fn database(&self) -> &str {
+        self.database.name()
     }
 
     fn collection(&self, name: &str) -> Collection<Document> {
@@ -134,21 +164,43 @@ impl Mongo {
         Ok(Err(self.refusal(&format!("writing to {collection}"), code, text)))
     }
 
-    /// Tries again what a lost connection ended: everything that is written here may be written twice.
+    /// Tries again what a lost connection ended, and for longer what waits for an election: everything that is written here may
+    /// be written twice.
     async fn retried<T, F: Future<Output = Result<T, Error>>>(
         &self,
         doing: &str,
         mut attempt: impl FnMut() -> F,
     ) -> Result<T, String> {
-        let mut pause = FIRST_PAUSE;
-        for _ in 1..TRIES {
-            match attempt().await {
-                Err(error) if is_lost(&error) => sleep(pause).await,
-                other => return other.map_err(|error| self.words(doing, &error)),
+        let began = Instant::now();
+        let passes = |trouble: &Trouble| matches!(trouble, Trouble::Said(error) if is_lost(error));
+        loop {
+            match retried(TRIES, passes, || self.answered(attempt())).await {
+                Err(Trouble::Said(error)) if is_unelected(&error) && began.elapsed() < ELECTION => {
+                    sleep(ASK_AGAIN).await
+                }
+                Err(trouble) => return Err(self.trouble(doing, &trouble)),
+                Ok(done) => return Ok(done),
             }
-            pause *= 2;
         }
-        attempt().await.map_err(|error| self.words(doing, &error))
+    }
+
+    /// Waits for what is being done for as long as the server gives signs of life: to remove millions takes its time, and who
+    /// is frozen or cut off says nothing at all.
+    async fn answered<T>(&self, doing: impl Future<Output = Result<T, Error>>) -> Result<T, Trouble> {
+        let ping = || async { self.database.run_command(doc! { "ping": 1 }).await.is_ok() };
+        while_alive(self.silence, doing, ping).await.map_err(Trouble::Silent)?.map_err(Trouble::Said)
+    }
+
+    fn trouble(&self, doing: &str, trouble: &Trouble) -> String {
+        match trouble {
+            Trouble::Said(error) => self.words(doing, error),
+            Trouble::Silent(silence) => format!(
+                "the connection to MongoDB at {} was lost while {doing} (no sign of life for {}): once it is back, the same \
+                 command goes on",
+                self.place,
+                humantime::format_duration(*silence)
+            ),
+        }
     }
 
     /// Sets one document, whether it is there or not.
@@ -197,11 +249,21 @@ impl Mongo {
         let found = self
             .retried(&doing, || async { collection.find(filter.clone()).projection(doc! { "_id": 1 }).await })
             .await?;
-        let id = move |document: Result<Document, Error>| match document {
-            Ok(document) => Some(Ok(document.get_str("_id").ok()?.to_owned())),
-            Err(error) => Some(Err(self.words(&doing, &error))),
+        let next = move |mut found: Cursor<Document>| {
+            let doing = doing.clone();
+            async move {
+                let next = match self.answered(found.try_next()).await {
+                    Ok(document) => Ok(document?),
+                    Err(trouble) => Err(self.trouble(&doing, &trouble)),
+                };
+                Some((next, found))
+            }
         };
-        Ok(found.filter_map(move |document| std::future::ready(id(document))))
+        let id = |document: Result<Document, String>| match document {
+            Ok(document) => Some(Ok(document.get_str("_id").ok()?.to_owned())),
+            Err(words) => Some(Err(words)),
+        };
+        Ok(stream::unfold(found, next).filter_map(move |document| std::future::ready(id(document))))
     }
 
     /// How many documents a filter meets.
@@ -211,6 +273,25 @@ impl Mongo {
     pub async fn count(&self, collection: &str, filter: Document) -> Result<u64, String> {
         let doing = format!("counting {collection}");
         self.retried(&doing, || async { self.collection(collection).count_documents(filter.clone()).await }).await
+    }
+
+    /// How many documents a filter meets, counted up to so many.
+    ///
+    /// # Errors
+    /// They cannot be read; one line, with what to do.
+    pub async fn count_to(&self, collection: &str, filter: Document, most: u64) -> Result<u64, String> {
+        let doing = format!("counting {collection}");
+        let counted = || async { self.collection(collection).count_documents(filter.clone()).limit(most).await };
+        self.retried(&doing, counted).await
+    }
+
+    /// About how many documents a collection has, of whomever they are: as it says at once, however many there are.
+    ///
+    /// # Errors
+    /// It cannot be asked; one line, with what to do.
+    pub async fn about(&self, collection: &str) -> Result<u64, String> {
+        let doing = format!("counting {collection}");
+        self.retried(&doing, || async { self.collection(collection).estimated_document_count().await }).await
     }
 
     /// Removes what a filter meets. How many documents that were.
@@ -299,8 +380,8 @@ impl Mongo {
                  as another with --mongo-username"
             ),
             DUPLICATE => format!(
-                "MongoDB at {place} holds another document in the place of one of ours ({text}): `plimsoll teardown --drop` \
-                 empties the chat's collections, or take another --mongo-db"
+                "MongoDB at {place} holds another document in the place of one of ours ({text}): it is somebody's of the chat, so take \
+                 another --mongo-db"
             ),
             _ if DISK_FULL.contains(&code) || lower.contains("no space left") || lower.contains("disk space") => {
                 format!(
@@ -327,6 +408,52 @@ fn refused_login(place: &str, why: &str) -> String {
 fn is_lost(error: &Error) -> bool {
     matches!(error.kind.as_ref(), ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. })
         || matches!(error.kind.as_ref(), ErrorKind::Command(command) if [189, 91, 11_600, 11_602, 10_107, 13_435].contains(&command.code))
+}
+
+/// Whether no server is there that may take it, and another may be elected.
+fn is_unelected(error: &Error) -> bool {
+    matches!(error.kind.as_ref(), ErrorKind::ServerSelection { .. })
+        || matches!(error.kind.as_ref(), ErrorKind::Command(command) if [10_107, 13_435].contains(&command.code))
+}
+
+/// How long the server of this address may give no sign of life. The driver itself knows no such limit.
+fn silence(uri: &str) -> Duration {
+    #[expect(deprecated, reason = "it is read here, and kept here")]
+    let given = ConnectionString::parse(uri).ok().and_then(|read| read.socket_timeout);
+    given.filter(|given| !given.is_zero()).unwrap_or(SILENCE)
+}
+
+/// The driver refuses an address that has one.
+#[expect(deprecated, reason = "it is kept here")]
+fn without_socket_timeout(address: ConnectionString) -> ConnectionString {
+    let mut address = address;
+    address.socket_timeout = None;
+    address
+}
+
+/// Waits for something while pings are answered. For how long none was, where it is given up.
+async fn while_alive<T, P: Future<Output = bool>>(
+    silence: Duration,
+    doing: impl Future<Output = T>,
+    ping: impl Fn() -> P,
+) -> Result<T, Duration> {
+    let mut doing = pin!(doing);
+    let mut heard = Instant::now();
+    loop {
+        // Half of it is waited, and half asked.
+        if let Ok(done) = timeout(silence / 2, doing.as_mut()).await {
+            return Ok(done);
+        }
+        let asked = Instant::now();
+        tokio::select! {
+            done = doing.as_mut() => return Ok(done),
+            answered = timeout(silence / 2, ping()) => match answered {
+                Ok(true) => heard = asked,
+                _ if heard.elapsed() >= silence => return Err(heard.elapsed()),
+                _ => {}
+            },
+        }
+    }
 }
 
 fn code(error: &Error) -> Option<i32> {
@@ -361,5 +488,42 @@ pub(super) fn one_line(text: &str) -> String {
     match text.char_indices().nth(MOST) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_long_is_waited_for_and_who_says_nothing_is_not() {
+        let slow = async { sleep(Duration::from_secs(3_600)).await };
+        assert_eq!(while_alive(LIMIT, slow, || ready(true)).await, Ok(()));
+        // Pings that fail, and such that nobody answers.
+        assert_eq!(while_alive(LIMIT, pending::<()>(), pending).await, Err(LIMIT));
+        let began = Instant::now();
+        assert!(while_alive(LIMIT, pending::<()>(), || ready(false)).await.is_err());
+        assert!(began.elapsed() < 2 * LIMIT);
+        // Alive for an hour, then frozen.
+        let pings = Cell::new(0);
+        let dies = || {
+            pings.set(pings.get() + 1);
+            let alive = pings.get() <= 120;
+            async move { if alive { true } else { pending().await } }
+        };
+        assert!(while_alive(LIMIT, pending::<()>(), dies).await.is_err());
+        assert_eq!(pings.get(), 121);
+    }
+
+    #[test]
+    fn how_long_a_server_may_be_silent_is_read_off_its_address() {
+        assert_eq!(silence("mongodb://db:27017"), LIMIT);
+        assert_eq!(silence("mongodb://db:27017/?socketTimeoutMS=0"), LIMIT);
+        assert_eq!(silence("mongodb://db:27017/?socketTimeoutMS=2000"), Duration::from_secs(2));
     }
 }

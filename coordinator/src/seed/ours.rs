@@ -39,7 +39,8 @@ fn direct_messages(dataset: &Dataset) -> impl Iterator<Item = String> {
 /// Some users, at least one, by their ids.
 pub fn user_range(users: Range<u32>) -> Document {
     // Up to the last one: the id behind a million users comes before theirs.
-    doc! { "$gte": user_id(users.start), "$lte": user_id(users.end - 1) }
+    // No text between two of them is one of ours but has six digits.
+    doc! { "$gte": user_id(users.start), "$lte": user_id(users.end - 1), "$regex": "^u-[0-9]{6}$" }
 }
 
 /// Whether this is the site of somebody else. Rows without one are those of whoever wrote the room.
@@ -77,8 +78,8 @@ mod tests {
 
     #[test]
     fn users_are_a_range_of_ids() {
-        assert_eq!(user_range(0..10), doc! { "$gte": "u-000000", "$lte": "u-000009" });
-        assert_eq!(user_range(5..1_000_000), doc! { "$gte": "u-000005", "$lte": "u-999999" });
+        assert_eq!(user_range(0..10), doc! { "$gte": "u-000000", "$lte": "u-000009", "$regex": "^u-[0-9]{6}$" });
+        assert_eq!(user_range(5..1_000_000), doc! { "$gte": "u-000005", "$lte": "u-999999", "$regex": "^u-[0-9]{6}$" });
     }
 
     #[test]

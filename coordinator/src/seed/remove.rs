@@ -1,10 +1,14 @@
 //! Removes messages from Cassandra, room by room: those of our site, and no other's.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use mongodb::bson::doc;
+use mongodb::bson::{Document, doc};
+use scylla::deserialize::row::DeserializeRow;
+use scylla::response::PagingState;
+use scylla::serialize::row::SerializeRow;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::value::CqlTimestamp;
 
@@ -17,7 +21,7 @@ use super::rows::bucket;
 /// Rooms whose messages are removed at once, and rows of each.
 const ROOMS_AT_ONCE: usize = 8;
 const ROWS_AT_ONCE: usize = 64;
-/// Buckets of a room that are looked into at once: of the largest histories some 40,000 messages.
+/// Buckets of a room that are looked into in one statement.
 const BUCKETS: usize = 8;
 
 const ROWS_OF_ROOM: &str =
@@ -38,6 +42,8 @@ pub(super) struct Messages<'a> {
     cassandra: &'a Cassandra,
     mongo: &'a Mongo,
     dataset: &'a Dataset,
+    /// Hours of a bucket, as messages may have been written.
+    bucket_hours: Vec<u32>,
     rows_of_room: PreparedStatement,
     rows_of_thread: PreparedStatement,
     sites: PreparedStatement,
@@ -50,11 +56,29 @@ pub(super) struct Messages<'a> {
     kept: AtomicU64,
 }
 
+/// Rows that were read, and of these the ones of other sites.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counted {
+    all: u64,
+    others: u64,
+}
+
+const READING_ROOM: &str = "reading messages_by_room";
+const REMOVING_ROOM: &str = "removing from messages_by_room";
+const READING_THREAD: &str = "reading thread_messages_by_thread";
+const REMOVING_THREAD: &str = "removing from thread_messages_by_thread";
+
 type OfRoom = (i64, CqlTimestamp, String, Option<String>);
 type OfThread = (CqlTimestamp, String, Option<String>);
 
 impl<'a> Messages<'a> {
-    pub async fn new(cassandra: &'a Cassandra, mongo: &'a Mongo, dataset: &'a Dataset) -> Result<Self, String> {
+    /// `bucket_hours`: what the services are said to write with, beside what was seeded with.
+    pub async fn new(
+        cassandra: &'a Cassandra,
+        mongo: &'a Mongo,
+        dataset: &'a Dataset,
+        bucket_hours: u32,
+    ) -> Result<Self, String> {
         let prepare = |text: &'static str| cassandra.prepare(text);
         Ok(Self {
             rows_of_room: prepare(ROWS_OF_ROOM).await?,
@@ -66,6 +90,7 @@ impl<'a> Messages<'a> {
             remove_thread: prepare(REMOVE_THREAD).await?,
             remove_reply: prepare(REMOVE_REPLY).await?,
             kept: AtomicU64::new(0),
+            bucket_hours: vec![dataset.spec.bucket_hours, bucket_hours],
             cassandra,
             mongo,
             dataset,
@@ -84,54 +109,118 @@ impl<'a> Messages<'a> {
     /// All threads in one pass over their documents: an index by room is the services' own, and may not be there.
     async fn remove_threads(&self, of_runs: &[String]) -> Result<(), String> {
         for rooms in rooms(self.dataset).into_iter().chain(any_of(of_runs)) {
-            let filter = doc! { "siteId": &self.dataset.spec.site, "roomId": rooms };
-            let threads = self.mongo.ids("thread_rooms", filter).await?;
-            threads.try_for_each_concurrent(ROWS_AT_ONCE, |thread| self.remove_replies(thread)).await?;
+            self.remove_replies_of(doc! { "siteId": &self.dataset.spec.site, "roomId": rooms }).await?;
         }
         Ok(())
+    }
+
+    /// The replies of these threads.
+    pub async fn remove_replies_of(&self, threads: Document) -> Result<(), String> {
+        let threads = self.mongo.ids("thread_rooms", threads).await?;
+        threads.try_for_each_concurrent(ROWS_AT_ONCE, |thread| self.remove_replies(thread)).await
     }
 
     async fn remove_room(&self, room_id: String) -> Result<(), String> {
-        let hours = self.dataset.spec.bucket_hours;
-        let (first, last) = (bucket(self.dataset.made_ms(), hours), bucket(tomorrow_ms(), hours));
-        let buckets: Vec<i64> = (first..=last).step_by(hours as usize * 3_600_000).collect();
+        let buckets = of_either(self.dataset.made_ms(), tomorrow_ms(), &self.bucket_hours);
         for buckets in buckets.chunks(BUCKETS) {
-            let doing = "reading messages_by_room";
-            let rows: Vec<OfRoom> = self.cassandra.rows(doing, &self.rows_of_room, (&room_id, buckets)).await?;
-            if rows.is_empty() {
-                continue;
+            let key = (&room_id, buckets);
+            let counted = self
+                .each_page(READING_ROOM, &self.rows_of_room, &key, |rows: Vec<OfRoom>| {
+                    let all = rows.len();
+                    let ours: Vec<String> =
+                        rows.into_iter().filter(|(.., site)| self.is_ours(site)).map(|(_, _, id, _)| id).collect();
+                    self.remove_ids_of(all, ours)
+                })
+                .await?;
+            match counted {
+                Counted { all: 0, .. } => {}
+                // Nobody else is in there.
+                Counted { others: 0, .. } => {
+                    self.cassandra.execute(REMOVING_ROOM, &self.remove_buckets, &key).await?;
+                }
+                Counted { others, .. } => {
+                    self.kept.fetch_add(others, Ordering::Relaxed);
+                    self.each_page(READING_ROOM, &self.rows_of_room, &key, |rows: Vec<OfRoom>| {
+                        self.remove_rows(&room_id, rows)
+                    })
+                    .await?;
+                }
             }
-            let all = rows.len();
-            let ours: Vec<OfRoom> = rows.into_iter().filter(|(.., site)| self.is_ours(site)).collect();
-            self.remove_ids(ours.iter().map(|(_, _, id, _)| id.clone()).collect()).await?;
-            let doing = "removing from messages_by_room";
-            if ours.len() == all {
-                self.cassandra.execute(doing, &self.remove_buckets, (&room_id, buckets)).await?;
-                continue;
-            }
-            self.kept.fetch_add((all - ours.len()) as u64, Ordering::Relaxed);
-            let removals = ours
-                .iter()
-                .map(|(bucket, at, id, _)| self.cassandra.execute(doing, &self.remove_row, (&room_id, bucket, at, id)));
-            stream::iter(removals).buffer_unordered(ROWS_AT_ONCE).try_collect::<()>().await?;
         }
         Ok(())
     }
 
+    /// One by one, those of ours.
+    async fn remove_rows(&self, room_id: &str, rows: Vec<OfRoom>) -> Result<Counted, String> {
+        let ours = rows.iter().filter(|(.., site)| self.is_ours(site));
+        let removals = ours.map(|(bucket, at, id, _)| {
+            self.cassandra.execute(REMOVING_ROOM, &self.remove_row, (room_id, bucket, at, id))
+        });
+        stream::iter(removals).buffer_unordered(ROWS_AT_ONCE).try_collect::<()>().await?;
+        Ok(Counted::default())
+    }
+
     async fn remove_replies(&self, thread: String) -> Result<(), String> {
-        let doing = "reading thread_messages_by_thread";
-        let rows: Vec<OfThread> = self.cassandra.rows(doing, &self.rows_of_thread, (&thread,)).await?;
-        let all = rows.len();
-        let ours: Vec<OfThread> = rows.into_iter().filter(|(.., site)| self.is_ours(site)).collect();
-        self.remove_ids(ours.iter().map(|(_, id, _)| id.clone()).collect()).await?;
-        let doing = "removing from thread_messages_by_thread";
-        if ours.len() == all {
-            return self.cassandra.execute(doing, &self.remove_thread, (&thread,)).await;
+        let key = (&thread,);
+        let counted = self
+            .each_page(READING_THREAD, &self.rows_of_thread, &key, |rows: Vec<OfThread>| {
+                let all = rows.len();
+                let ours: Vec<String> =
+                    rows.into_iter().filter(|(.., site)| self.is_ours(site)).map(|(_, id, _)| id).collect();
+                self.remove_ids_of(all, ours)
+            })
+            .await?;
+        match counted {
+            Counted { all: 0, .. } => Ok(()),
+            Counted { others: 0, .. } => self.cassandra.execute(REMOVING_THREAD, &self.remove_thread, &key).await,
+            Counted { others, .. } => {
+                self.kept.fetch_add(others, Ordering::Relaxed);
+                self.each_page(READING_THREAD, &self.rows_of_thread, &key, |rows: Vec<OfThread>| {
+                    self.remove_rows_of_thread(&thread, rows)
+                })
+                .await
+                .map(drop)
+            }
         }
-        self.kept.fetch_add((all - ours.len()) as u64, Ordering::Relaxed);
+    }
+
+    async fn remove_rows_of_thread(&self, thread: &str, rows: Vec<OfThread>) -> Result<Counted, String> {
+        let ours = rows.iter().filter(|(.., site)| self.is_ours(site));
         let removals =
-            ours.iter().map(|(at, id, _)| self.cassandra.execute(doing, &self.remove_reply, (&thread, at, id)));
-        stream::iter(removals).buffer_unordered(ROWS_AT_ONCE).try_collect().await
+            ours.map(|(at, id, _)| self.cassandra.execute(REMOVING_THREAD, &self.remove_reply, (thread, at, id)));
+        stream::iter(removals).buffer_unordered(ROWS_AT_ONCE).try_collect::<()>().await?;
+        Ok(Counted::default())
+    }
+
+    /// Reads page after page, and is done with one before it asks for the next: a busy room may hold millions of rows. What
+    /// came of all pages.
+    async fn each_page<R, F>(
+        &self,
+        doing: &str,
+        statement: &PreparedStatement,
+        key: &impl SerializeRow,
+        with: impl Fn(Vec<R>) -> F,
+    ) -> Result<Counted, String>
+    where
+        R: for<'f, 'm> DeserializeRow<'f, 'm>,
+        F: Future<Output = Result<Counted, String>>,
+    {
+        let (mut counted, mut next) = (Counted::default(), Some(PagingState::start()));
+        while let Some(from) = next {
+            let (rows, then) = self.cassandra.page(doing, statement, key, from).await?;
+            let of_page = with(rows).await?;
+            counted.all += of_page.all;
+            counted.others += of_page.others;
+            next = then;
+        }
+        Ok(counted)
+    }
+
+    /// Of a page of so many rows, ours by their ids: these go from `messages_by_id` first, since the rows are the way to them.
+    async fn remove_ids_of(&self, all: usize, ours: Vec<String>) -> Result<Counted, String> {
+        let counted = Counted { all: all as u64, others: (all - ours.len()) as u64 };
+        self.remove_ids(ours).await?;
+        Ok(counted)
     }
 
     fn is_ours(&self, site: &Option<String>) -> bool {
@@ -152,8 +241,28 @@ impl<'a> Messages<'a> {
     }
 }
 
+/// The buckets that lie between two times, by any of these lengths.
+fn of_either(first_ms: i64, last_ms: i64, hours: &[u32]) -> Vec<i64> {
+    let of = |&hours: &u32| (bucket(first_ms, hours)..=bucket(last_ms, hours)).step_by(hours as usize * 3_600_000);
+    let buckets: BTreeSet<i64> = hours.iter().flat_map(of).collect();
+    buckets.into_iter().collect()
+}
+
 /// Messages of runs are not newer, whatever the clocks say.
 fn tomorrow_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX / 2) + 86_400_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_of_either_length_are_looked_into_once() {
+        const DAY_MS: i64 = 86_400_000;
+        assert_eq!(of_either(3 * DAY_MS, 6 * DAY_MS, &[72, 72]), [3 * DAY_MS, 6 * DAY_MS]);
+        let both = of_either(3 * DAY_MS, 6 * DAY_MS, &[72, 24]);
+        assert_eq!(both, [3 * DAY_MS, 4 * DAY_MS, 5 * DAY_MS, 6 * DAY_MS]);
+    }
 }

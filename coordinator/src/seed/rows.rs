@@ -227,4 +227,20 @@ mod tests {
         let first = thread.messages(&thread.room(0)).next().unwrap();
         insta::assert_debug_snapshot!(message(&thread, "room-000000", &first));
     }
+
+    #[test]
+    fn every_row_of_a_history_is_the_same_on_any_machine() {
+        let history = dataset("read-receipt", "history-medium");
+        let room = &history.room(1);
+        let (mut hash, mut rows) = (0xcbf2_9ce4_8422_2325_u64, 0);
+        let mut fold = |row: String| {
+            rows += 1;
+            row.bytes().for_each(|byte| hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        };
+        for of_room in history.messages(room) {
+            fold(format!("{:?}", message(&history, &room.id, &of_room)));
+            replies(&history, &room.id, &of_room).iter().for_each(|reply| fold(format!("{reply:?}")));
+        }
+        assert_eq!((rows, hash), (5_780, 13_040_461_997_756_621_363));
+    }
 }

@@ -138,12 +138,30 @@ pub fn statements(keyspace: &str) -> Vec<String> {
         "thread_messages_by_thread (thread_room_id text, created_at timestamp, message_id text, room_id text, {EVERYWHERE}, \
          PRIMARY KEY ((thread_room_id), created_at, message_id)) {descending} (created_at DESC, message_id DESC)"
     )));
+    // Nothing is seeded into it, and the services do not start without it.
+    let pinned = EVERYWHERE.replace(" reactions map<frozen<reaction_key>, frozen<reactor_info>>,", "");
+    statements.push(table(format!(
+        "pinned_messages_by_room (room_id text, pinned_at timestamp, message_id text, created_at timestamp, thread_room_id \
+         text, pinned_by frozen<\"Participant\">, {pinned}, PRIMARY KEY ((room_id), pinned_at, message_id)) {descending} \
+         (pinned_at DESC, message_id DESC)"
+    )));
     statements
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pinned_messages_have_a_table_without_reactions() {
+        let statements = statements("chat");
+        let pinned = statements.iter().find(|text| text.contains("EXISTS chat.pinned_messages_by_room (")).unwrap();
+        assert!(pinned.contains("visible_to text, type text, site_id text, deleted boolean"), "{pinned}");
+        assert!(
+            !pinned.contains("reaction") && pinned.contains("PRIMARY KEY ((room_id), pinned_at, message_id)"),
+            "{pinned}"
+        );
+    }
 
     #[test]
     fn every_column_that_is_written_is_made() {

@@ -85,15 +85,21 @@ impl RoomIds {
         }
     }
 
-    /// All of them, as filters; without direct messages where those are pairs of user ids.
+    /// All of them, as filters; without direct messages where those are pairs of user ids. Names that only begin so are
+    /// somebody else's.
     pub fn ranges(self) -> Vec<Document> {
         match self {
-            // A digit and what comes behind it: others begin with the same word.
-            Self::Messages => vec![doc! { "$gte": "room-0", "$lt": "room-:" }],
-            Self::History | Self::Members => vec![prefixed(&format!("{}-", self.name()))],
-            Self::Daily => Band::ALL.map(|band| prefixed(&format!("room-{}-", band.name()))).to_vec(),
+            Self::Messages => vec![numbered("room-")],
+            Self::History | Self::Members => vec![numbered(&format!("{}-", self.name()))],
+            Self::Daily => Band::ALL.map(|band| numbered(&format!("room-{}-", band.name()))).to_vec(),
         }
     }
+}
+
+/// Which texts are this and a number of six digits or more, as a filter that an index serves.
+fn numbered(prefix: &str) -> Document {
+    // Behind '9' comes ':'.
+    doc! { "$gte": format!("{prefix}0"), "$lt": format!("{prefix}:"), "$regex": format!("^{prefix}([0-9]{{6}}|[1-9][0-9]{{6,}})$") }
 }
 
 /// Which texts begin with this, as a filter.
@@ -106,6 +112,11 @@ pub fn prefixed(prefix: &str) -> Document {
 }
 
 impl Content {
+    /// Whether some of its times lie ahead of now, and have to when a run begins.
+    pub fn lies_ahead(self) -> bool {
+        self == Self::Unread
+    }
+
     /// Whether it has messages, which live in Cassandra.
     pub fn has_messages(self) -> bool {
         matches!(self, Self::Parents { .. } | Self::History { .. } | Self::Week)
@@ -331,6 +342,22 @@ mod tests {
             rarely.flags(),
             "--workload read-receipt --preset history-small --read-ratio 0.045 --message-bucket-hours 24 --site-id s"
         );
+    }
+
+    #[test]
+    fn an_id_that_only_begins_like_ours_is_not_among_them() {
+        let pattern = |range: &Document| range.get_str("$regex").unwrap().to_owned();
+        let all: Vec<String> = [RoomIds::Messages, RoomIds::History, RoomIds::Members, RoomIds::Daily]
+            .into_iter()
+            .flat_map(|kind| kind.ranges().iter().map(pattern).collect::<Vec<_>>())
+            .collect();
+        // Six digits, or more without a zero first, to the end.
+        for (begins, pattern) in
+            ["room-", "hroom-", "mroom-", "room-dm-", "room-small-", "room-medium-", "room-large-"].iter().zip(&all)
+        {
+            assert_eq!(*pattern, format!("^{begins}([0-9]{{6}}|[1-9][0-9]{{6,}})$"));
+        }
+        assert_eq!(all.len(), 7);
     }
 
     #[test]

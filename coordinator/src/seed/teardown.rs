@@ -5,13 +5,16 @@
 use std::io::{IsTerminal as _, Write as _};
 
 use mongodb::bson::{Document, doc};
+use tokio::sync::oneshot;
 
 use super::cassandra::Cassandra;
+use super::claim::new_claim;
 use super::dataset::Dataset;
 use super::manifest::{COLLECTION, Manifest};
 use super::mongo::Mongo;
 use super::ours::{any_of, made_by_runs, rooms, user_range};
 use super::progress::grouped;
+use super::remedy::Commands;
 use super::remove::Messages;
 use super::schema::TABLES;
 use crate::exit::Failure;
@@ -22,6 +25,13 @@ const COLLECTIONS: [&str; 6] =
     ["users", "rooms", "subscriptions", "thread_rooms", "thread_subscriptions", "room_members"];
 /// Records of seedings, at most.
 const MOST: i64 = 1_000_000;
+
+/// The record of a seeding that is gone from MongoDB, and of whose rooms Cassandra may have messages of runs.
+const REMOVED: &str = "removed";
+
+fn removed_id(manifest: &Manifest) -> String {
+    format!("{}!messages", manifest.id())
+}
 
 /// What is to be removed from a collection.
 struct Part {
@@ -48,22 +58,27 @@ pub async fn teardown(plan: &TeardownPlan) -> Result<String, Failure> {
         return Ok("Dry run: nothing was removed.\n".to_owned());
     }
     if !plan.yes {
-        agreed().map_err(Failure::Usage)?;
+        agreed().await.map_err(Failure::Usage)?;
     }
     teardown.remove().await.map_err(Failure::Incomplete)?;
     Ok(teardown.ending())
 }
 
-/// Asks whoever sits at the terminal.
-fn agreed() -> Result<(), String> {
+/// Asks whoever sits at the terminal. Nobody waits for the thread that reads: Ctrl-C is an answer too.
+async fn agreed() -> Result<(), String> {
     if !std::io::stdin().is_terminal() {
         return Err("nobody can be asked whether to remove this: pass --yes; nothing was removed".to_owned());
     }
     eprint!("Remove this? [y/N] ");
     let _ = std::io::stderr().flush();
-    let mut answer = String::new();
-    let read = std::io::stdin().read_line(&mut answer);
-    let yes = read.is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes");
+    let (tell, told) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut answer = String::new();
+        let read = std::io::stdin().read_line(&mut answer);
+        let _ = tell.send(read.map(|_| answer));
+    });
+    let answer = told.await.ok().and_then(Result::ok).unwrap_or_default();
+    let yes = matches!(answer.trim().to_lowercase().as_str(), "y" | "yes");
     if yes { Ok(()) } else { Err("nothing was removed".to_owned()) }
 }
 
@@ -77,29 +92,53 @@ struct Teardown {
     parts: Vec<Part>,
     /// Messages of other sites that were left.
     others: u64,
+    /// Of a bucket of messages, as the services write them.
+    bucket_hours: u32,
     drop: bool,
+    /// The same command, for people.
+    again: String,
 }
 
 impl Teardown {
     async fn ready(plan: &TeardownPlan) -> Result<Option<Self>, String> {
         let mongo = Mongo::open(&plan.storage.mongo).await?;
         let records = mongo.find(COLLECTION, doc! { "kind": { "$ne": "shard" } }, MOST).await?;
+        let (removed, records): (Vec<Document>, Vec<Document>) =
+            records.into_iter().partition(|record| record.get_str("kind").is_ok_and(|kind| kind == REMOVED));
         let name = format!("{}/{}", plan.site, plan.room_ids.name());
         let mut seedings = if plan.drop { Vec::new() } else { of_site(&records, &plan.site)? };
-        let position = seedings.iter().position(|(manifest, _)| manifest.id() == name);
+        let mut position = seedings.iter().position(|(manifest, _)| manifest.id() == name);
+        if position.is_none() && plan.storage.cassandra.is_some() && !plan.drop {
+            // What MongoDB had of it is gone; messages of runs may be left.
+            seedings.extend(of_site(&removed, &plan.site)?.into_iter().filter(|(manifest, _)| manifest.id() == name));
+            position = seedings.iter().position(|(manifest, _)| manifest.id() == name);
+        }
         let kept = position.map_or(0, |at| kept_users(&seedings, &seedings[at].0));
         let seeded = match position {
             Some(at) => Some(seedings.swap_remove(at)),
             None if plan.drop => None,
             None => return Ok(None),
         };
+        let again = seeded.as_ref().map(|(manifest, _)| Commands(&plan.storage).teardown(manifest)).unwrap_or_default();
         // Of one that cannot be read nobody knows.
         let has_messages = match &seeded {
             None => records.iter().any(|record| read(record).map_or(true, |(manifest, _)| manifest.has_messages())),
             Some((manifest, _)) => manifest.has_messages(),
         };
+        let elsewhere = seeded.as_ref().zip(plan.storage.cassandra.as_ref());
+        if let Some(words) = elsewhere.and_then(|((manifest, _), cassandra)| manifest.elsewhere(&cassandra.keyspace)) {
+            return Err(format!(
+                "messages were seeded into another keyspace ({words}): name that one; nothing was removed"
+            ));
+        }
+        if let (true, Some(cassandra)) = (plan.drop, &plan.storage.cassandra) {
+            refuse_to_empty(&records, &cassandra.keyspace, Commands(&plan.storage))?;
+        }
         let cassandra = match &plan.storage.cassandra {
-            Some(cassandra) => Some(Cassandra::open(cassandra).await?),
+            Some(cassandra) => {
+                // Whose tables are gone has another keyspace in mind, or lost its messages with them.
+                Some(Cassandra::open(cassandra, "correct --cassandra-keyspace").await?)
+            }
             None if has_messages => {
                 return Err(
                     "messages were seeded too: pass the --cassandra-hosts that they are in; nothing was removed".into(),
@@ -111,7 +150,9 @@ impl Teardown {
             Some((_, dataset)) => made_by_runs(&mongo, dataset).await?,
             None => Vec::new(),
         };
-        let mut teardown = Self { mongo, cassandra, seeded, of_runs, parts: Vec::new(), others: 0, drop: plan.drop };
+        let bucket_hours = plan.storage.bucket_hours;
+        let (parts, others, drop) = (Vec::new(), 0, plan.drop);
+        let mut teardown = Self { mongo, cassandra, seeded, of_runs, parts, others, bucket_hours, drop, again };
         teardown.parts = teardown.look(kept).await?;
         Ok(Some(teardown))
     }
@@ -135,7 +176,8 @@ impl Teardown {
             Some((manifest, _)) => format!("what was seeded with {}", manifest.spec.flags()),
             None => "EVERYTHING in the chat's collections, whoever wrote it".to_owned(),
         };
-        let mut words = format!("teardown removes {what}\n  from {}:\n", self.mongo.place());
+        let (place, database) = (self.mongo.place(), self.mongo.database());
+        let mut words = format!("teardown removes {what}\n  from the database {database} of MongoDB at {place}:\n");
         for collection in COLLECTIONS {
             let count: u64 =
                 self.parts.iter().filter(|part| part.collection == collection).map(|part| part.count).sum();
@@ -145,18 +187,20 @@ impl Teardown {
         }
         match (&self.cassandra, &self.seeded) {
             (Some(cassandra), Some((_, dataset))) => words.push_str(&format!(
-                "  from Cassandra at {}:\n    all messages of {} rooms\n",
+                "  from the keyspace {} of Cassandra at {}:\n    all messages of {} rooms\n",
+                cassandra.keyspace(),
                 cassandra.place(),
                 grouped(u64::from(dataset.rooms()))
             )),
             (Some(cassandra), None) => {
                 let tables = TABLES.map(|table| table.name).join(", ");
-                words.push_str(&format!("  from Cassandra at {}:\n    everything in {tables}\n", cassandra.place()));
+                let (keyspace, place) = (cassandra.keyspace(), cassandra.place());
+                words.push_str(&format!("  from the keyspace {keyspace} of Cassandra at {place}:\n    everything in {tables}\n"));
             }
-            (None, Some((manifest, _))) => words.push_str(&format!(
-                "  not from Cassandra: messages that runs have sent to these rooms stay there; with the --cassandra-hosts that \
-                 the chat writes to, `plimsoll teardown --workload {} --site-id {}` removes them too\n",
-                manifest.spec.workload, manifest.spec.site
+            (None, Some(_)) => words.push_str(&format!(
+                "  not from Cassandra: messages that runs have sent to these rooms stay there, and a record of it, so that {} \
+                 with --cassandra-hosts that the chat writes to removes them, now or later\n",
+                self.again
             )),
             (None, None) => {
                 words.push_str("  not from Cassandra: messages stay there; with --cassandra-hosts they go too\n");
@@ -166,7 +210,12 @@ impl Teardown {
     }
 
     async fn remove(&mut self) -> Result<(), String> {
-        // From here on nobody takes it for whole.
+        // From here on nobody takes it for whole, and who is seeding it finds that it is no longer theirs.
+        if let Some((manifest, _)) = &self.seeded
+            && self.mongo.count(COLLECTION, doc! { "_id": manifest.id() }).await? > 0
+        {
+            self.mongo.put(COLLECTION, &manifest.clone().claimed_by(new_claim()).document()).await?;
+        }
         let records = match &self.seeded {
             Some((manifest, _)) => doc! { "kind": "shard", "of": manifest.id() },
             None => doc! { "kind": "shard" },
@@ -174,7 +223,7 @@ impl Teardown {
         self.mongo.delete(COLLECTION, records).await?;
         match (&self.cassandra, &self.seeded) {
             (Some(cassandra), Some((_, dataset))) => {
-                let messages = Messages::new(cassandra, &self.mongo, dataset).await?;
+                let messages = Messages::new(cassandra, &self.mongo, dataset, self.bucket_hours).await?;
                 self.others = messages.remove_all(&self.of_runs).await?;
             }
             (Some(cassandra), None) => {
@@ -187,9 +236,17 @@ impl Teardown {
         for part in &mut self.parts {
             part.count = self.mongo.delete(part.collection, part.filter.clone()).await?;
         }
-        let record = match &self.seeded {
-            Some((manifest, _)) => doc! { "_id": manifest.id() },
-            None => doc! {},
+        let record = match (&self.seeded, &self.cassandra) {
+            (Some((manifest, _)), Some(_)) => doc! { "_id": { "$in": [manifest.id(), removed_id(manifest)] } },
+            (Some((manifest, _)), None) => {
+                // The way to what runs have sent.
+                let mut left = manifest.document();
+                left.insert("_id", removed_id(manifest));
+                left.insert("kind", REMOVED);
+                self.mongo.put(COLLECTION, &left).await?;
+                doc! { "_id": manifest.id() }
+            }
+            (None, _) => doc! {},
         };
         self.mongo.delete(COLLECTION, record).await.map(drop)
     }
@@ -198,16 +255,44 @@ impl Teardown {
         let documents: u64 = self.parts.iter().map(|part| part.count).sum();
         let messages = if self.cassandra.is_none() { "" } else { " and all messages of their rooms" };
         let messages = if self.drop && self.cassandra.is_some() { " and all messages" } else { messages };
-        let mut words = format!("removed {} documents{messages}\n", grouped(documents));
+        let keyspace = self.cassandra.as_ref().map(|cassandra| format!(", keyspace {}", cassandra.keyspace()));
+        let mut words = format!(
+            "removed {} documents{messages} (database {}{})\n",
+            grouped(documents),
+            self.mongo.database(),
+            keyspace.unwrap_or_default()
+        );
         if self.others > 0 {
             let others = grouped(self.others);
             words.push_str(&format!("left in Cassandra: {others} messages of other sites in rooms of the same ids\n"));
         }
         if self.cassandra.is_none() {
-            words.push_str("messages that runs have sent to these rooms, if any, are left in Cassandra\n");
+            let later = match self.again.as_str() {
+                "" => String::new(),
+                again => format!("; {again} with --cassandra-hosts removes them"),
+            };
+            words.push_str(&format!(
+                "messages that runs have sent to these rooms, if any, are left in Cassandra{later}\n"
+            ));
         }
         words
     }
+}
+
+/// All records go with what they are of: nobody would find messages again that are in another keyspace.
+fn refuse_to_empty(records: &[Document], keyspace: &str, commands: Commands<'_>) -> Result<(), String> {
+    let elsewhere = |record: &Document| {
+        let manifest = Manifest::read(record).ok()?;
+        manifest.elsewhere(keyspace)?;
+        Some((manifest.keyspace.clone()?, manifest))
+    };
+    let Some((there, manifest)) = records.iter().find_map(elsewhere) else { return Ok(()) };
+    Err(format!(
+        "--drop would empty the keyspace {keyspace}, and the messages of {} are in the keyspace {there}: name that one with \
+         --cassandra-keyspace {there}, or remove them first with {}; nothing was removed",
+        manifest.spec.flags(),
+        commands.teardown(&manifest),
+    ))
 }
 
 /// What of MongoDB is ours, in the order in which it goes.
@@ -259,10 +344,28 @@ fn kept_users(seedings: &[(Manifest, Dataset)], removed: &Manifest) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seed::fixture::{ANCHOR_MS, dataset};
+    use crate::seed::fixture::{ANCHOR_MS, dataset, storage};
 
     fn record(workload: &'static str, preset: &str) -> Document {
         Manifest::new(dataset(workload, preset).spec, ANCHOR_MS, 1).document()
+    }
+
+    #[test]
+    fn what_is_emptied_is_where_the_records_say_that_messages_are() {
+        let of = |workload, preset, keyspace| {
+            Manifest::new(dataset(workload, preset).spec, ANCHOR_MS, 1).with_messages_in(Some(keyspace)).document()
+        };
+        let mut records = vec![of("messages", "small", "none"), of("history", "history-small", "one")];
+        assert_eq!(refuse_to_empty(&records, "one", Commands(&storage("mongodb://db"))), Ok(()));
+        let error = refuse_to_empty(&records, "two", Commands(&storage("mongodb://db"))).unwrap_err();
+        assert!(
+            error.contains("--drop would empty the keyspace two") && error.contains("--cassandra-keyspace one"),
+            "{error}"
+        );
+        records.push(of("thread", "small", "two"));
+        for keyspace in ["one", "two"] {
+            assert!(refuse_to_empty(&records, keyspace, Commands(&storage("mongodb://db"))).is_err(), "{keyspace}");
+        }
     }
 
     #[test]

@@ -2,19 +2,20 @@
 //! and a sample of each, field by field. It reads only; what services change while a run lasts is not compared.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use mongodb::bson::{Bson, Document, doc};
 use plimsoll_common::plan::redact_url;
 
-use super::claim::progress;
+use super::claim::{now_ms, progress};
 use super::dataset::{Dataset, spread};
 use super::documents;
+use super::looks::{Behind, ahead, looked, sees, shown};
 use super::manifest::{COLLECTION, Manifest, id, unfinished};
 use super::mongo::Mongo;
-use super::ours::{rooms, user_range};
 use super::plan::Shard;
-use super::progress::grouped;
 use super::reader::messages;
+use super::remedy::Commands;
 use super::schema::indexes;
 use super::spec::{Content, Spec};
 use crate::awaited::Awaited;
@@ -23,14 +24,14 @@ use crate::settings::storage::StoragePlan;
 /// How much is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// Counts of collections, and messages of some rooms: seconds, whatever the size.
+    /// Counts of people and rooms, threads and messages of some rooms: seconds, whatever the size.
     Quick,
-    /// Messages of all rooms too.
+    /// Threads and messages of all rooms too.
     Full,
 }
 
 /// Rooms and users whose documents are compared.
-const SAMPLE: usize = 32;
+pub(super) const SAMPLE: usize = 32;
 /// Rooms whose messages are compared, and counted where not all are.
 pub(super) const MESSAGE_SAMPLE: usize = 4;
 
@@ -41,7 +42,7 @@ pub struct Verified {
     pub found: Vec<(String, String)>,
 }
 
-/// Compares. `awaited` is told which database is being waited for.
+/// Compares. `run` is how long a run may take that begins now; `awaited` is told which database is being waited for.
 ///
 /// # Errors
 /// What is not as it should be or could not be read: one line each, with the command that mends it.
@@ -49,19 +50,24 @@ pub(crate) async fn verify(
     spec: &Spec,
     storage: &StoragePlan,
     depth: Depth,
+    run: Duration,
     awaited: &Awaited,
 ) -> Result<Verified, Vec<String>> {
     let one = |words: String| vec![words];
     let mongo_place = format!("MongoDB at {}", redact_url(&storage.mongo.uri));
     let recorded = async {
         let mongo = Mongo::open(&storage.mongo).await?;
-        let (manifest, dataset) = recorded(&mongo, spec).await?;
+        let (manifest, dataset) = recorded(&mongo, spec, Commands(storage)).await?;
         Ok((mongo, manifest, dataset))
     };
     let (mongo, manifest, dataset) = awaited.from(&*mongo_place, recorded).await.map_err(one)?;
-    let findings = || Findings::new(&manifest);
+    let elsewhere = storage.cassandra.as_ref().and_then(|cassandra| manifest.elsewhere(&cassandra.keyspace));
+    if let Some(words) = elsewhere.filter(|_| dataset.content.has_messages()) {
+        return Err(one(format!("messages were seeded into another keyspace ({words}): name that one")));
+    }
+    let findings = || Findings::new(&manifest, Commands(storage));
     let documents = async {
-        let mut check = Check { mongo: &mongo, dataset: &dataset, findings: findings() };
+        let mut check = Check { mongo: &mongo, dataset: &dataset, depth, run, findings: findings() };
         check.documents().await.map(|()| check.findings)
     };
     let messages = async {
@@ -81,7 +87,7 @@ pub(crate) async fn verify(
 }
 
 /// The record of a whole seeding that serves this spec.
-async fn recorded(mongo: &Mongo, spec: &Spec) -> Result<(Manifest, Dataset), String> {
+async fn recorded(mongo: &Mongo, spec: &Spec, commands: Commands<'_>) -> Result<(Manifest, Dataset), String> {
     let place = mongo.place();
     let name = id(spec);
     let found = mongo.find(COLLECTION, doc! { "kind": "seed" }, 100).await?;
@@ -94,10 +100,10 @@ async fn recorded(mongo: &Mongo, spec: &Spec) -> Result<(Manifest, Dataset), Str
         };
         return Err(format!(
             "MongoDB at {place} has no seeding for --workload {} --site-id {} ({others}): name the site and workload that it \
-             was seeded with, or `plimsoll seed {}`",
+             was seeded with, or {}",
             spec.workload,
             spec.site,
-            spec.flags()
+            commands.seed(spec, "")
         ));
     };
     let manifest = Manifest::read(record)?;
@@ -107,13 +113,8 @@ async fn recorded(mongo: &Mongo, spec: &Spec) -> Result<(Manifest, Dataset), Str
     }
     if !lacks.is_empty() {
         let remedy = match manifest.in_the_way(spec).is_empty() && manifest.outdated().is_none() {
-            true => format!("`plimsoll seed {}`", spec.flags()),
-            false => format!(
-                "`plimsoll teardown --workload {} --site-id {}`, then `plimsoll seed {}`",
-                spec.workload,
-                spec.site,
-                spec.flags()
-            ),
+            true => commands.seed(spec, ""),
+            false => format!("{}, then {}", commands.teardown(&manifest), commands.seed(spec, "")),
         };
         return Err(format!(
             "MongoDB at {place} is seeded with {}: {}; run with what it was seeded with, or {remedy}",
@@ -121,21 +122,28 @@ async fn recorded(mongo: &Mongo, spec: &Spec) -> Result<(Manifest, Dataset), Str
             lacks.join("; ")
         ));
     }
-    let left = unfinished(&manifest, &progress(mongo, &name).await?);
+    let left = unfinished(&manifest, &progress(mongo, &manifest).await?);
     if !left.is_empty() {
-        let shards: Vec<String> = left.iter().map(Shard::to_string).collect();
-        let shards = if manifest.shards == 1 { String::new() } else { format!(" --shard {}", shards.join(" and ")) };
-        return Err(format!(
-            "the seeding of MongoDB at {place} is not whole: `plimsoll seed {}{shards}` goes on",
-            manifest.spec.flags()
-        ));
+        return Err(format!("the seeding of MongoDB at {place} is not whole: {}", goes_on(&manifest, &left, commands)));
     }
     let dataset = manifest.dataset()?;
     Ok((manifest, dataset))
 }
 
+/// What goes on with the parts of a seeding that are not whole: a command for each.
+fn goes_on(manifest: &Manifest, left: &[Shard], commands: Commands<'_>) -> String {
+    let command = |shard: &Shard| {
+        let more = if manifest.shards == 1 { String::new() } else { format!(" --shard {shard}") };
+        commands.again(manifest, &more)
+    };
+    let all: Vec<String> = left.iter().map(command).collect();
+    format!("{} {}", all.join(" and "), if all.len() == 1 { "goes on" } else { "go on" })
+}
+
 /// What was found, and what mends what is wrong.
 pub(super) struct Findings {
+    /// Makes what is missing of the schema, too.
+    pub schema: String,
     /// Writes everything again.
     mend: String,
     /// Removes what there is too much of, first.
@@ -148,13 +156,13 @@ pub(super) struct Findings {
 pub(super) const MOST_WRONG: usize = 10;
 
 impl Findings {
-    fn new(manifest: &Manifest) -> Self {
-        let Spec { workload, site, .. } = &manifest.spec;
+    fn new(manifest: &Manifest, commands: Commands<'_>) -> Self {
         // What was seeded may serve more than this run: that is what is mended.
-        let seed = format!("`plimsoll seed {}`", manifest.spec.flags());
+        let seed = commands.again(manifest, "");
         Self {
+            schema: commands.again(manifest, " --create-schema"),
             mend: format!("{seed} writes it again"),
-            anew: format!("`plimsoll teardown --workload {workload} --site-id {site}`, then {seed}"),
+            anew: format!("{}, then {seed}", commands.teardown(manifest)),
             found: Vec::new(),
             wrong: Vec::new(),
         }
@@ -191,10 +199,12 @@ impl Findings {
     }
 }
 
-struct Check<'a> {
-    mongo: &'a Mongo,
-    dataset: &'a Dataset,
-    findings: Findings,
+pub(super) struct Check<'a> {
+    pub mongo: &'a Mongo,
+    pub dataset: &'a Dataset,
+    pub depth: Depth,
+    run: Duration,
+    pub findings: Findings,
 }
 
 /// Fields of a subscription that services do not change.
@@ -207,26 +217,24 @@ impl Check<'_> {
     async fn documents(&mut self) -> Result<(), String> {
         for index in self.mongo.missing(indexes(self.dataset.content)).await? {
             self.findings.wrong.push(format!(
-                "MongoDB has no unique index ({}) on {}: start {}, or `plimsoll seed` with --create-schema",
+                "MongoDB has no unique index ({}) on {}: start {}, or {}",
                 index.keys.join(", "),
                 index.collection,
-                index.service
+                index.service,
+                self.findings.schema
             ));
         }
-        let totals = self.dataset.totals();
-        let site = self.dataset.spec.site.clone();
-        let users = doc! { "_id": user_range(0..self.dataset.users()), "siteId": &site };
-        self.count("users", vec![users], totals.users).await?;
-        let of_rooms = |field: &str| -> Vec<Document> {
-            let ranges = rooms(self.dataset).into_iter();
-            ranges.map(|range| doc! { field: range, "siteId": &site }).collect()
-        };
-        let (rooms, members) = (of_rooms("_id"), of_rooms("roomId"));
-        self.count("rooms", rooms, totals.rooms).await?;
-        self.count("subscriptions", members.clone(), totals.subscriptions).await?;
+        self.people().await?;
+        let members = self.of_rooms("roomId");
         if let Content::History { .. } = self.dataset.content {
-            self.count("thread_rooms", members.clone(), totals.thread_rooms).await?;
-            self.count("thread_subscriptions", members, totals.thread_subscriptions).await?;
+            match self.depth {
+                Depth::Quick => self.threads_of_some().await?,
+                Depth::Full => {
+                    let totals = self.dataset.totals();
+                    self.count("thread_rooms", "", members.clone(), totals.thread_rooms).await?;
+                    self.count("thread_subscriptions", "", members, totals.thread_subscriptions).await?;
+                }
+            }
         }
         let dataset = self.dataset;
         let (users, rooms) = (spread(dataset.users() as usize, SAMPLE), dataset.sample(SAMPLE));
@@ -243,52 +251,55 @@ impl Check<'_> {
             ))
         });
         let (thread_rooms, followers): (Vec<Document>, Vec<Vec<Document>>) = threads.unzip();
-        self.compare("users", users, &USER_FIELDS).await?;
-        self.compare("rooms", room_documents, &ROOM_FIELDS).await?;
-        self.compare("subscriptions", subscriptions, &SUBSCRIPTION_FIELDS).await?;
-        self.compare("thread_rooms", thread_rooms, &THREAD_FIELDS).await?;
-        self.compare("thread_subscriptions", followers.concat(), &["parentMessageId", "threadRoomId", "userAccount"])
-            .await
-    }
-
-    async fn count(&mut self, collection: &str, filters: Vec<Document>, wanted: u64) -> Result<(), String> {
-        let mut found = 0;
-        for filter in filters {
-            found += self.mongo.count(collection, filter).await?;
-        }
-        let site = &self.dataset.spec.site;
-        if found == wanted {
-            self.findings.say(&format!("mongodb {collection}"), format!("{} for {site}", grouped(found)));
-        } else {
-            let words = format!(
-                "MongoDB has {} documents of {} in {collection} for the site {site}, and has to have {}",
-                grouped(found),
-                self.dataset.spec.preset,
-                grouped(wanted)
-            );
-            match found > wanted && collection == "rooms" {
-                true => self.findings.too_much(words),
-                false => self.findings.wrong(words),
+        self.compare("users", users, &USER_FIELDS, none).await?;
+        let shown = move |wanted: &Document, there: &Document| shown(dataset.content, wanted, there);
+        let found = self.compare("rooms", room_documents, &ROOM_FIELDS, shown).await?;
+        let looked = move |wanted: &Document, there: &Document| {
+            looked(dataset.content, wanted, there).or_else(|| sees(wanted, there))
+        };
+        self.compare("subscriptions", subscriptions, &SUBSCRIPTION_FIELDS, looked).await?;
+        if dataset.content.lies_ahead() {
+            match ahead(&found, now_ms(), self.run) {
+                Ok(Some(words)) => self.findings.say("mongodb lastMsgAt", words),
+                Ok(None) => {}
+                Err(Behind::Mended(words)) => self.findings.wrong(words),
+                Err(Behind::RunTooLong(words)) => self.findings.wrong.push(words),
             }
         }
-        Ok(())
+        self.compare("thread_rooms", thread_rooms, &THREAD_FIELDS, none).await?;
+        let fields = ["parentMessageId", "threadRoomId", "userAccount"];
+        self.compare("thread_subscriptions", followers.concat(), &fields, none).await.map(drop)
     }
 
-    async fn compare(&mut self, collection: &str, wanted: Vec<Document>, fields: &[&str]) -> Result<(), String> {
+    /// Compares these fields, and whatever else is asked of a document beside the one that it is to be. The documents that are
+    /// there.
+    async fn compare(
+        &mut self,
+        collection: &str,
+        wanted: Vec<Document>,
+        fields: &[&str],
+        also: impl Fn(&Document, &Document) -> Option<String>,
+    ) -> Result<Vec<Document>, String> {
         if wanted.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let ids: Vec<Bson> = wanted.iter().filter_map(|document| document.get("_id").cloned()).collect();
-        let found = self.mongo.find(collection, doc! { "_id": { "$in": ids } }, wanted.len() as i64).await?;
+        let there = self.mongo.find(collection, doc! { "_id": { "$in": ids } }, wanted.len() as i64).await?;
         let found: HashMap<&str, &Document> =
-            found.iter().filter_map(|document| Some((document.get_str("_id").ok()?, document))).collect();
+            there.iter().filter_map(|document| Some((document.get_str("_id").ok()?, document))).collect();
         let differs = wanted.iter().filter_map(|document| {
             let there = document.get_str("_id").ok().and_then(|id| found.get(id).copied());
-            difference(document, there, fields)
+            difference(document, there, fields).or_else(|| also(document, there?))
         });
-        self.findings.some_wrong(&format!("MongoDB: {collection}: "), differs.collect());
-        Ok(())
+        let differs = differs.collect();
+        self.findings.some_wrong(&format!("MongoDB: {collection}: "), differs);
+        Ok(there)
     }
+}
+
+/// Nothing else is asked of a document.
+fn none(_: &Document, _: &Document) -> Option<String> {
+    None
 }
 
 /// The first field of these that is not what it has to be.

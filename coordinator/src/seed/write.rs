@@ -8,17 +8,18 @@ use futures::future::try_join_all;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use mongodb::bson::{Document, doc};
 use plimsoll_agent::shell::logs;
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, interval, timeout};
 
 use super::cassandra::{Cassandra, RowWriter};
-use super::claim::{Ground, claim, ended, progress};
-use super::dataset::{Dataset, Message, SeedRoom};
+use super::claim::{Ground, claim, ended, forget_progress, holds, progress};
+use super::dataset::{Dataset, Message, SeedRoom, spread};
 use super::documents;
 use super::manifest::{COLLECTION, Manifest, ShardProgress, unfinished};
 use super::mongo::Mongo;
 use super::ours::rooms;
 use super::plan::{Chunk, Shard, chunks, of_shard, totals};
 use super::progress::{Count, grouped, line};
+use super::remove::Messages;
 use super::rows::{self, MessageRow, ReplyRow};
 use super::spec::{Content, prefixed};
 use crate::exit::Failure;
@@ -34,10 +35,14 @@ const BATCH: usize = 64;
 const ROOMS_AT_ONCE: usize = 16;
 /// Messages of a room in one go: their rows are made, written and forgotten.
 const MESSAGES_AT_ONCE: usize = 1024;
+/// Rooms of those that count as written that are looked into before a seeding goes on.
+const PROBES: usize = 16;
 /// Between two lines of progress.
 const LINE_INTERVAL: Duration = Duration::from_secs(2);
 /// Between two notes in the database of how far it is: what is written in between is written again after a crash.
 const NOTE_INTERVAL: Duration = Duration::from_millis(250);
+/// What is noted last may take as long: the server may be gone.
+const LAST_NOTE: Duration = Duration::from_secs(5);
 
 /// What a seeding came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +60,7 @@ pub async fn seed(plan: &SeedPlan) -> Result<Seeded, Failure> {
     let (seeder, start) = Seeder::ready(plan).await?;
     let dataset = &seeder.dataset;
     let own = of_shard(&chunks(dataset), plan.shard);
+    let start = seeder.still_there(&own, start).await.map_err(Failure::Incomplete)?;
     let sizes: Vec<u64> = own.iter().map(|chunk| totals(dataset, chunk).all()).collect();
     let (all, before) = (sizes.iter().sum::<u64>(), sizes.iter().take(start).sum::<u64>());
     if start > 0 {
@@ -71,6 +77,7 @@ pub async fn seed(plan: &SeedPlan) -> Result<Seeded, Failure> {
 
 struct Seeder {
     mongo: Mongo,
+    cassandra: Option<Cassandra>,
     rows: Option<RowWriter>,
     manifest: Manifest,
     dataset: Dataset,
@@ -89,7 +96,7 @@ impl Seeder {
         };
         let ground = Ground::look(&mongo, cassandra.as_ref(), plan).await.map_err(Failure::Usage)?;
         let made = ground.prepare(&mongo, cassandra.as_ref()).await?;
-        let rows = match cassandra {
+        let rows = match cassandra.clone() {
             Some(cassandra) if plan.spec.content().is_ok_and(Content::has_messages) => {
                 let writer = RowWriter::new(cassandra, plan.writes).await;
                 Some(writer.map_err(|words| ended(made, words))?)
@@ -98,7 +105,31 @@ impl Seeder {
         };
         let (manifest, start) = claim(&mongo, plan, &ground, made).await?;
         let dataset = manifest.dataset().map_err(Failure::Incomplete)?;
-        Ok((Self { mongo, rows, manifest, dataset, shard: plan.shard, count: Count::default() }, start))
+        let (shard, count) = (plan.shard, Count::default());
+        Ok((Self { mongo, cassandra, rows, manifest, dataset, shard, count }, start))
+    }
+
+    /// The first of our chunks that is to be written: none counts as written where messages of them are gone, as from a
+    /// Cassandra that was made anew.
+    async fn still_there(&self, own: &[Chunk], start: usize) -> Result<usize, String> {
+        let (Some(cassandra), Some(_)) = (&self.cassandra, &self.rows) else { return Ok(start) };
+        let of_rooms = |chunk: &Chunk| match chunk {
+            Chunk::Rooms(rooms) => Some(rooms.start),
+            Chunk::Users(_) => None,
+        };
+        let written: Vec<u32> = own.iter().take(start).filter_map(of_rooms).collect();
+        let by_id = cassandra.prepare("SELECT message_id FROM KEYSPACE.messages_by_id WHERE message_id = ?").await?;
+        for at in spread(written.len(), PROBES) {
+            let Some(newest) = self.dataset.newest(&self.dataset.room(written[at])) else { continue };
+            let found: Vec<(String,)> = cassandra.rows("reading messages_by_id", &by_id, (&newest.id,)).await?;
+            if found.is_empty() {
+                logs::say(format_args!("seed: messages that were written are gone: everything is written again"));
+                forget_progress(&self.mongo, &self.manifest.id()).await?;
+                self.note(0, false).await?;
+                return Ok(0);
+            }
+        }
+        Ok(start)
     }
 
     async fn write_all(&self, own: &[Chunk], start: usize, before: u64, all: u64) -> Result<(), String> {
@@ -126,7 +157,7 @@ impl Seeder {
                     }
                     Err(words) => {
                         // The connection may be gone; then what was noted last is what counts.
-                        let _ = self.note(written, false).await;
+                        let _ = timeout(LAST_NOTE, self.note(written, false)).await;
                         return Err(words);
                     }
                 },
@@ -135,14 +166,20 @@ impl Seeder {
     }
 
     async fn note(&self, chunks: usize, finished: bool) -> Result<(), String> {
+        holds(&self.mongo, &self.manifest).await?;
         let progress = ShardProgress { shard: self.shard, chunks: chunks as u64, finished };
-        self.mongo.put(COLLECTION, &progress.document(&self.manifest.id())).await
+        self.mongo.put(COLLECTION, &progress.document(&self.manifest)).await
     }
 
     /// Notes that our part is whole. The shards that are not.
     async fn finish(&self, chunks: usize) -> Result<Vec<Shard>, String> {
         self.note(chunks, true).await?;
-        let progress = progress(&self.mongo, &self.manifest.id()).await?;
+        // Who took the record away before the note was written has not seen it.
+        if let Err(words) = holds(&self.mongo, &self.manifest).await {
+            self.mongo.delete(COLLECTION, ShardProgress::filter(&self.manifest)).await?;
+            return Err(words);
+        }
+        let progress = progress(&self.mongo, &self.manifest).await?;
         Ok(unfinished(&self.manifest, &progress))
     }
 
@@ -167,17 +204,26 @@ impl Seeder {
     }
 
     /// Removes from our rooms what runs since the last seeding have added: members, threads, and who follows them. Rooms
-    /// that are none of ours, as a direct message of two of our users that the chat opened, stay as they are.
+    /// that are none of ours, as a direct message of two of our users that the chat opened, stay as they are. Without Cassandra
+    /// threads stay too: their documents are the way to their replies.
     async fn remove_strangers(&self) -> Result<(), String> {
         let site = &self.dataset.spec.site;
-        for room in rooms(&self.dataset) {
-            for (collection, prefix) in
-                [("subscriptions", "sub-"), ("thread_rooms", "tr-"), ("thread_subscriptions", "tsub-")]
-            {
-                let ours = prefixed(prefix);
-                let filter = doc! { "siteId": site, "roomId": room.clone(), "_id": { "$not": ours } };
-                self.mongo.delete(collection, filter).await?;
+        let strangers = |room: &Document, prefix: &str| {
+            let ours = prefixed(prefix);
+            doc! { "siteId": site, "roomId": room.clone(), "_id": { "$not": ours } }
+        };
+        let messages = match &self.cassandra {
+            Some(cassandra) => {
+                Some(Messages::new(cassandra, &self.mongo, &self.dataset, self.dataset.spec.bucket_hours).await?)
             }
+            None => None,
+        };
+        for room in rooms(&self.dataset) {
+            self.mongo.delete("subscriptions", strangers(&room, "sub-")).await?;
+            let Some(messages) = &messages else { continue };
+            messages.remove_replies_of(strangers(&room, "tr-")).await?;
+            self.mongo.delete("thread_rooms", strangers(&room, "tr-")).await?;
+            self.mongo.delete("thread_subscriptions", strangers(&room, "tsub-")).await?;
         }
         Ok(())
     }
@@ -226,13 +272,17 @@ impl Seeder {
             let replies: Vec<Vec<ReplyRow>> =
                 part.iter().map(|m| rows::replies(&self.dataset, room_id, m)).filter(|rows| !rows.is_empty()).collect();
             let batches = rows.chunk_by(|a, b| a.bucket == b.bucket).flat_map(|rows| rows.chunks(BATCH));
-            futures::try_join!(
-                try_join_all(batches.map(|batch| writer.by_room(batch))),
-                try_join_all(rows.iter().map(|row| writer.by_id(row))),
-                try_join_all(replies.iter().map(|thread| writer.by_thread(thread))),
-                try_join_all(replies.iter().flatten().map(|reply| writer.reply_by_id(reply))),
-                self.write_threads(room, &part),
-            )?;
+            // What a removal finds others by comes first: whatever ends this in the middle leaves nothing that it does not find.
+            let messages = async {
+                try_join_all(batches.map(|batch| writer.by_room(batch))).await?;
+                try_join_all(rows.iter().map(|row| writer.by_id(row))).await
+            };
+            let threads = async {
+                self.write_threads(room, &part).await?;
+                try_join_all(replies.iter().map(|thread| writer.by_thread(thread))).await?;
+                try_join_all(replies.iter().flatten().map(|reply| writer.reply_by_id(reply))).await
+            };
+            futures::try_join!(messages, threads)?;
             self.count.add(2 * (rows.len() + replies.iter().map(Vec::len).sum::<usize>()));
         }
     }

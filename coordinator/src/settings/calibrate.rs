@@ -22,7 +22,7 @@ const EXAMPLES: &str = "\
 Every agent is leased for some two seconds, in which its workers drive a target in their own process: nothing is sent to any
 service. What a box carries so is an upper bound of what it carries of the workload, which does more per operation.
 
-Exit codes: 0 measured and kept, 2 usage or configuration, 3 an agent was lost.
+Exit codes: 0 measured and kept, 2 usage or configuration, 3 an agent was lost, 130 interrupted.
 
 Examples:
   plimsoll calibrate --agents box-1:7700,box-2:7700 --save ceilings.toml

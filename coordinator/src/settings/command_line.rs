@@ -83,3 +83,26 @@ fn help(command: LoadCommand, setting: &Setting) -> String {
     };
     format!("{help} [env: {}{native}]{default}", setting.variable)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::ExitCode;
+
+    #[test]
+    fn helps_name_exit_codes_that_there_are_and_what_a_signal_ends_with() {
+        let all = ExitCode::ALL.map(|code| code as u32);
+        for name in ["max-rps", "daily", "run", "seed", "verify", "teardown", "agents", "calibrate"] {
+            let mut command = command();
+            let help = command.find_subcommand_mut(name).expect(name).render_long_help().to_string();
+            let (_, codes) = help.split_once("Exit codes: ").expect(name);
+            let (codes, _) = codes.split_once("\n\n").unwrap_or((codes, ""));
+            // However wide the terminal is.
+            let codes = codes.split_whitespace().collect::<Vec<_>>().join(" ");
+            let told: Vec<u32> = codes.split(", ").filter_map(|part| part.split(' ').next()?.parse().ok()).collect();
+            assert!(told.len() > 2 && told.iter().all(|code| all.contains(code)), "{name}: {codes}");
+            let interrupted = codes.split(", ").find(|part| part.contains("interrupted"));
+            assert!(interrupted.is_some_and(|part| part.starts_with("130 ")), "{name}: {codes}");
+        }
+    }
+}

@@ -47,6 +47,7 @@ const ONLY: &[(&str, &[LoadCommand])] = &[
     ("duration", &[Run]),
     ("read-ratio", &[Seed]),
     ("shard", &[Seed]),
+    ("anchor", &[Seed]),
     ("writes-in-flight", &[Seed]),
     ("create-schema", &[Seed]),
     ("drop", &[Teardown]),
@@ -190,13 +191,16 @@ impl LoadCommand {
                  4 measured but INCONCLUSIVE, 130 interrupted: what was measured so far is shown."
             }
             Self::Verify => {
-                "Exit codes: 0 everything is as it should be, 2 it is not or could not be looked at: each line says what mends it."
+                "Exit codes: 0 everything is as it should be, 2 it is not or could not be looked at: each line says what mends it,\n\
+                 130 interrupted."
             }
             Self::Seed => {
-                "Exit codes: 0 everything is written, 2 nothing was written, 3 interrupted: the same command goes on."
+                "Exit codes: 0 everything is written, 2 nothing was written, 3 it could not go on, 130 interrupted:\n\
+                 the same command goes on."
             }
             Self::Teardown => {
-                "Exit codes: 0 removed, or there was nothing, 2 nothing was removed, 3 interrupted: the same command goes on."
+                "Exit codes: 0 removed, or there was nothing, 2 nothing was removed, 3 it could not go on, 130 interrupted:\n\
+                 the same command goes on."
             }
         }
     }

@@ -6,15 +6,17 @@ use std::num::NonZeroU32;
 use plimsoll_common::units::Rate;
 
 use super::agents::AgentSource;
-use super::plan::{FleetChoice, RunPlan};
-use crate::core::split::{Capacity, SplitError};
+use super::plan::{FleetChoice, Goal, RunPlan};
+use super::users;
+use crate::core::split::Capacity;
 use crate::report::search::percent;
 
 /// The resolved plan with the source of every value, and what each agent would do in each step.
 ///
 /// # Errors
-/// A step cannot be split over the fleet.
-pub fn describe(plan: &RunPlan) -> Result<String, SplitError> {
+/// A step cannot be split over the fleet, or its users take more connections than an agent may have; for people, with what to
+/// do.
+pub fn describe(plan: &RunPlan) -> Result<String, String> {
     let mut text = String::from("Dry run: nothing is contacted, nothing is started.\n\nSettings\n");
     for applied in &plan.applied {
         line(&mut text, format_args!("  {:<20} {:<40} {}", applied.setting, applied.value, applied.source));
@@ -40,13 +42,13 @@ pub fn describe(plan: &RunPlan) -> Result<String, SplitError> {
                 humantime::format_duration(find.max_time)
             ),
         );
-        plan.split(find.first_level(), &agents)?;
+        split(plan, find.first_level(), &agents)?;
         agents.iter().for_each(|agent| line(&mut text, format_args!("  {}", agent.agent)));
         return Ok(text);
     }
     let phases = plan.phases;
     for (index, &level) in plan.steps.rates().iter().enumerate() {
-        let shares = plan.split(level, &agents)?;
+        let shares = split(plan, level, &agents)?;
         let position = format!("step {} of {}", index + 1, plan.steps.rates().len());
         line(
             &mut text,
@@ -58,12 +60,28 @@ pub fn describe(plan: &RunPlan) -> Result<String, SplitError> {
                 humantime::format_duration(phases.cooldown),
             ),
         );
-        agents.iter().zip(&shares).for_each(|(agent, &share)| line(&mut text, agent_line(plan, &agent.agent, share)));
+        let due = |window| crate::core::split::due(level, &shares, window);
+        let due = due(phases.warmup).into_iter().zip(due(phases.hold));
+        for ((agent, &share), due) in agents.iter().zip(&shares).zip(due) {
+            line(&mut text, agent_line(plan, &agent.agent, share, due));
+        }
     }
     Ok(text)
 }
 
-fn agent_line(plan: &RunPlan, agent: &str, share: Rate) -> String {
+/// The agents' shares of a level, which a run would take too.
+fn split(plan: &RunPlan, level: Rate, agents: &[Capacity]) -> Result<Vec<Rate>, String> {
+    let flag = match (&plan.find, plan.goal) {
+        (Some(_), _) => "--from",
+        (None, Goal::MaxRps) => "--steps",
+        (None, Goal::Soak) => "--rate",
+    };
+    let shares = plan.split(level, agents).map_err(|error| format!("{flag}: {error}"))?;
+    users::check(plan, &shares, agents)?;
+    Ok(shares)
+}
+
+fn agent_line(plan: &RunPlan, agent: &str, share: Rate, (warmup, hold): (u64, u64)) -> String {
     let cap = plan.in_flight_cap(share);
     if let Some(daily) = plan.workload.daily() {
         let (peak, connections) = (plan.rate_of(share), daily.connections(share.milli() / 1000));
@@ -71,7 +89,6 @@ fn agent_line(plan: &RunPlan, agent: &str, share: Rate) -> String {
             "  {agent}: {share} users on {connections} connections, up to {peak:.0} operations/s, at most {cap} open"
         );
     }
-    let (warmup, hold) = (share.due_in(plan.phases.warmup), share.due_in(plan.phases.hold));
     format!("  {agent}: {share}/s, {warmup} operations in the warmup, {hold} in the hold, at most {cap} open")
 }
 

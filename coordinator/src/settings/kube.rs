@@ -70,7 +70,7 @@ struct KubeFlags {
     /// A PersistentVolumeClaim of the namespace for the saved run [default: gone with the pod]
     #[arg(long, value_name = "NAME", env = "PLIMSOLL_KUBE_RESULTS_CLAIM")]
     results_claim: Option<String>,
-    /// Nothing runs longer than this, whatever happens to whom
+    /// Nothing runs longer than this, whatever happens to whom; counted from the instant at which the pods are made
     #[arg(long, value_name = "TIME", env = "PLIMSOLL_KUBE_DEADLINE", default_value = "12h", value_parser = length)]
     deadline: Duration,
     /// How long pods may take to start, pulling the image included
@@ -179,10 +179,19 @@ pub struct Apply {
     pub keep: bool,
 }
 
+/// An agent whose coordinator never came, or is gone for good, ends after so long.
+const IDLE: Duration = Duration::from_secs(900);
+
 impl KubePlan {
     /// The name of the agents' Service and Job, and the one in their certificate.
     pub fn agents_name(&self) -> String {
         format!("{}-agents", self.name)
+    }
+
+    /// How long an agent waits for a coordinator: longer than the coordinator's pod may take to start. Whoever is there by then is
+    /// held while others are waited for.
+    pub fn idle_limit(&self) -> Duration {
+        IDLE.max(self.start_timeout.saturating_add(MARGIN))
     }
 
     /// The name of the coordinator's Job.
@@ -214,17 +223,17 @@ fn length(text: &str) -> Result<Duration, String> {
 }
 
 fn plan(flags: KubeFlags, environment: Environment) -> Result<KubePlan, super::InvocationError> {
-    named("--name", &flags.name, LONGEST_NAME)?;
+    named("--name", &flags.name, OF_A_RUN)?;
     let names = [
-        ("--namespace", &flags.namespace),
-        ("--image-pull-secret", &flags.image_pull_secret),
-        ("--results-claim", &flags.results_claim),
-        ("--agent-tls-secret", &flags.agent_tls_secret),
-        ("--coordinator-tls-secret", &flags.coordinator_tls_secret),
-        ("--metrics-from", &flags.metrics_from),
+        ("--namespace", &flags.namespace, OF_A_NAMESPACE),
+        ("--image-pull-secret", &flags.image_pull_secret, OF_AN_OBJECT),
+        ("--results-claim", &flags.results_claim, OF_AN_OBJECT),
+        ("--agent-tls-secret", &flags.agent_tls_secret, OF_AN_OBJECT),
+        ("--coordinator-tls-secret", &flags.coordinator_tls_secret, OF_AN_OBJECT),
+        ("--metrics-from", &flags.metrics_from, OF_A_NAMESPACE),
     ];
-    for (flag, name) in names {
-        name.as_deref().map_or(Ok(()), |name| named(flag, name, 253))?;
+    for (flag, name, kind) in names {
+        name.as_deref().map_or(Ok(()), |name| named(flag, name, kind))?;
     }
     if flags.image.is_empty() || flags.image.contains(char::is_whitespace) {
         return Err(
@@ -233,7 +242,7 @@ fn plan(flags: KubeFlags, environment: Environment) -> Result<KubePlan, super::I
     }
     let cpu = flags.cpu.unwrap_or_else(|| (flags.workers + 1).to_string());
     quantity("--cpu", &cpu, &["m"], "cores such as 2 or 1500m")?;
-    quantity("--memory", &flags.memory, &["Ki", "Mi", "Gi"], "bytes such as 512Mi or 2Gi")?;
+    quantity("--memory", &flags.memory, &UNITS_OF_MEMORY, "bytes such as 512Mi, 2Gi or 2G")?;
     let tls = match (flags.agent_tls_secret, flags.coordinator_tls_secret) {
         (Some(agent), Some(coordinator)) => Tls::Secrets { agent, coordinator },
         _ if flags.insecure => Tls::None,
@@ -247,15 +256,9 @@ fn plan(flags: KubeFlags, environment: Environment) -> Result<KubePlan, super::I
         metrics: flags.metrics_from.is_some(),
     };
     let run = run::read(&flags.run, &in_pod, environment)?;
-    if run.longest > flags.deadline {
-        let [longest, deadline] =
-            [run.longest, flags.deadline].map(|time| humantime::format_duration(time).to_string());
-        return Err(
-            refused("--deadline", got(deadline, format!("at least what the run takes, which is {longest}"))).into()
-        );
-    }
+    fits_the_deadline(&run, flags.start_timeout, flags.deadline)?;
     Ok(KubePlan {
-        node_selector: flags.node_selector.iter().map(|text| label(text)).collect::<Result<_, _>>()?,
+        node_selector: labels(&flags.node_selector)?,
         tolerations: flags.toleration.iter().map(|text| toleration(text)).collect::<Result<_, _>>()?,
         name: flags.name,
         namespace: flags.namespace,
@@ -276,43 +279,129 @@ fn plan(flags: KubeFlags, environment: Environment) -> Result<KubePlan, super::I
     })
 }
 
-/// With `-coordinator-tls` behind it, and a pod's index, a name has to fit into 63 letters.
-const LONGEST_NAME: usize = 40;
+/// What Kubernetes asks of a name.
+#[derive(Debug, Clone, Copy)]
+struct NameKind {
+    longest: usize,
+    /// Whether it begins with a letter, and with no digit.
+    letter_first: bool,
+    dots: bool,
+}
+
+/// With `-coordinator-tls` behind it, and a pod's index, it has to fit into 63 letters, and a Service is named by it (RFC 1035).
+const OF_A_RUN: NameKind = NameKind { longest: 40, letter_first: true, dots: false };
+/// A label of DNS (RFC 1123).
+const OF_A_NAMESPACE: NameKind = NameKind { longest: 63, letter_first: false, dots: false };
+/// A name of DNS (RFC 1123).
+const OF_AN_OBJECT: NameKind = NameKind { longest: 253, letter_first: false, dots: true };
 
 fn refused(flag: &str, problem: String) -> SettingsError {
     SettingsError::Value { place: flag.to_owned(), problem }
 }
 
-/// A name of Kubernetes (RFC 1123).
-fn named(flag: &str, name: &str, longest: usize) -> Result<(), SettingsError> {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    let edges = [name.bytes().next(), name.bytes().next_back()];
-    let fits = name.len() <= longest
-        && name.bytes().all(|byte| inner(byte) || (longest > LONGEST_NAME && byte == b'.'))
-        && edges.iter().all(|edge| edge.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()));
-    let takes = format!("a name of at most {longest} lower-case letters, digits and dashes");
-    if fits { Ok(()) } else { Err(refused(flag, got(name, takes))) }
+fn named(flag: &str, name: &str, kind: NameKind) -> Result<(), SettingsError> {
+    let NameKind { longest, letter_first, dots } = kind;
+    let at_an_edge = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_label = |label: &str| {
+        let edges = [label.bytes().next(), label.bytes().next_back()];
+        label.bytes().all(|byte| at_an_edge(byte) || byte == b'-')
+            && edges.iter().all(|edge| edge.is_some_and(at_an_edge))
+    };
+    let labels = if dots { name.split('.').collect() } else { vec![name] };
+    let begins = !letter_first || name.starts_with(|first: char| first.is_ascii_lowercase());
+    if name.len() <= longest && begins && labels.into_iter().all(is_label) {
+        return Ok(());
+    }
+    let of = if dots { "lower-case letters, digits, dashes and dots" } else { "lower-case letters, digits and dashes" };
+    let first = if letter_first { "a letter first" } else { "a letter or digit first" };
+    Err(refused(flag, got(name, format!("a name of at most {longest} {of}, {first} and no dash last"))))
 }
+
+const UNITS_OF_MEMORY: [&str; 12] = ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei", "k", "M", "G", "T", "P", "E"];
 
 fn quantity(flag: &str, text: &str, units: &[&str], takes: &str) -> Result<(), SettingsError> {
     let number = units.iter().find_map(|unit| text.strip_suffix(unit)).unwrap_or(text);
+    // As 1e9; with a unit behind it, it would be no quantity.
+    let exponent = if number == text { number.split_once(['e', 'E']) } else { None };
+    let (digits, power) = exponent.map_or((number, None), |(digits, power)| (digits, Some(power)));
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+        && power.is_none_or(|power| power.parse::<i8>().is_ok());
     let is_number = number.parse::<f64>().is_ok_and(|value| value > 0.0 && value.is_finite());
-    let plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     if is_number && plain { Ok(()) } else { Err(refused(flag, got(text, takes))) }
 }
 
-fn label(text: &str) -> Result<(String, String), SettingsError> {
-    let pair = text.split_once('=').filter(|(key, value)| !key.is_empty() && !value.contains('='));
-    let (key, value) = pair.ok_or_else(|| refused("--node-selector", got(text, "KEY=VALUE, such as pool=load")))?;
-    Ok((key.to_owned(), value.to_owned()))
+/// What a run takes that nothing else is counted for: lookups, preflight, certificates, the report.
+const MARGIN: Duration = Duration::from_secs(300);
+
+/// The cluster counts a deadline from the instant at which the jobs are made, whatever their pods wait for, and kills at its end
+/// without a report.
+fn fits_the_deadline(run: &RunInPod, start: Duration, deadline: Duration) -> Result<(), SettingsError> {
+    let parts = [start, run.wait_timeout, run.longest, run.pauses, MARGIN];
+    let whole = parts.into_iter().fold(Duration::ZERO, Duration::saturating_add);
+    if deadline >= whole {
+        return Ok(());
+    }
+    let words = |time: Duration| humantime::format_duration(Duration::from_secs(time.as_secs())).to_string();
+    let [start, wait, longest, rest] =
+        [start, run.wait_timeout, run.longest, run.pauses.saturating_add(MARGIN)].map(words);
+    // Whole seconds, rounded up: what is named has to fit.
+    let takes = words(whole.saturating_add(Duration::from_millis(999)));
+    Err(refused(
+        "--deadline",
+        got(
+            words(deadline),
+            format!(
+                "at least {takes}, since it counts from the instant at which the pods are made: they have {start} to start \
+                 (--start-timeout), the coordinator waits {wait} for agents, the run takes {longest}, and pauses and a step that is \
+                 held again up to {rest}"
+            ),
+        ),
+    ))
+}
+
+/// What Kubernetes takes for the value of a label, and behind its prefix for a key.
+fn is_label_word(text: &str) -> bool {
+    let edges = [text.bytes().next(), text.bytes().next_back()];
+    text.len() <= 63
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        && edges.iter().all(|edge| edge.is_some_and(|byte| byte.is_ascii_alphanumeric()))
+}
+
+fn is_label_value(text: &str) -> bool {
+    text.is_empty() || is_label_word(text)
+}
+
+fn is_label_key(text: &str) -> bool {
+    match text.split_once('/') {
+        Some((prefix, name)) => named("", prefix, OF_AN_OBJECT).is_ok() && is_label_word(name),
+        None => is_label_word(text),
+    }
+}
+
+const OF_LABELS: &str = "a key of letters, digits, -, _ and . with a domain and / before it where it has one, and a value of the same, each \
+                         at most 63 long and with a letter or digit at both ends";
+
+fn labels(texts: &[String]) -> Result<Vec<(String, String)>, SettingsError> {
+    let mut labels: Vec<(String, String)> = Vec::new();
+    for text in texts {
+        let takes = |takes: String| refused("--node-selector", got(text, takes));
+        let pair = text.split_once('=').filter(|(key, value)| is_label_key(key) && is_label_value(value));
+        let (key, value) = pair.ok_or_else(|| takes(format!("KEY=VALUE, such as pool=load: {OF_LABELS}")))?;
+        if let Some((_, other)) = labels.iter().find(|(known, other)| known == key && other != value) {
+            return Err(takes(format!("one value for each key, and {key}={other} is asked for too")));
+        }
+        labels.push((key.to_owned(), value.to_owned()));
+    }
+    Ok(labels)
 }
 
 fn toleration(text: &str) -> Result<Toleration, SettingsError> {
     const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
     let (taint, effect) = text.split_once(':').map_or((text, None), |(taint, effect)| (taint, Some(effect)));
     let (key, value) = taint.split_once('=').map_or((taint, None), |(key, value)| (key, Some(value)));
-    if key.is_empty() || effect.is_some_and(|effect| !EFFECTS.contains(&effect)) {
-        let takes = format!("KEY[=VALUE][:EFFECT], EFFECT being one of {}", EFFECTS.join(", "));
+    let is_taint = is_label_key(key) && value.is_none_or(is_label_value);
+    if !is_taint || effect.is_some_and(|effect| !EFFECTS.contains(&effect)) {
+        let takes = format!("KEY[=VALUE][:EFFECT], EFFECT being one of {}: {OF_LABELS}", EFFECTS.join(", "));
         return Err(refused("--toleration", got(text, takes)));
     }
     Ok(Toleration { key: key.to_owned(), value: value.map(str::to_owned), effect: effect.map(str::to_owned) })

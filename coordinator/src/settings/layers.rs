@@ -60,12 +60,19 @@ impl fmt::Display for Source {
 }
 
 /// A value and where it came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Given {
     /// As a flag takes it.
     pub value: String,
     /// Where it came from.
     pub source: Source,
+}
+
+/// Values may be addresses with passwords.
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Given").field("value", &redact_url(&self.value)).field("source", &self.source).finish()
+    }
 }
 
 /// The applying value of every setting that has one.
@@ -124,6 +131,7 @@ impl Layers {
         environment: Environment,
     ) -> Result<Self, SettingsError> {
         let mut given = HashMap::new();
+        let workload = command.workload().or(saved.get("workload").map(String::as_str)).and_then(workload::entry);
         for setting in command.settings() {
             let was = saved.get(setting.name).map(|value| Given { value: value.clone(), source: Source::Saved });
             let hides = was.as_ref().is_some_and(|was| was.value.contains(HIDDEN));
@@ -133,15 +141,16 @@ impl Layers {
             {
                 same_target(setting, &was.value, is.as_ref())?;
             }
-            given.extend(is.or(was).map(|given| (setting.name, given)));
+            // A setting that was not there when the run was saved; only a fleet is saved as one of two.
+            let default = || default_of(setting, workload).filter(|_| setting.name != "local");
+            given.extend(is.or(was).or_else(default).map(|given| (setting.name, given)));
         }
         if flags.contains_key("agents") {
             given.remove("local");
         }
         let text = |setting: &'static Setting| Some((setting.name, saved.get(&text_of_file(setting.name))?.clone()));
         let texts = command.settings().filter_map(text).collect();
-        let name = command.workload().or(saved.get("workload").map(String::as_str));
-        Ok(Self { given, texts, workload: name.and_then(workload::entry) })
+        Ok(Self { given, texts, workload })
     }
 
     /// The workload's entry; `None` where no workload has the name that was given.

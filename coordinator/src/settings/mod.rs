@@ -21,7 +21,7 @@ mod secure;
 pub mod seeding;
 pub mod storage;
 pub mod table;
-mod users;
+pub mod users;
 mod values;
 
 pub use error::SettingsError;

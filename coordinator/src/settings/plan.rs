@@ -1,13 +1,15 @@
 //! A run, resolved: every value checked once, so that nothing behind it asks again.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use plimsoll_agent::core::people::Day;
 use plimsoll_agent::shell::tls::TlsFiles;
-use plimsoll_common::plan::{Arrivals, Workload};
+use plimsoll_common::plan::{Arrivals, Workload, redact_url};
 use plimsoll_common::units::{Rate, Steps};
 
 use super::agents::AgentSource;
@@ -138,7 +140,7 @@ pub enum Spread {
 }
 
 /// The service under test and what is watched of it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct TargetChoice {
     /// One or more addresses, which may carry a password.
     pub nats_url: String,
@@ -156,6 +158,23 @@ pub struct TargetChoice {
     pub recovery_limit: Duration,
     /// Whether the target is checked before the first step.
     pub preflight: Preflight,
+}
+
+/// Its addresses may carry passwords.
+impl fmt::Debug for TargetChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { nats_url, login, tls_ca, tls_identity, durables, jsz_url, recovery_limit, preflight } = self;
+        f.debug_struct("TargetChoice")
+            .field("nats_url", &redact_url(nats_url))
+            .field("login", login)
+            .field("tls_ca", tls_ca)
+            .field("tls_identity", tls_identity)
+            .field("durables", durables)
+            .field("jsz_url", &jsz_url.as_deref().map(redact_url))
+            .field("recovery_limit", recovery_limit)
+            .field("preflight", preflight)
+            .finish()
+    }
 }
 
 /// What proves who we are to the service, and where it is read.
@@ -266,9 +285,26 @@ impl RunPlan {
         self.find.map_or(all, |find| find.max_time)
     }
 
-    /// Operations of all steps, warmups included, if each is held once.
+    /// What may come on top of [`Self::longest`] where all goes well but once: before each step what is open ends and backlogs
+    /// drain, and one step is held again. A search has all of that within its time, and a soak none of it but the end.
+    pub fn pauses(&self) -> Duration {
+        if self.find.is_some() || self.goal == Goal::Soak {
+            return self.request_timeout;
+        }
+        let Phases { warmup, hold, .. } = self.phases;
+        let steps = u32::try_from(self.steps.rates().len()).unwrap_or(u32::MAX);
+        let between = self.request_timeout.saturating_add(self.target.recovery_limit);
+        between.saturating_mul(steps.saturating_add(1)).saturating_add(warmup).saturating_add(hold)
+    }
+
+    /// Operations of all steps, warmups included, if each is held once; of people, as many as they have on average.
     pub fn operations(&self) -> u64 {
         let Phases { warmup, hold, .. } = self.phases;
+        if let Some(daily) = self.workload.daily() {
+            let (in_warmup, in_hold) = Day::of(daily, warmup, hold).acts_of_each();
+            let users: f64 = self.steps.rates().iter().map(|level| level.as_f64()).sum();
+            return (users * (in_warmup + in_hold)).ceil() as u64;
+        }
         let rates = self.steps.rates().iter().map(|&level| self.rate_of(level));
         rates.map(|rate| rate.due_in(warmup).saturating_add(rate.due_in(hold))).sum()
     }

@@ -59,6 +59,7 @@ pub fn resolve(command: LoadCommand, layers: &Layers) -> Result<RunPlan, Setting
     if let (Some(find), Some(_)) = (&mut levels.find, workload.pool()) {
         find.from = find.from.or_else(|| Rate::per_second(FIRST_OF_POOL));
     }
+    skew_within_the_hold(&values, slo.max_skew, &levels)?;
     let fleet = fleet(&values)?;
     if command != LoadCommand::Verify {
         fits_the_pool(&workload, &levels, &slo)?;
@@ -299,10 +300,12 @@ fn slo(values: &Values, workload: &Workload) -> Result<Slo, SettingsError> {
         error_rate: values.parsed("slo-error-rate", "a number from 0 to 1")?,
         pending_growth: values.number("slo-pending-growth", 0, 1 << 40)?,
         rate_tolerance: values.parsed("rate-tolerance", "a number from 0 to 1")?,
+        max_skew: values.duration("max-skew", Duration::from_micros(1), LONGEST_SOAK)?,
         may_grow: workload.durables().into_iter().filter(|durable| workload.may_grow(durable)).collect(),
     };
     for series in &mut slo.series {
         series.part_ppm = workload.part_ppm(&series.series);
+        series.makes = workload.messages(&series.series).into_iter().collect();
         if let Some((p95, p99)) = workload.limits(&series.series) {
             (series.p95, series.p99) = (p95, p99);
         }
@@ -318,6 +321,20 @@ fn slo(values: &Values, workload: &Workload) -> Result<Slo, SettingsError> {
         slo.set_limit(series, quantile, limit).map_err(|error| overrides.error(error))?;
     }
     Ok(slo)
+}
+
+/// Holds that may begin a whole hold apart need not overlap. A search's shortest trials are as long as the shortest hold.
+fn skew_within_the_hold(values: &Values, max_skew: Duration, levels: &Levels) -> Result<(), SettingsError> {
+    let (hold, words) = match levels.find {
+        Some(_) => (SHORTEST_HOLD, "the shortest trial of --find"),
+        None => (levels.phases.hold, "the hold"),
+    };
+    if max_skew <= hold {
+        return Ok(());
+    }
+    let hold = humantime::format_duration(hold);
+    let given = values.required("max-skew", "a time")?;
+    Err(given.takes(format!("at most {words}, which is {hold}: holds further apart do not overlap")))
 }
 
 fn is_limit(limit: Duration) -> bool {
@@ -374,10 +391,16 @@ fn max_in_flight(values: &Values) -> Result<Option<NonZeroU64>, SettingsError> {
 }
 
 fn target(values: &Values, workload: &Workload) -> Result<TargetChoice, SettingsError> {
+    const TAKES: &str = "addresses such as nats://127.0.0.1:4222, separated by commas";
     let url = values.required("nats-url", "an address such as nats://127.0.0.1:4222")?;
-    for address in list(&url, "addresses such as nats://127.0.0.1:4222, separated by commas")? {
+    for address in list(&url, TAKES)? {
         if address.parse::<async_nats::ServerAddr>().is_err() {
-            return Err(url.takes("addresses such as nats://127.0.0.1:4222, separated by commas"));
+            return Err(match may_be_a_login(address) {
+                true => url.error(format!(
+                    "it takes {TAKES}; what was given has no host behind a name and a word, and is not shown"
+                )),
+                false => url.takes(TAKES),
+            });
         }
     }
     Ok(TargetChoice {
@@ -390,6 +413,13 @@ fn target(values: &Values, workload: &Workload) -> Result<TargetChoice, Settings
         recovery_limit: values.duration("recovery-limit", SHORTEST_HOLD, LONGEST)?,
         preflight: if values.switch("skip-preflight")? { Preflight::Skip } else { Preflight::Check },
     })
+}
+
+/// Whether an address without a host may have a password where others have their port.
+fn may_be_a_login(address: &str) -> bool {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let port = rest.rsplit_once(']').map_or(rest, |(_, rest)| rest).split_once(':');
+    !rest.contains('@') && port.is_some_and(|(_, port)| port.bytes().any(|byte| !byte.is_ascii_digit()))
 }
 
 /// Plain names replace the workload's, names with a plus add to them.

@@ -1,12 +1,13 @@
 //! What `plimsoll seed` and `plimsoll teardown` are asked for.
 
+use mongodb::bson::DateTime;
 use plimsoll_common::workload::{BadSetting, Given, SettingDefault, is_subject_token};
 
 use super::commands::LoadCommand;
 use super::error::SettingsError;
 use super::layers::{Layers, Source};
 use super::storage::{StoragePlan, storage};
-use super::values::{Values, number};
+use super::values::{Named, Values, number};
 use crate::seed::plan::Shard;
 use crate::seed::spec::{RoomIds, SEEDED, Spec, room_ids};
 
@@ -19,6 +20,8 @@ pub struct SeedPlan {
     pub storage: StoragePlan,
     /// Which part of it.
     pub shard: Shard,
+    /// What all times of a first seeding count from, in Unix milliseconds; the present if none.
+    pub anchor_ms: Option<i64>,
     /// Writes to Cassandra under way at once.
     pub writes: usize,
     /// Whether indexes, keyspace and tables are made where they are missing.
@@ -87,10 +90,19 @@ pub fn seed(layers: &Layers) -> Result<SeedPlan, SettingsError> {
         spec,
         storage,
         shard: values.parsed("shard", "I/N, such as 1/4")?,
+        anchor_ms: values.optional("anchor").map(|value| anchor_ms(&value)).transpose()?,
         writes: number(&values.required("writes-in-flight", "a whole number")?, 1, 4096)? as usize,
         create_schema: values.switch("create-schema")?,
         dry_run: values.switch("dry-run")?,
     })
+}
+
+/// Whole seconds, as every time of a seeding.
+fn anchor_ms(value: &Named<'_>) -> Result<i64, SettingsError> {
+    const FIRST: i64 = 946_684_800_000;
+    let read = DateTime::parse_rfc3339_str(value.text().trim()).ok().map(DateTime::timestamp_millis);
+    let fits = read.filter(|ms| *ms >= FIRST && ms % 1000 == 0);
+    fits.ok_or_else(|| value.takes("an instant in whole seconds since 2000, such as 2026-01-31T08:00:00Z"))
 }
 
 fn read_per_mille(values: &Values, spec: &Spec) -> Result<u32, SettingsError> {
@@ -160,6 +172,9 @@ mod tests {
         let plan = seed(&format!("--preset small {MONGO}")).unwrap();
         assert_eq!(plan.spec.flags(), "--workload messages --preset small --site-id site-local");
         assert_eq!((plan.shard, plan.writes, plan.create_schema), (Shard::WHOLE, 256, false));
+        assert_eq!(plan.anchor_ms, None);
+        let plan = seed(&format!("--preset small --anchor 2026-01-31T09:00:00+01:00 {MONGO}")).unwrap();
+        assert_eq!(plan.anchor_ms, Some(1_769_846_400_000));
         let line = "--workload read-receipt --preset history-small --read-ratio 0.25 --shard 2/4 --seed 7 --site-id s1 \
                     --cassandra-hosts a,b:9043 --cassandra-keyspace chat2 --message-bucket-hours 24";
         let plan = seed(&format!("{line} {MONGO}")).unwrap();
@@ -197,9 +212,18 @@ mod tests {
             ),
             (with_mongo("--workload daily --preset daily-light"), "--cassandra-hosts is missing: it takes addresses"),
             (with_mongo("--preset small --shard 5/4"), "--shard: got '5/4', takes I/N"),
+            (with_mongo("--preset small --anchor yesterday"), "--anchor: got 'yesterday', takes an instant in whole"),
+            (with_mongo("--preset small --anchor 2026-01-31T08:00:00.5Z"), "takes an instant in whole seconds"),
+            (
+                with_mongo("--preset small --anchor 1999-01-31T08:00:00Z"),
+                "takes an instant in whole seconds since 2000",
+            ),
             (with_mongo("--preset small --mongo-password p"), "--mongo-password: a password is of somebody"),
             (with_mongo("--preset small --mongo-db 1"), "--mongo-db: got '1', takes 1 to 48 letters"),
-            (with_mongo("--preset small --cassandra-hosts a:x"), "--cassandra-hosts: got 'a:x', takes addresses"),
+            (
+                with_mongo("--preset small --cassandra-hosts a:x"),
+                "--cassandra-hosts: it is not shown, for it may hold a password: takes addresses",
+            ),
             (with_mongo("--preset small --steps 5"), "unexpected argument '--steps'"),
         ] {
             assert!(error.contains(part), "{error}");

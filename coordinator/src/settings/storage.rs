@@ -1,14 +1,15 @@
 //! The settings about the databases behind the chat: where they are, and what opens them.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use mongodb::options::ConnectionString;
 use plimsoll_common::plan::redact_url;
 
 use super::error::SettingsError;
 use super::layers::Source;
 use super::secure::kept;
-use super::values::{Values, list, number};
+use super::values::{Named, Values, number};
 
 /// The databases behind the chat.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +67,55 @@ impl fmt::Debug for MongoPlan {
     }
 }
 
+impl StoragePlan {
+    /// ` --mongo-uri mongodb://db:27017 --mongo-db chat …`: what names these databases and opens them, as a shell takes it, each
+    /// flag with a space before it, whether it is the default or not: the environment may name others. In place of a user and
+    /// password that are written into the address stands `***`, which no command takes. `keyspace`: another than the plan's.
+    pub fn flags(&self, keyspace: Option<&str>) -> String {
+        let mut flags = String::new();
+        let mut put = |flag: &str, value: &str| flags.push_str(&format!(" --{flag} {}", quoted(value)));
+        let MongoPlan { uri, database, login, tls_ca, tls_identity } = &self.mongo;
+        put("mongo-uri", &redact_url(uri));
+        put("mongo-db", database);
+        opening("mongo", login.as_ref(), tls_ca.as_deref(), tls_identity.as_deref(), &mut put);
+        let Some(CassandraPlan { hosts, keyspace: own, login, tls_ca, tls_identity }) = &self.cassandra else {
+            return flags;
+        };
+        put("cassandra-hosts", &hosts.join(","));
+        put("cassandra-keyspace", keyspace.unwrap_or(own));
+        opening("cassandra", login.as_ref(), tls_ca.as_deref(), tls_identity.as_deref(), &mut put);
+        flags
+    }
+}
+
+/// What opens a database.
+fn opening(
+    of: &str,
+    login: Option<&DatabaseLogin>,
+    tls_ca: Option<&Path>,
+    tls_identity: Option<&Path>,
+    put: &mut impl FnMut(&str, &str),
+) {
+    if let Some(DatabaseLogin { user, password }) = login {
+        put(&format!("{of}-username"), user);
+        put(&format!("{of}-password"), password);
+    }
+    for (what, path) in [("tls-ca", tls_ca), ("tls-identity", tls_identity)] {
+        if let Some(path) = path {
+            put(&format!("{of}-{what}"), &path.display().to_string());
+        }
+    }
+}
+
+/// One word of a shell.
+fn quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=+@%".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// The databases, where a MongoDB is named.
 ///
 /// # Errors
@@ -79,27 +129,71 @@ pub fn storage(values: &Values) -> Result<Option<StoragePlan>, SettingsError> {
             _ => Ok(None),
         };
     };
-    const TAKES: &str = "an address such as mongodb://chat-db:27017 or mongodb+srv://…";
-    let has_scheme = ["mongodb://", "mongodb+srv://"].iter().any(|scheme| uri.text().starts_with(scheme));
-    if !has_scheme {
-        return Err(uri.takes(TAKES));
-    }
-    let options = uri.text().split_once('?').map_or("", |(_, options)| options).to_lowercase();
-    if ["password", "token", "properties"].iter().any(|secret| options.contains(secret)) {
-        return Err(uri.error(
-            "its options carry a secret, which would show in reports: takes the user and password before its '@', \
-             or --mongo-username and --mongo-password",
-        ));
-    }
+    let database = name(values, "mongo-db")?;
     let mongo = MongoPlan {
-        uri: uri.text().to_owned(),
-        database: name(values, "mongo-db")?,
+        uri: mongo_uri(&uri, &database)?,
+        database,
         login: login(values, "mongo-username", "mongo-password", "env:MONGO_PASSWORD")?,
         tls_ca: path(values, "mongo-tls-ca"),
         tls_identity: path(values, "mongo-tls-identity"),
     };
     let hours = values.required("message-bucket-hours", "a whole number")?;
     Ok(Some(StoragePlan { mongo, cassandra: cassandra(values)?, bucket_hours: number(&hours, 1, 24 * 366)? as u32 }))
+}
+
+/// An address that the driver takes, and that names no other database. What is wrong with it is said without a part of it:
+/// an address that cannot be read shows nobody where a password ends.
+fn mongo_uri(uri: &Named, database: &str) -> Result<String, SettingsError> {
+    const TAKES: &str = "an address such as mongodb://chat-db:27017 or mongodb+srv://…";
+    let text = uri.text();
+    if !["mongodb://", "mongodb+srv://"].iter().any(|scheme| text.starts_with(scheme)) {
+        return Err(unfit(uri, TAKES));
+    }
+    if text.contains("://***@") {
+        return Err(uri.error(
+            "*** stands where a user and password are not shown: takes them in its place, or in --mongo-username and \
+             --mongo-password",
+        ));
+    }
+    let options = text.split_once('?').map_or("", |(_, options)| options).to_lowercase();
+    if ["password", "token", "properties"].iter().any(|secret| options.contains(secret)) {
+        return Err(uri.error(
+            "its options carry a secret, which would show in reports: takes the user and password before its '@', \
+             or --mongo-username and --mongo-password",
+        ));
+    }
+    // The driver's own words would repeat parts of it.
+    let parsed = ConnectionString::parse(text).map_err(|_| {
+        uri.error(
+            "it is no address that MongoDB's driver can read, and is not shown, for it may hold a password: takes \
+             mongodb://USER:PASSWORD@HOST:PORT/?OPTION=VALUE, where special characters of user and password are \
+             percent-encoded (':' as %3A, '/' as %2F, '?' as %3F, '#' as %23, '@' as %40, '%' as %25), or the user and \
+             password in --mongo-username and --mongo-password",
+        )
+    })?;
+    // As some write where a user is looked up; nobody's chat is in it.
+    let is_of_login = |named: &str| named == "admin" && parsed.credential.is_some();
+    match parsed.default_database.as_deref() {
+        Some(named) if named != database && !is_of_login(named) => Err(uri.error(format!(
+            "it names the database {named}, and --mongo-db is {database}: name the chat's in --mongo-db, and one that only \
+             knows the user as ?authSource={named}"
+        ))),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// The error of an address, which is shown if it is nothing but hosts and ports.
+fn unfit(value: &Named, takes: &str) -> SettingsError {
+    let is_shown = value.text().split(',').all(|address| {
+        let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+        let fits = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+        host.chars().all(fits) && port.chars().all(|c| c.is_ascii_digit())
+    });
+    if is_shown {
+        value.takes(takes)
+    } else {
+        value.error(format!("it is not shown, for it may hold a password: takes {takes}"))
+    }
 }
 
 fn cassandra(values: &Values) -> Result<Option<CassandraPlan>, SettingsError> {
@@ -109,10 +203,10 @@ fn cassandra(values: &Values) -> Result<Option<CassandraPlan>, SettingsError> {
         let (name, port) = host.rsplit_once(':').unwrap_or((host, "9042"));
         let fits =
             !name.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) && !host.contains(['/', '@', ' ']);
-        if fits { Ok(format!("{name}:{port}")) } else { Err(hosts.takes(TAKES)) }
+        if fits { Ok(format!("{name}:{port}")) } else { Err(unfit(&hosts, TAKES)) }
     };
     Ok(Some(CassandraPlan {
-        hosts: list(&hosts, TAKES)?.into_iter().map(host).collect::<Result<_, _>>()?,
+        hosts: hosts.text().split(',').map(str::trim).map(host).collect::<Result<_, _>>()?,
         keyspace: name(values, "cassandra-keyspace")?,
         login: login(values, "cassandra-username", "cassandra-password", "env:CASSANDRA_PASSWORD")?,
         tls_ca: path(values, "cassandra-tls-ca"),
@@ -120,14 +214,21 @@ fn cassandra(values: &Values) -> Result<Option<CassandraPlan>, SettingsError> {
     }))
 }
 
-/// A name that needs no quotes anywhere.
+/// A name that needs no quotes anywhere. Cassandra folds one without quotes to small letters: in capitals it would be looked
+/// for where it never is.
 fn name(values: &Values, setting: &'static str) -> Result<String, SettingsError> {
-    const TAKES: &str = "1 to 48 letters, digits, '_' or '-', a letter first";
-    let value = values.required(setting, TAKES)?;
+    const OF_DATABASE: &str = "1 to 48 letters, digits, '_' or '-', a letter first";
+    const OF_KEYSPACE: &str = "1 to 48 small letters, digits or '_', a letter first";
+    let is_keyspace = setting == "cassandra-keyspace";
+    let takes = if is_keyspace { OF_KEYSPACE } else { OF_DATABASE };
+    let value = values.required(setting, takes)?;
     let text = value.text();
-    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || (c == '-' && setting == "mongo-db");
+    let fits = |c: char| match is_keyspace {
+        true => c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_',
+        false => c.is_ascii_alphanumeric() || c == '_' || c == '-',
+    };
     let is_name = (1..=48).contains(&text.len()) && text.starts_with(|c: char| c.is_ascii_alphabetic());
-    if is_name && text.chars().all(fits) { Ok(text.to_owned()) } else { Err(value.takes(TAKES)) }
+    if is_name && text.chars().all(fits) { Ok(text.to_owned()) } else { Err(value.takes(takes)) }
 }
 
 fn login(
@@ -148,4 +249,73 @@ fn login(
 
 fn path(values: &Values, setting: &'static str) -> Option<PathBuf> {
     values.optional(setting).map(|value| PathBuf::from(value.text()))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::settings::read;
+
+    fn error(flags: &str) -> String {
+        let line = format!("plimsoll seed --preset small {flags}");
+        read(line.split_whitespace().map(Into::into), &|_| None).expect_err(flags).to_string()
+    }
+
+    fn is_read(flags: &str) -> bool {
+        let line = format!("plimsoll seed --preset small {flags}");
+        read(line.split_whitespace().map(Into::into), &|_| None).is_ok()
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_read_is_not_shown() {
+        for address in [
+            "mongodb://ann:SECRETWORD?@db:27017",
+            "mongodb://ann:SECRETWORD",
+            "mongodb://ann:SECRETWORD,db:27017",
+            "mongodb://ann:SECRET/WORD@db:27017",
+            "mongodb://ann:SECRET%WORD@db:27017",
+            "mongodb://ann:12?SECRETWORD@db:27017",
+            "mongodb://ann:1/?x=SECRETWORD@db:27017",
+            "mongodb+srv://ann:SECRETWORD",
+            "ann:SECRETWORD",
+            "http://ann:SECRETWORD,http://db",
+        ] {
+            let error = error(&format!("--mongo-uri {address}"));
+            assert!(error.contains("--mongo-uri: it is n") && error.contains("may hold a password: takes"), "{error}");
+            assert!(!error.contains("SECRET") && !error.contains("WORD,"), "{error}");
+        }
+        let mongo = "--mongo-uri mongodb://db:27017";
+        for hosts in ["ann:SECRETWORD", "ann:SECRETWORD@db:9042", "ann:SECRETWORD,", "ann:SECRET,WORD@db"] {
+            let error = error(&format!("{mongo} --cassandra-hosts {hosts}"));
+            assert!(error.contains("--cassandra-hosts: it is not shown") && !error.contains("SECRET"), "{error}");
+        }
+        assert!(error(&format!("{mongo} --cassandra-hosts a,,b:1")).contains("got 'a,,b:1', takes addresses"));
+        assert!(is_read("--mongo-uri mongodb://ann:SECRET%3FWORD@db:27017,db2/?replicaSet=rs"));
+    }
+
+    #[test]
+    fn what_stands_for_a_password_is_none() {
+        let told = error("--mongo-uri mongodb://***@db:27017");
+        assert!(told.contains("--mongo-uri: *** stands where a user and password are not shown"), "{told}");
+    }
+
+    #[test]
+    fn one_database_is_named_and_not_two() {
+        let told = error("--mongo-uri mongodb://h/loadtest");
+        assert!(told.contains("--mongo-uri: it names the database loadtest, and --mongo-db is chat"), "{told}");
+        assert!(told.contains("?authSource=loadtest"), "{told}");
+        assert!(is_read("--mongo-uri mongodb://h/loadtest --mongo-db loadtest"));
+        assert!(is_read("--mongo-uri mongodb://h/chat") && is_read("--mongo-uri mongodb://ann:pw@h/admin"));
+        assert!(error("--mongo-uri mongodb://h/admin").contains("it names the database admin"));
+    }
+
+    #[test]
+    fn a_keyspace_is_in_small_letters() {
+        let named = |name: &str| format!("--mongo-uri mongodb://h --cassandra-hosts h --cassandra-keyspace {name}");
+        let told = error(&named("Chat"));
+        assert!(
+            told.contains("--cassandra-keyspace: got 'Chat', takes 1 to 48 small letters, digits or '_'"),
+            "{told}"
+        );
+        assert!(is_read(&named("chat_2")) && is_read("--mongo-uri mongodb://h --mongo-db Chat"));
+    }
 }

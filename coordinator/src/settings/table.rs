@@ -240,6 +240,8 @@ const GENERAL: &[Setting] = &[
         "Operations open at once on each agent; what is due beyond is counted as saturated"),
     setting!(LOAD, "max-lateness", "PLIMSOLL_MAX_LATENESS", None, "TIME", Text("100ms"), One,
         "A release later than this after its intended time is counted as underrun instead"),
+    setting!(LOAD, "max-skew", "PLIMSOLL_MAX_SKEW", None, "TIME", Text("100ms"), One,
+        "The agents' holds may begin so much apart, by the estimated clocks; beyond it a step is INCONCLUSIVE"),
     setting!(LOAD, "seed", "PLIMSOLL_SEED", None, "NUMBER", Text("42"), One,
         "Seeds fixtures, arrivals and choices"),
 
@@ -316,6 +318,8 @@ const GENERAL: &[Setting] = &[
         "For read-receipt: the part of every room's members who have read everything, 0.001 to 1"),
     setting!(SEED, "shard", "PLIMSOLL_SHARD", None, "I/N", Text("1/1"), One,
         "Write the I-th of N parts; the others are for other processes, side by side"),
+    setting!(SEED, "anchor", "PLIMSOLL_ANCHOR", None, "TIME", Derived("the present"), One,
+        "The past instant that all times of a first seeding count from, such as 2026-01-31T08:00:00Z: the same one makes the same documents"),
     setting!(SEED, "writes-in-flight", "PLIMSOLL_WRITES_IN_FLIGHT", None, "COUNT", Text("256"), One,
         "Writes to Cassandra that are under way at once, 1 to 4096"),
     setting!(SEED, "create-schema", "PLIMSOLL_CREATE_SCHEMA", None, "", Nothing, Switch,

@@ -71,6 +71,7 @@ fn defaults_are_the_documented_ones() {
     assert!(slo.series.iter().all(|series| (series.p95, series.p99) == (Some(ms(100)), Some(ms(250)))));
     assert_eq!((slo.error_rate.to_string(), slo.rate_tolerance.to_string()), ("0.001".into(), "0.05".into()));
     assert_eq!((slo.pending_growth, seed, trials.get()), (1000, 42, 3));
+    assert_eq!(slo.max_skew, ms(100));
     let durables: Vec<String> = target.durables.iter().map(ToString::to_string).collect();
     assert_eq!(
         durables,
@@ -316,6 +317,15 @@ fn every_bad_value_is_one_error_naming_the_flag_what_it_got_and_what_it_takes() 
         ("--hold 30", "--hold: got '30', takes a time with its unit from 1s to 1day, such as 30s"),
         ("--hold 500ms", "--hold: got '500ms', takes a time with its unit from 1s to 1day, such as 30s"),
         ("--warmup=-5s", "--warmup: got '-5s', takes a time with its unit from 0s to 1day, such as 30s"),
+        ("--max-skew 0s", "--max-skew: got '0s', takes a time with its unit from 1us to 7days, such as 30s"),
+        (
+            "--max-skew 2001ms --hold 2s",
+            "--max-skew: got '2001ms', takes at most the hold, which is 2s: holds further apart do not overlap",
+        ),
+        (
+            "--find --max-skew 1001ms",
+            "--max-skew: got '1001ms', takes at most the shortest trial of --find, which is 1s: holds further apart do not overlap",
+        ),
         ("--slo-p95 0s", "--slo-p95: got '0s', takes a time with its unit from 1us to 1m, such as 30s"),
         ("--slo E3:p99=1s", "--slo: no series 'E3' in this workload: it has E1, E2"),
         ("--slo E2:p50=1s", "--slo: 'p50' is no percentile that can be gated: give p95 or p99"),
@@ -397,8 +407,20 @@ fn errors_say_where_a_value_that_is_no_flag_came_from() {
 fn passwords_are_never_shown() {
     let words = error("max-rps --preset small --nats-url nats://anna:secret@[bad");
     assert!(words.starts_with("--nats-url: got 'nats://***@[bad'"), "{words}");
+    for forgotten in ["nats://anna:secret", "anna:secret", "nats://127.0.0.1:4222,nats://anna:secret"] {
+        let words = error(&format!("max-rps --preset small --nats-url {forgotten}"));
+        assert!(words.starts_with("--nats-url: it takes addresses such as ") && !words.contains("secret"), "{words}");
+    }
+    let words = error("max-rps --preset small --nats-url nats://host:99999");
+    assert!(words.starts_with("--nats-url: got 'nats://host:99999'"), "{words}");
     let plan = plan("max-rps --preset small --nats-url nats://anna:secret@host:4222");
     assert!(plan.applied.iter().all(|applied| !applied.value.contains("secret")));
+    let printed = format!("{plan:?}");
+    assert!(printed.contains("nats://***@host:4222") && !printed.contains("secret"), "{printed}");
+    let given = layers::Given { value: "http://anna:secret@host:8222/jsz".to_owned(), source: layers::Source::Flag };
+    assert!(
+        !format!("{given:?} {:?}", crate::shell::monitor::Monitor::Jsz(given.value.as_str().into())).contains("secret")
+    );
     assert!(!dry_run::describe(&plan).unwrap().contains("secret"));
 }
 
@@ -411,6 +433,83 @@ fn a_dry_run_shows_the_plan_its_sources_and_every_agents_part() {
         other => panic!("asked for a dry run: {other:?}"),
     };
     insta::assert_snapshot!(dry_run::describe(&plan).unwrap());
+}
+
+#[test]
+fn what_others_put_into_the_streams_of_people_is_told_from_ours() {
+    use plimsoll_agent::core::people::{Crowd, Day};
+    use plimsoll_common::contract::daily::behaviour::Action;
+    use plimsoll_common::histogram::LatencyHistogram;
+    use plimsoll_common::plan::TrialId;
+    use plimsoll_common::snapshot::SeriesCounts;
+
+    use crate::core::backlog::{StreamGrowth, StreamLoad};
+    use crate::core::measurement::SeriesMeasurement;
+
+    let plan = plan("daily --preset daily-light --users 1k --steps 1k --site-id s");
+    let (warmup, hold) = (plan.phases.warmup, plan.phases.hold);
+    let day = Day::of(plan.workload.daily().unwrap(), warmup, hold);
+    for trial in 0..12 {
+        // How often each thing was done, in the warmup and in the hold.
+        let (mut before, mut held) = ([0_u64; 8], [0_u64; 8]);
+        for (_, act) in Crowd::new(42, TrialId { step: 0, trial }, 0..1_000, day) {
+            let of = if u128::from(act.at_ns) < warmup.as_nanos() { &mut before } else { &mut held };
+            of[act.action as usize] += 1;
+        }
+        let series = |(name, action): &(&str, Action)| SeriesMeasurement {
+            series: (*name).to_owned(),
+            limits_us: Vec::new(),
+            counts: SeriesCounts { n: held[*action as usize], ..SeriesCounts::zero(0) },
+            latency: LatencyHistogram::new(),
+            service_time: LatencyHistogram::new(),
+        };
+        let owed = [
+            ("E1", Action::Send),
+            ("E2", Action::Send),
+            ("thread_reply", Action::ThreadReply),
+            ("member_add", Action::MemberAdd),
+            ("member_add_done", Action::MemberAdd),
+            ("room_create", Action::RoomCreate),
+            ("mute_toggle", Action::MuteToggle),
+        ];
+        let mut step = crate::core::fixture::measurement();
+        step.series = owed.iter().map(series).collect();
+        (step.warmup.attempted, step.counters.attempted) = (before.iter().sum(), held.iter().sum());
+        let sent = step.warmup.attempted + step.counters.attempted;
+        let done = |action: Action| before[action as usize] + held[action as usize];
+        let messages = done(Action::Send) + done(Action::ThreadReply);
+        let said = done(Action::MemberAdd) + 2 * done(Action::RoomCreate);
+        let jobs = done(Action::MemberAdd) + done(Action::RoomCreate) + done(Action::MuteToggle);
+        for (stream, ours) in [("MESSAGES_s", messages), ("MESSAGES_CANONICAL_s", messages + said), ("ROOMS_s", jobs)] {
+            let most = plan.slo.most_messages_of(stream, &step).unwrap();
+            let took =
+                |messages| StreamLoad::new(&StreamGrowth { stream: stream.into(), messages }, sent).is_foreign(most);
+            assert!(!took(ours), "{stream}: {ours} of ours, at most {most}");
+            // Jobs are few, so that the warmup's are known less well.
+            let others = if stream == "ROOMS_s" { ours / 5 } else { ours / 50 };
+            assert!(took(ours + others), "{stream}: {ours} of ours and {others} of others, at most {most}");
+        }
+    }
+    // Where every operation enters every stream, those are counted.
+    let (rates, step) = (self::plan("max-rps --preset small"), crate::core::fixture::measurement());
+    assert_eq!(rates.slo.most_messages_of("MESSAGES_site-local", &step), None);
+}
+
+#[test]
+fn a_dry_run_refuses_what_the_run_would() {
+    let dry_run_of =
+        |flags: &str| match read_with(&format!("daily --preset daily-light --dry-run {flags}"), &[]).unwrap() {
+            Invocation::DryRun(plan) => dry_run::describe(&plan),
+            other => panic!("asked for a dry run: {other:?}"),
+        };
+    assert_eq!(
+        dry_run_of("--max-connections 500").unwrap_err(),
+        "--max-connections: got '500', and 1000 users take 1001 connections on one agent: raise it, lower \
+         --max-direct-users so that more users share connections, or add agents"
+    );
+    let shared = "--max-connections 500 --max-direct-users 300 --multiplex-pool-size 100";
+    assert!(dry_run_of(shared).unwrap().contains("10000 users on 400 connections"));
+    assert!(dry_run_of("--max-connections 100 --find").unwrap_err().starts_with("--max-connections: got '100'"));
 }
 
 fn help(command: LoadCommand) -> String {
@@ -599,6 +698,39 @@ fn a_resumed_run_has_the_plan_of_the_saved_one() {
 }
 
 #[test]
+fn a_run_saved_before_a_setting_was_there_is_resumed_with_its_default() {
+    let was = plan("max-rps --preset small --max-skew 7ms");
+    assert_eq!(was.slo.max_skew, Duration::from_millis(7));
+    let mut settings = was.settings.clone();
+    assert_eq!(settings.remove("max-skew").as_deref(), Some("7ms"));
+    let ask = match read_with("resume r", &[]).unwrap() {
+        Invocation::Saved(saved::SavedCommand::Resume(ask)) => ask,
+        other => panic!("{other:?}"),
+    };
+    let is = saved::plan_again(LoadCommand::MaxRps, &settings, &ask, &|_| None).unwrap();
+    assert_eq!(is.slo.max_skew, Duration::from_millis(100));
+}
+
+#[test]
+fn starts_may_be_no_further_apart_than_a_hold_is_long_whatever_is_held() {
+    let skew = |command: &str| plan(command).slo.max_skew;
+    assert_eq!(skew("run --preset small --rate 10 --duration 2s --max-skew 2s"), Duration::from_secs(2));
+    assert_eq!(skew("daily --preset daily-light --users 100 --steps 100 --max-skew 5ms"), Duration::from_millis(5));
+    assert_eq!(skew("max-rps --preset small --find --max-skew 1s"), Duration::from_secs(1));
+    assert_eq!(
+        error("run --preset small --rate 10 --duration 2s --max-skew 3s"),
+        "--max-skew: got '3s', takes at most the hold, which is 2s: holds further apart do not overlap"
+    );
+    let file = plan_file("preset = \"small\"\nmax-skew = \"20ms\"\n");
+    let of_file = plan_with(&format!("max-rps --plan {}", file.path().display()), &[]);
+    let of_variable = plan_with("max-rps --preset small", &[("PLIMSOLL_MAX_SKEW", "30ms")]);
+    assert_eq!(
+        (of_file.slo.max_skew, of_variable.slo.max_skew),
+        (Duration::from_millis(20), Duration::from_millis(30))
+    );
+}
+
+#[test]
 fn a_resumed_run_asks_for_secrets_again_and_stays_with_its_target() {
     let flags = "max-rps --preset small --nats-url nats://anna:secret@host:4222";
     let missing = again(flags, "", &[]).unwrap_err();
@@ -696,4 +828,9 @@ fn a_run_may_take_as_long_as_all_its_steps_or_its_search() {
     let flags = "max-rps --preset small --steps 1,2,3 --warmup 1s --hold 10s --cooldown 2s";
     assert_eq!(plan(flags).longest(), Duration::from_secs(37));
     assert_eq!(plan("max-rps --preset small --find --max-time 7m").longest(), Duration::from_secs(420));
+    // Four times what is open ends and what is behind drains, and one step once more.
+    let pauses = |flags: &str| plan(&format!("{flags} --request-timeout 5s --recovery-limit 20s")).pauses();
+    assert_eq!(pauses(flags), Duration::from_secs(4 * 25 + 11));
+    assert_eq!(pauses("max-rps --preset small --find --max-time 7m"), Duration::from_secs(5));
+    assert_eq!(pauses("run --preset small --rate 10 --duration 1h"), Duration::from_secs(5));
 }

@@ -7,8 +7,9 @@ use plimsoll_common::units::{Rate, Steps};
 use plimsoll_common::workload::DailyWorkload;
 
 use super::error::SettingsError;
-use super::plan::{FindPlan, Phases};
+use super::plan::{FindPlan, Phases, RunPlan};
 use super::values::{Named, Values};
+use crate::core::split::Capacity;
 
 /// How long the day of a search is unless another length is asked for: as long as the hold of a step.
 const FIND_DAY: Duration = Duration::from_secs(180);
@@ -16,6 +17,37 @@ const FIND_DAY: Duration = Duration::from_secs(180);
 const FIRST_OF_USERS: u32 = 64;
 /// And with at least so many, who do something every second.
 const FEWEST_FIRST: u32 = 10;
+
+/// Whether every agent may have the connections that its users need: by the plan, and by its own limit.
+///
+/// # Errors
+/// It may not; in words, with what would do.
+pub fn check(plan: &RunPlan, shares: &[Rate], agents: &[Capacity]) -> Result<(), String> {
+    let Some(daily) = plan.workload.daily() else { return Ok(()) };
+    // Each worker has one of its own beside its users'.
+    let needed_by =
+        |(share, agent): (&Rate, &Capacity)| daily.connections(share.milli() / 1000) + u64::from(agent.weight.get());
+    let needed = shares.iter().zip(agents).map(needed_by).max().unwrap_or(0);
+    let most = u64::from(daily.max_connections);
+    let users = shares.iter().map(|share| share.milli() / 1000).sum::<u64>();
+    if needed <= most {
+        let over = |(share, agent): (&Rate, &Capacity)| {
+            let needed = needed_by((share, agent));
+            agent.max_connections.filter(|&limit| needed > u64::from(limit)).map(|limit| {
+                format!(
+                    "agent {}: {users} users take {needed} connections to the target there, and its --max-connections is \
+                     {limit}: raise it, lower the run's --max-direct-users so that more users share connections, or add agents",
+                    agent.agent
+                )
+            })
+        };
+        return shares.iter().zip(agents).find_map(over).map_or(Ok(()), Err);
+    }
+    Err(format!(
+        "--max-connections: got '{most}', and {users} users take {needed} connections on one agent: raise it, lower \
+         --max-direct-users so that more users share connections, or add agents"
+    ))
+}
 
 /// What a search makes of people: trials of any length must make the same load, so their day stands still at its peak and is
 /// no shorter or longer for any of them.

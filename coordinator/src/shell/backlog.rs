@@ -10,7 +10,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::monitor::Monitor;
 use crate::core::backlog::{
-    BacklogRead, DurableName, DurableReads, DurableState, READ_DEADLINE, read_interval, recovered,
+    Backlog, BacklogRead, DurableName, DurableReads, DurableState, READ_DEADLINE, SETTLED_READS, read_interval,
+    recovered, settled,
 };
 
 /// Between two reads while waiting for a recovery.
@@ -152,45 +153,44 @@ pub struct Rest {
     pub flag: &'static str,
 }
 
-/// Waits until every backlog is twice running at most its baseline and a tenth of the growth limit. Without a baseline
-/// any answer will do.
+/// Waits until every backlog is twice running at most its baseline and a tenth of the growth limit. Without a baseline it has to
+/// have stopped falling.
 ///
 /// # Errors
 /// It did not within the limit; for people.
 pub async fn wait_for_recovery(monitor: &Monitor, rest: &Rest) -> Result<Recovery, String> {
     let started = Instant::now();
-    let mut before: Option<Vec<Option<DurableState>>> = None;
+    let mut newest: Vec<Vec<Option<u64>>> = vec![Vec::new(); rest.durables.len()];
     let mut rounds = 0_u32;
     loop {
         let answers = monitor.read(&rest.durables, READ_DEADLINE).await;
         let states: Vec<Option<DurableState>> = answers.iter().map(|answer| answer.clone().ok()).collect();
         rounds += 1;
-        let waiting: Vec<usize> = (0..states.len())
-            .filter(|&i| {
-                !is_at_rest(rest, i, before.as_ref().and_then(|before| before[i].as_ref()), states[i].as_ref())
-            })
-            .collect();
+        for (newest, state) in newest.iter_mut().zip(&states) {
+            newest.push(state.as_ref().and_then(DurableState::backlog).map(Backlog::total));
+            newest.drain(..newest.len().saturating_sub(SETTLED_READS));
+        }
+        let waiting: Vec<usize> = (0..states.len()).filter(|&i| !is_at_rest(rest, i, &newest[i])).collect();
         if waiting.is_empty() {
             return Ok(Recovery { states, took: (rounds > 2).then(|| started.elapsed()) });
         }
         if started.elapsed() + RECOVERY_INTERVAL > rest.within {
             return Err(no_recovery(rest, &waiting, &answers));
         }
-        before = Some(states);
         sleep(RECOVERY_INTERVAL).await;
     }
 }
 
-fn is_at_rest(rest: &Rest, index: usize, before: Option<&DurableState>, now: Option<&DurableState>) -> bool {
-    let total = |state: Option<&DurableState>| state?.backlog().map(|backlog| backlog.total());
-    let may_grow = rest.may_grow.contains(&rest.durables[index].durable);
-    match (total(before), total(now)) {
-        (Some(before), Some(now)) => {
-            may_grow
-                || rest.baselines[index].is_none_or(|baseline| recovered(baseline, rest.growth_limit, [before, now]))
+/// By the newest reads, the last of them last; `None`: no answer.
+fn is_at_rest(rest: &Rest, index: usize, newest: &[Option<u64>]) -> bool {
+    let [.., Some(before), Some(now)] = newest else { return false };
+    let answered: Vec<u64> = newest.iter().rev().map_while(|read| *read).collect();
+    let in_order: Vec<u64> = answered.into_iter().rev().collect();
+    rest.may_grow.contains(&rest.durables[index].durable)
+        || match rest.baselines[index] {
+            Some(baseline) => recovered(baseline, rest.growth_limit, [*before, *now]),
+            None => settled(rest.growth_limit, &in_order),
         }
-        _ => false,
-    }
 }
 
 fn no_recovery(rest: &Rest, waiting: &[usize], answers: &[Result<DurableState, String>]) -> String {
@@ -199,8 +199,11 @@ fn no_recovery(rest: &Rest, waiting: &[usize], answers: &[Result<DurableState, S
         match (&answers[i], rest.baselines[i]) {
             (Err(words), _) => format!("{name} gives no answer about its backlog ({words})"),
             (Ok(DurableState::Gone), _) => format!("{name} is gone"),
-            (Ok(DurableState::Present { backlog, .. }), baseline) => {
-                let allowed = baseline.unwrap_or(0).saturating_add(rest.growth_limit / 10);
+            (Ok(DurableState::Present { backlog, .. }), None) => {
+                format!("{name} still works off a backlog of {} from before this run", backlog.total())
+            }
+            (Ok(DurableState::Present { backlog, .. }), Some(baseline)) => {
+                let allowed = baseline.saturating_add(rest.growth_limit / 10);
                 format!("{name} has a backlog of {} and should have at most {allowed}", backlog.total())
             }
         }
@@ -212,7 +215,27 @@ fn no_recovery(rest: &Rest, waiting: &[usize], answers: &[Result<DurableState, S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::backlog::Backlog;
+
+    #[test]
+    fn what_an_earlier_run_left_behind_is_no_rest_until_it_is_worked_off() {
+        let name = DurableName { stream: "S".into(), durable: "d".into() };
+        let at_rest = |baseline: Option<u64>, newest: &[u64]| {
+            let rest = Rest {
+                durables: vec![name.clone()],
+                baselines: vec![baseline],
+                may_grow: Vec::new(),
+                growth_limit: 1000,
+                within: Duration::from_secs(60),
+                flag: "--recovery-limit",
+            };
+            is_at_rest(&rest, 0, &newest.iter().copied().map(Some).collect::<Vec<_>>())
+        };
+        assert!(at_rest(None, &[3, 100]), "next to nothing is rest at once");
+        assert!(!at_rest(None, &[50_000, 49_400]) && !at_rest(None, &[50_000, 49_990]), "too short to tell");
+        assert!(!at_rest(None, &[50_000, 49_400, 48_800, 48_200, 47_600, 47_000]));
+        assert!(at_rest(None, &[50_000, 49_990, 50_020, 50_010, 49_980, 49_950]), "nobody works it off");
+        assert!(!at_rest(Some(0), &[50_000, 49_990]) && at_rest(Some(50_000), &[50_100, 50_000]));
+    }
 
     #[test]
     fn reads_are_thinned_out_but_for_what_says_that_a_durable_is_another() {

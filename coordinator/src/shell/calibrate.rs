@@ -20,11 +20,20 @@ const LEASE_TIMEOUT: Duration = Duration::from_secs(3);
 /// As a run's is by default.
 const MAX_LATENESS: Duration = Duration::from_millis(100);
 
-/// A table of what each box carries, which is in the file by then.
+/// What came of a calibration.
+#[derive(Debug)]
+pub struct Calibrated {
+    /// A table of what each box carries, which is in the file by then.
+    pub table: String,
+    /// Why others are not in it.
+    pub missing: Vec<FleetError>,
+}
+
+/// Calibrates every agent, and keeps what was found; of those that are lost meanwhile nothing is.
 ///
 /// # Errors
-/// An agent cannot be used or is lost, or the file cannot be written.
-pub async fn calibrate(command: &CalibrateCommand) -> Result<String, Failure> {
+/// An agent cannot be used, none has found anything, or the file cannot be written.
+pub async fn calibrate(command: &CalibrateCommand) -> Result<Calibrated, Failure> {
     let identity = RunIdentity::draw().map_err(Failure::Incomplete)?;
     let (agents, failed) = look_up(&command.reach.sources).await;
     failed.map_or(Ok(()), |error| Err(failure(error)))?;
@@ -42,22 +51,29 @@ pub async fn calibrate(command: &CalibrateCommand) -> Result<String, Failure> {
         reply_bytes: command.reply_bytes,
         max_lateness: MAX_LATENESS,
     };
-    let found = fleet.calibrate(&order).await.map_err(failure)?;
-    let names: Vec<String> = fleet.names().into_iter().map(|(_, name)| name).collect();
+    let (found, missing) = fleet.calibrate(&order).await;
     fleet.release().await;
-    let rows: Vec<(String, Calibration, Rate)> =
-        names.into_iter().zip(found).map(|(name, found)| (name, found.clone(), usable(&found))).collect();
+    // What was asked wrongly of one was asked wrongly of all.
+    if let Some(decides) = missing.iter().find(|error| !error.is_a_loss() || found.is_empty()) {
+        return Err(failure(decides.clone()));
+    }
+    let row = |(name, found): (String, Calibration)| {
+        let usable = usable(&found);
+        (name, found, usable)
+    };
+    let rows: Vec<(String, Calibration, Rate)> = found.into_iter().map(row).collect();
     let agents = rows.iter().map(|(name, _, ceiling)| (name.clone(), *ceiling)).collect();
     let ceilings = Ceilings { workload: command.workload.clone(), agents };
     let path = command.save.display();
     std::fs::write(&command.save, ceilings.to_text()).map_err(|error| {
         Failure::Usage(format!("--save: got '{path}', takes the path of a file that can be written: {error}"))
     })?;
-    Ok(format!(
+    let table = format!(
         "{}\nkept in {path}: --ceilings {path} has runs of {} split by it\n",
         render_calibration(&rows),
         command.workload
-    ))
+    );
+    Ok(Calibrated { table, missing })
 }
 
 fn failure(error: FleetError) -> Failure {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use plimsoll_agent::clock::boottime_ns;
 use plimsoll_common::units::Rate;
+use plimsoll_common::wire::{MAX_NAME, printable};
 use plimsoll_proto::PROTOCOL_VERSION;
 use plimsoll_proto::v1;
 use tokio::time::timeout;
@@ -20,8 +21,8 @@ use crate::settings::agents::Reach;
 
 /// How long an agent may take for each answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
-/// Questions to an agent: the clock is read off the quickest of them.
-const QUESTIONS: usize = 5;
+/// Questions to an agent, whose clock is read off them.
+const QUESTIONS: usize = 10;
 
 /// Every agent as a row of a table, and what the command ends with.
 ///
@@ -75,7 +76,7 @@ async fn ask(agent: &AgentAddress, wire: &Wire) -> Result<Description, FleetErro
             hello.protocol_version
         )));
     }
-    let printable = |text: &str| text.chars().filter(|c| !c.is_control()).take(128).collect::<String>();
+    let printable = |text: &str| printable(text, MAX_NAME);
     Ok(Description {
         release: printable(&hello.build),
         hostname: printable(&hello.hostname),

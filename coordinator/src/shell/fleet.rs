@@ -1,5 +1,6 @@
 //! All agents of a run, as one: orders go to each, answers are awaited from all.
 
+mod answers;
 mod error;
 
 use std::collections::HashMap;
@@ -13,18 +14,23 @@ use plimsoll_common::units::Rate;
 use plimsoll_proto::v1;
 use plimsoll_proto::v1::coordinator_message::Message as ToAgent;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
-pub use error::FleetError;
+use answers::Heard;
+pub use answers::{NotArmed, Patience};
+pub use error::{FleetError, Refusal};
 
 use super::muster::Muster;
-use super::session::{AgentAddress, AgentEvent, Claim, Session};
+use super::session::{AgentAddress, AgentEvent, AgentHello, Claim, Session};
 use crate::core::clock_offset::ClockOffset;
+use crate::core::non_empty::NonEmpty;
 use crate::core::split::Capacity;
 use crate::report::DealSummary;
 
 /// Fixtures of the largest preset and connections to a slow target take seconds, not minutes.
 const PREPARE_LIMIT: Duration = Duration::from_secs(60);
+const PREPARE: &str = "prepare the run";
+const CALIBRATE: &str = "measure what its box can do";
 /// A calibration takes about two seconds, on a crowded box some more.
 const CALIBRATE_LIMIT: Duration = Duration::from_secs(30);
 /// Every subscription of the largest preset has to be known at the server.
@@ -73,6 +79,12 @@ pub struct FleetDeal {
 #[derive(Debug)]
 pub struct Fleet {
     members: Vec<Member>,
+    /// What agents have shown that they carry, by their names: who is lost and comes back is no larger than it was.
+    learned: HashMap<String, Rate>,
+    /// What their boxes can do against a null target, by their names: a box that comes back is not measured again.
+    measured: HashMap<String, Rate>,
+    /// How many deals were sent, finished or not: none has another's number.
+    deals: u32,
     events: mpsc::Receiver<(usize, AgentEvent)>,
     events_in: mpsc::Sender<(usize, AgentEvent)>,
 }
@@ -82,10 +94,27 @@ struct Member {
     /// In all deals, and in the ids of its operations.
     index: usize,
     session: Session,
-    /// What it has shown that it carries.
-    learned: Option<Rate>,
+    /// What the target's server that it is connected to says of itself, once it was prepared with the others.
+    server: Option<String>,
     /// Why it is lost.
     gone: Option<String>,
+}
+
+impl Member {
+    fn new(index: usize, session: Session) -> Self {
+        Self { index, session, server: None, gone: None }
+    }
+}
+
+/// What came of asking an agent to join.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// It takes part.
+    Joined,
+    /// It is there and cannot take part; for people.
+    Unfit(String),
+    /// It is not there, or somebody else's.
+    Absent,
 }
 
 /// An agent that was lost.
@@ -119,7 +148,7 @@ impl Fleet {
     /// A fleet before anybody was claimed.
     pub fn nobody() -> Self {
         let (events_in, events) = mpsc::channel(EVENTS);
-        Self { members: Vec::new(), events, events_in }
+        Self { members: Vec::new(), learned: HashMap::new(), measured: HashMap::new(), deals: 0, events, events_in }
     }
 
     /// Claims these at once, under indices from `first` on.
@@ -127,43 +156,74 @@ impl Fleet {
         let open = |(index, agent)| Session::open(agent, index, claim, self.events_in.clone());
         let opened = join_all((first..).zip(agents).map(open)).await;
         let opened = name_twice_named(opened, agents, claim).await;
-        let member = |(index, session): (usize, Result<Session, FleetError>)| {
-            session.map(|session| Member { index, session, learned: None, gone: None })
-        };
+        let member =
+            |(index, session): (usize, Result<Session, FleetError>)| session.map(|session| Member::new(index, session));
         (first..).zip(opened).map(member).collect()
     }
 
-    /// Claims agents beside those that are there, under indices from `first` on, and prepares them: the indices of those that
-    /// take part from the next deal on. Whoever cannot within `within` is let go; all of them, where one cannot be prepared.
+    /// Claims agents beside those that are there, under indices from `first` on, and prepares them. Whoever can take part from the
+    /// next deal on, and lets the run hold it for all the time to come, is there when this returns; the others are let go, each by itself.
     pub async fn admit(
         &mut self,
         agents: &[AgentAddress],
         first: usize,
         muster: &Muster,
+        to_come: Duration,
         within: Duration,
-    ) -> Vec<usize> {
+    ) -> Vec<Admission> {
         let open = async |(index, agent)| {
             let opened = timeout(within, Session::open(agent, index, &muster.claim, self.events_in.clone())).await;
-            Some(Member { index, session: opened.ok()?.ok()?, learned: None, gone: None })
+            Some(Member::new(index, opened.ok()?.ok()?))
         };
         let opened = join_all((first..).zip(agents).map(open)).await;
+        self.admit_opened(opened, muster.plan.workload.name(), to_come, &muster.plan).await
+    }
+
+    async fn admit_opened(
+        &mut self,
+        opened: Vec<Option<Member>>,
+        workload: &str,
+        longest: Duration,
+        plan: &AgentPlan,
+    ) -> Vec<Admission> {
         let position = self.members.len();
-        for member in opened.into_iter().flatten() {
+        let mut admissions = Vec::new();
+        for member in opened {
+            let Some(member) = member else {
+                admissions.push(Admission::Absent);
+                continue;
+            };
             self.members.push(member);
             let newest = &self.members[self.members.len() - 1].session;
-            let fits = check_workload(newest, muster.plan.workload.name())
-                .and_then(|()| check_length(newest, muster.longest))
+            let fits = check_workload(newest, workload)
+                .and_then(|()| check_length(newest, longest))
                 .and_then(|()| self.check_identities());
-            if let Err(error) = fits {
-                tracing::warn!(%error, "an agent does not join");
-                self.members.pop();
+            admissions.push(match fits {
+                Ok(()) => Admission::Joined,
+                Err(error) => {
+                    self.members.pop();
+                    Admission::Unfit(error.to_string())
+                }
+            });
+        }
+        let heard = self.ask_to_prepare(position, plan, Patience::UntilAll).await;
+        let trouble = |(place, heard): (usize, Heard<String>)| match heard {
+            Some(Ok(_)) => None,
+            Some(Err(trouble)) => Some(trouble),
+            None => Some(self.no_answer(position + place, PREPARE, PREPARE_LIMIT)),
+        };
+        let troubles: Vec<Option<FleetError>> = heard.into_iter().enumerate().map(trouble).collect();
+        let mut is_fit = troubles.iter().map(Option::is_none);
+        let mut place = 0..;
+        self.members
+            .retain(|_| place.next().is_some_and(|place: usize| place < position) || is_fit.next() == Some(true));
+        let asked = admissions.iter_mut().filter(|admission| **admission == Admission::Joined);
+        for (admission, trouble) in asked.zip(troubles) {
+            if let Some(trouble) = trouble {
+                *admission = Admission::Unfit(trouble.to_string());
             }
         }
-        if let Err(error) = self.prepare_from(position, &muster.plan).await {
-            tracing::warn!(%error, "an agent that came back could not be prepared");
-            self.members.truncate(position);
-        }
-        self.members[position..].iter().map(|member| member.index).collect()
+        admissions
     }
 
     /// Claims whoever of these is not there yet, and lets go who was lost meanwhile; what keeps the others away.
@@ -192,7 +252,7 @@ impl Fleet {
                 agent: agent.address.clone(),
                 why: format!("it did not answer within {within:?}"),
             };
-            opened.unwrap_or_else(|_| Err(late())).map(|session| Member { index, session, learned: None, gone: None })
+            opened.unwrap_or_else(|_| Err(late())).map(|session| Member::new(index, session))
         };
         let opened = join_all((first..).zip(absent).map(open)).await;
         let mut missing = Vec::new();
@@ -268,12 +328,19 @@ impl Fleet {
         self.members[agent].gone = Some(why);
     }
 
-    /// Gives up on who refused so, and names it; nobody where the error is another.
-    pub fn give_up_on_who_refused(&mut self, error: &FleetError) -> Option<String> {
-        let FleetError::Refused { agent: name, words, .. } = error else { return None };
-        let member = self.members.iter_mut().find(|member| member.session.name == *name)?;
-        member.gone = Some(words.clone());
-        Some(name.clone())
+    /// Gives up on everybody whose trouble makes it a loss, unless somebody's is of another kind; the one that decides what
+    /// becomes of the run.
+    pub fn not_done(&mut self, troubles: &NonEmpty<FleetError>) -> FleetError {
+        if let Some(wrong) = troubles.iter().find(|trouble| !trouble.is_a_loss()) {
+            return wrong.clone();
+        }
+        for trouble in troubles.iter() {
+            if let FleetError::Refused { agent, words, .. } = trouble {
+                let of_it = self.members.iter_mut().filter(|member| member.session.name == *agent);
+                of_it.for_each(|member| member.gone = Some(words.clone()));
+            }
+        }
+        troubles.first().clone()
     }
 
     /// The first that was lost and not yet taken out.
@@ -285,18 +352,18 @@ impl Fleet {
 
     /// What each agent can take.
     pub fn capacities(&self) -> Vec<Capacity> {
-        let capacity = |Member { session, learned, .. }: &Member| Capacity {
+        let capacity = |session: &Session| Capacity {
             agent: session.name.clone(),
             weight: NonZeroU32::max(session.hello.workers, NonZeroU32::MIN),
-            ceiling: session.hello.ceiling.into_iter().chain(*learned).min(),
+            ceiling: self.declared_ceiling(session).into_iter().chain(self.learned.get(&session.name).copied()).min(),
             max_connections: session.hello.max_connections,
         };
-        self.members.iter().map(capacity).collect()
+        self.sessions().map(capacity).collect()
     }
 
     /// The same by what they say of themselves alone.
     pub fn declared(&self) -> Vec<Capacity> {
-        let ceilings = self.sessions().map(|session| session.hello.ceiling);
+        let ceilings = self.sessions().map(|session| self.declared_ceiling(session));
         self.capacities()
             .into_iter()
             .zip(ceilings)
@@ -306,65 +373,97 @@ impl Fleet {
 
     /// From now on an agent is asked for no more than this.
     pub fn cap(&mut self, agent: usize, ceiling: Rate) {
-        self.members[agent].learned = Some(ceiling);
+        self.learned.insert(self.members[agent].session.name.clone(), ceiling);
     }
 
-    /// One line per agent for the report: its box and its workers.
+    /// One line per agent for the report: its box, its workers, and the server of the target that they are connected to.
     pub fn boxes(&self) -> Vec<(String, String)> {
-        let words = |session: &Session| {
-            let ceiling = session.hello.ceiling.map_or(String::new(), |ceiling| format!(", at most {ceiling}/s"));
-            (session.name.clone(), format!("{} workers on {}{ceiling}", session.hello.workers, session.hello.hostname))
+        let words = |Member { session, server, .. }: &Member| {
+            let ceiling =
+                self.declared_ceiling(session).map_or(String::new(), |ceiling| format!(", at most {ceiling}/s"));
+            let server = server.as_ref().map_or(String::new(), |server| format!(", connected to {server}"));
+            let AgentHello { workers, hostname, .. } = &session.hello;
+            (session.name.clone(), format!("{workers} workers on {hostname}{ceiling}{server}"))
         };
-        self.sessions().map(words).collect()
+        self.members.iter().map(words).collect()
     }
 
-    /// Has every agent measure what its box can do; no share is above that from then on.
-    ///
-    /// # Errors
-    /// An agent cannot, or is lost.
-    pub async fn calibrate(&mut self, order: &CalibrationOrder) -> Result<Vec<Calibration>, FleetError> {
+    /// Has every agent measure what its box can do; no share is above that from then on. What each found, by its name, and why
+    /// the others have found nothing.
+    pub async fn calibrate(&mut self, order: &CalibrationOrder) -> (Vec<(String, Calibration)>, Vec<FleetError>) {
         for session in self.sessions() {
             session.send(ToAgent::Calibrate(order.into()));
         }
-        let found = self
-            .answers("measure what its box can do", CALIBRATE_LIMIT, |event| match event {
-                AgentEvent::Calibrated(found) => Some(*found),
-                _ => None,
-            })
-            .await?;
-        for (member, found) in self.members.iter_mut().zip(&found) {
-            let hello = &mut member.session.hello;
-            hello.ceiling = Some(hello.ceiling.map_or(found.ceiling, |own| own.min(found.ceiling)));
+        let calibrated = |event| match event {
+            AgentEvent::Calibrated(found) => Some(*found),
+            _ => None,
+        };
+        let deadline = Instant::now() + CALIBRATE_LIMIT;
+        let heard = self.hear(0, CALIBRATE, deadline, Patience::UntilAll, calibrated).await;
+        let (mut measured, mut troubles) = (Vec::new(), Vec::new());
+        for (agent, heard) in heard.into_iter().enumerate() {
+            match heard {
+                Some(Ok(found)) => measured.push((self.name(agent).to_owned(), found)),
+                Some(Err(trouble)) => troubles.push(trouble),
+                None => troubles.push(self.no_answer(agent, CALIBRATE, CALIBRATE_LIMIT)),
+            }
         }
-        Ok(found)
+        self.keep_measured(measured.iter().map(|(name, found)| (name.clone(), found.ceiling)));
+        (measured, troubles)
     }
 
-    /// Tells every agent about the run: connect to the target, build the fixtures. What each server says of itself.
+    fn keep_measured(&mut self, ceilings: impl IntoIterator<Item = (String, Rate)>) {
+        self.measured.extend(ceilings);
+    }
+
+    /// What an agent is asked for at most by what its operator says and its box was measured to do.
+    fn declared_ceiling(&self, session: &Session) -> Option<Rate> {
+        session.hello.ceiling.into_iter().chain(self.measured.get(&session.name).copied()).min()
+    }
+
+    /// Tells every agent about the run: connect to the target, build the fixtures.
     ///
     /// # Errors
-    /// An agent cannot, or is lost.
-    pub async fn prepare(&mut self, plan: &AgentPlan) -> Result<Vec<String>, FleetError> {
-        self.prepare_from(0, plan).await
+    /// Every agent that cannot, or is lost; the others are prepared, unless what was asked is wrong.
+    pub async fn prepare(&mut self, plan: &AgentPlan) -> Result<(), NonEmpty<FleetError>> {
+        let heard = self.ask_to_prepare(0, plan, Patience::UntilWrong).await;
+        for (member, heard) in self.members.iter_mut().zip(&heard) {
+            if let Some(Ok(server)) = heard {
+                member.server = Some(server.clone());
+            }
+        }
+        self.every(0, heard, PREPARE, PREPARE_LIMIT, Patience::UntilWrong).map(drop)
     }
 
-    async fn prepare_from(&mut self, position: usize, plan: &AgentPlan) -> Result<Vec<String>, FleetError> {
+    /// Tells the agents from this position on.
+    async fn ask_to_prepare(&mut self, position: usize, plan: &AgentPlan, patience: Patience) -> Vec<Heard<String>> {
         for Member { index, session, .. } in &self.members[position..] {
             let agent_index = u16::try_from(*index).expect("indices are below the most agents that there can be");
             let plan = AgentPlan { agent_index, ..plan.clone() };
             session.send(ToAgent::Prepare((&plan).into()));
         }
-        self.answers_from(position, "prepare the run", PREPARE_LIMIT, |event| match event {
+        let prepared = |event| match event {
             AgentEvent::Prepared(server) => Some(server),
             _ => None,
-        })
-        .await
+        };
+        self.hear(position, PREPARE, Instant::now() + PREPARE_LIMIT, patience, prepared).await
     }
 
     /// Deals rooms and users for these shares. Where users come online one after the other, that may take so much more.
     ///
     /// # Errors
-    /// An agent cannot, or is lost.
-    pub async fn deal(&mut self, deal: u32, shares: &[Rate], more: Duration) -> Result<FleetDeal, FleetError> {
+    /// Every agent that cannot, or is lost; with [`Patience::UntilAll`] no other is in the middle of the deal any more.
+    pub async fn deal(
+        &mut self,
+        shares: &[Rate],
+        more: Duration,
+        patience: Patience,
+    ) -> Result<FleetDeal, NonEmpty<FleetError>> {
+        if let Some(gone) = self.first_gone() {
+            return Err(NonEmpty::one(gone));
+        }
+        let deal = self.deals;
+        self.deals += 1;
         // By index: who is gone, and whose index was never used, sits out.
         let mut share_milli_per_s = vec![0; self.members.last().map_or(0, |last| last.index + 1)];
         for (member, share) in self.members.iter().zip(shares) {
@@ -373,16 +472,18 @@ impl Fleet {
         for session in self.sessions() {
             session.send(ToAgent::Deal(v1::Deal { deal, share_milli_per_s: share_milli_per_s.clone() }));
         }
-        let dealt = self
-            .answers("subscribe to what its share needs", DEAL_LIMIT + more, |event| match event {
+        let (what, within) = ("subscribe to what its share needs", DEAL_LIMIT + more);
+        let heard = self
+            .hear(0, what, Instant::now() + within, patience, |event| match event {
                 AgentEvent::Dealt(dealt) if dealt.deal == deal => Some(dealt),
                 _ => None,
             })
-            .await?;
+            .await;
+        let dealt = self.every(0, heard, what, within, patience)?;
         let summary = DealSummary {
             rooms: dealt.iter().map(|dealt| u64::from(dealt.rooms)).sum(),
             senders: dealt.iter().map(|dealt| u64::from(dealt.senders)).sum(),
-            pairs: dealt.iter().map(|dealt| dealt.pairs).sum(),
+            pairs: dealt.iter().fold(0, |sum, dealt| sum.saturating_add(dealt.pairs)),
             largest_deviation_ppm: dealt.iter().map(|dealt| dealt.largest_deviation_ppm).max().unwrap_or(0),
         };
         Ok(FleetDeal { summary, operations_left: dealt.iter().map(|dealt| dealt.operations_left).collect() })
@@ -393,7 +494,7 @@ impl Fleet {
     /// # Errors
     /// An agent's clock is not known in time.
     pub async fn clocks(&mut self, within: Duration) -> Result<Vec<ClockOffset>, FleetError> {
-        let clock = async |session: &Session| timeout(within, session.clock()).await.ok().flatten();
+        let clock = async |session: &Session| session.clock(within).await;
         let clocks = join_all(self.sessions().map(clock)).await;
         match clocks.iter().position(Option::is_none) {
             None => Ok(clocks.into_iter().flatten().collect()),
@@ -440,61 +541,6 @@ impl Fleet {
         }
     }
 
-    /// Waits until everybody who is left has said that a stopped trial is over, or for `limit`: no agent takes an order
-    /// before.
-    pub async fn settle(&mut self, trial: TrialId, limit: Duration) {
-        let mut over = vec![false; self.len()];
-        let all_over = async {
-            while self.members.iter().zip(&over).any(|(member, over)| member.gone.is_none() && !over) {
-                if let (agent, AgentEvent::Totals(totals)) = self.next_event().await {
-                    over[agent] |= totals.trial == trial;
-                }
-            }
-        };
-        if timeout(limit, all_over).await.is_err() {
-            tracing::debug!("not every agent said that its trial is over");
-        }
-    }
-
-    /// One answer from every agent; what else they send meanwhile belongs to what is over and is dropped.
-    pub async fn answers<T>(
-        &mut self,
-        what: &'static str,
-        within: Duration,
-        pick: impl FnMut(AgentEvent) -> Option<T>,
-    ) -> Result<Vec<T>, FleetError> {
-        self.answers_from(0, what, within, pick).await
-    }
-
-    /// The same from the agents from this position on; of the others only a loss is heard, and kept for whoever asks next.
-    async fn answers_from<T>(
-        &mut self,
-        position: usize,
-        what: &'static str,
-        within: Duration,
-        mut pick: impl FnMut(AgentEvent) -> Option<T>,
-    ) -> Result<Vec<T>, FleetError> {
-        let deadline = Instant::now() + within;
-        let mut answers: Vec<Option<T>> = self.members[position..].iter().map(|_| None).collect();
-        while let Some(missing) = answers.iter().position(Option::is_none) {
-            if let Some(gone) = self.members[position..].iter().find(|member| member.gone.is_some()) {
-                let why = gone.gone.clone().unwrap_or_default();
-                return Err(FleetError::Lost { agent: gone.session.name.clone(), why });
-            }
-            let Ok((agent, event)) = timeout_at(deadline, self.next_event()).await else {
-                return Err(self.no_answer(position + missing, what, within));
-            };
-            let Some(place) = agent.checked_sub(position) else { continue };
-            match event {
-                AgentEvent::Refused { words, unreachable } => {
-                    return Err(FleetError::Refused { agent: self.name(agent).to_owned(), what, words, unreachable });
-                }
-                event => answers[place] = pick(event).or(answers[place].take()),
-            }
-        }
-        Ok(answers.into_iter().flatten().collect())
-    }
-
     /// Lets every agent go.
     pub async fn release(self) {
         let Self { members, events, .. } = self;
@@ -520,3 +566,14 @@ fn check_workload(session: &Session, workload: &str) -> Result<(), FleetError> {
         known: session.hello.workloads.join(", "),
     })
 }
+
+#[cfg(test)]
+impl Fleet {
+    /// The agent at this position was heard last at this instant of our CLOCK_BOOTTIME.
+    pub fn echoed(&self, agent: usize, at_ns: u64) {
+        self.members[agent].session.echoed(at_ns);
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -16,6 +16,8 @@ pub struct Jsz {
     streams: Option<u64>,
     #[serde(default)]
     disabled: bool,
+    /// In a cluster a server knows only of the streams that it has itself.
+    meta_cluster: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -71,7 +73,7 @@ impl Jsz {
     /// A stream; `None` where the server has none of this name.
     ///
     /// # Errors
-    /// Several accounts have one; for people.
+    /// Several accounts have one, or another server may have it; for people.
     pub fn stream(&self, name: &str) -> Result<Option<StreamInfo>, String> {
         Ok(self.find(name)?.map(|stream| stream.info.clone()))
     }
@@ -79,10 +81,33 @@ impl Jsz {
     /// A durable; `None` where the server has none of this name.
     ///
     /// # Errors
-    /// Several accounts have its stream; for people.
+    /// Several accounts have its stream, or another server has it or leads it, which alone knows what is pending: a follower of
+    /// nats-server 2.15 says 0 or what was so long ago. For people.
     pub fn consumer(&self, durable: &DurableName) -> Result<Option<ConsumerInfo>, String> {
         let Some(stream) = self.find(&durable.stream)? else { return Ok(None) };
-        Ok(stream.consumer_detail.iter().find(|consumer| consumer.name == durable.durable).cloned())
+        let DurableName { stream: of, durable } = durable;
+        let Some(found) = stream.consumer_detail.iter().find(|consumer| consumer.name == *durable) else {
+            return self.elsewhere(&format!("the durable {durable} of {of}"));
+        };
+        match found.cluster.as_ref().and_then(|group| group.led_by_another()) {
+            None => Ok(Some(found.clone())),
+            Some("") => Err(format!("no server leads the durable {durable} of {of}: what is pending is not known")),
+            Some(leader) => Err(format!(
+                "this server does not know what is pending for the durable {durable} of {of}: {leader} leads it; \
+                 name that server in --jsz-url, or allow the JetStream API, which any server answers"
+            )),
+        }
+    }
+
+    /// What this server has not is nowhere, unless there are others.
+    fn elsewhere<T>(&self, what: &str) -> Result<Option<T>, String> {
+        match self.meta_cluster {
+            None => Ok(None),
+            Some(_) => Err(format!(
+                "this server of a cluster has not {what}, another may have it: \
+                 name that server in --jsz-url, or allow the JetStream API, which any server answers"
+            )),
+        }
     }
 
     fn find(&self, name: &str) -> Result<Option<&Stream>, String> {
@@ -90,7 +115,7 @@ impl Jsz {
         let found: Vec<(&Account, usize)> =
             self.account_details.iter().filter_map(|account| Some((account, of_account(account)?))).collect();
         match found.as_slice() {
-            [] => Ok(None),
+            [] => self.elsewhere(&format!("the stream {name}")),
             [(account, index)] => Ok(Some(&account.stream_detail[*index])),
             several => {
                 let names: Vec<&str> = several.iter().map(|(account, _)| account.name.as_str()).collect();
@@ -138,6 +163,38 @@ mod tests {
     fn a_stream_of_several_accounts_is_refused_with_the_way_out() {
         let words = parse(ANSWER.as_bytes()).unwrap().stream("OTHER").map(drop).unwrap_err();
         assert_eq!(words, "the accounts $G, B all have a stream OTHER: name one in the URL, as in /jsz?acc=$G");
+    }
+
+    /// As three servers of nats-server 2.15 answer about 500 messages that nobody has taken.
+    fn of_cluster(leader: &str, replicas: &str, pending: u64) -> Jsz {
+        let group = format!(r#""cluster":{{"name":"c","leader":"{leader}"{replicas}}}"#);
+        let durable = format!(r#"{{"name":"worker","num_pending":{pending},{group}}}"#);
+        let stream =
+            format!(r#"{{"name":"MESSAGES",{group},"state":{{"last_seq":500}},"consumer_detail":[{durable}]}}"#);
+        let page = format!(
+            r#"{{"streams":1,"meta_cluster":{{"name":"c","leader":"nats-3"}},"account_details":[{{"name":"$G","stream_detail":[{stream}]}}]}}"#
+        );
+        parse(page.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn only_the_server_that_leads_a_durable_is_believed() {
+        let of = |names: [&str; 2]| format!(r#","replicas":[{{"name":"{}"}},{{"name":"{}"}}]"#, names[0], names[1]);
+        let worker = durable("MESSAGES", "worker");
+        let leads = of_cluster("nats-3", &of(["nats-1", "nats-2"]), 500);
+        assert_eq!(leads.consumer(&worker).unwrap().unwrap().num_pending, 500);
+        // Of one replica, none are named.
+        assert_eq!(of_cluster("nats-3", "", 500).consumer(&worker).unwrap().unwrap().num_pending, 500);
+        let follows = of_cluster("nats-3", &of(["nats-2", "nats-3"]), 0);
+        assert!(follows.consumer(&worker).unwrap_err().contains(": nats-3 leads it; name that server in --jsz-url"));
+        assert_eq!(follows.stream("MESSAGES").unwrap().unwrap().state.last_seq, 500, "all have its messages");
+        let electing = of_cluster("", &of(["nats-2", "nats-3"]), 0);
+        assert!(electing.consumer(&worker).unwrap_err().starts_with("no server leads the durable worker of MESSAGES"));
+        // What this server has not is not gone.
+        for missing in [durable("MESSAGES", "other"), durable("NONE", "worker")] {
+            assert!(leads.consumer(&missing).unwrap_err().contains("another may have it"));
+        }
+        assert!(leads.stream("NONE").map(drop).unwrap_err().contains("has not the stream NONE"));
     }
 
     #[test]

@@ -8,8 +8,10 @@ pub mod describe;
 pub mod fleet;
 pub mod identity;
 pub mod jsz;
+mod let_go;
 pub mod live;
 pub mod local_agents;
+mod losses;
 pub mod metrics;
 pub mod minutes;
 pub mod monitor;
@@ -42,10 +44,7 @@ pub enum Stop {
 
 impl From<FleetError> for Stop {
     fn from(error: FleetError) -> Self {
-        match error {
-            FleetError::Lost { .. } | FleetError::NoAnswer { .. } => Self::Lost(error),
-            error => Self::Failed(error.to_string()),
-        }
+        if error.is_a_loss() { Self::Lost(error) } else { Self::Failed(error.to_string()) }
     }
 }
 

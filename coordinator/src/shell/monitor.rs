@@ -1,5 +1,6 @@
 //! The coordinator's view of streams and durables: by the JetStream API or by a monitoring URL.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use async_nats::{Client, ConnectErrorKind, Event, RequestErrorKind};
 use futures::future::{join, join_all};
 use plimsoll_agent::shell::nats_target::{authenticated, bare_addresses};
 use plimsoll_common::plan::{Target, redact_url};
+use plimsoll_common::wire::{MAX_NAME, MAX_WORDS, printable};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -67,7 +69,8 @@ impl Nats {
                 )
             }
             _ => format!("NATS at {shown} cannot be reached: {error}; check --nats-url"),
-        })?;
+        });
+        let client = client.map_err(|words| printable(&words, MAX_WORDS))?;
         Ok(Self { client, url: shown.into(), complaints })
     }
 
@@ -75,8 +78,8 @@ impl Nats {
     pub fn server_configuration(&self) -> Map<String, Value> {
         let info = self.client.server_info();
         let says = [
-            ("version", info.version.into()),
-            ("cluster", info.cluster.into()),
+            ("version", printable(&info.version, MAX_NAME).into()),
+            ("cluster", info.cluster.map(|cluster| printable(&cluster, MAX_NAME)).into()),
             ("max_payload", info.max_payload.into()),
             ("tls_required", info.tls_required.into()),
         ];
@@ -92,7 +95,7 @@ impl Nats {
     pub fn server(&self) -> String {
         let info = self.client.server_info();
         let cluster = info.cluster.map_or(String::new(), |cluster| format!(", cluster {cluster}"));
-        format!("nats-server {} ({}{cluster})", info.version, info.server_name)
+        printable(&format!("nats-server {} ({}{cluster})", info.version, info.server_name), MAX_WORDS)
     }
 
     /// What the JetStream API knows of our account.
@@ -123,13 +126,15 @@ impl Nats {
             .map_err(|error| format!("{subject}: an answer that cannot be read: {error}"))?;
         match answer {
             ApiAnswer::Error { error } if error.is_not_found() => Ok(None),
-            ApiAnswer::Error { error } => Err(format!("{subject}: {} ({})", error.description, error.code)),
+            ApiAnswer::Error { error } => {
+                Err(format!("{subject}: {} ({})", printable(&error.description, MAX_WORDS), error.code))
+            }
             ApiAnswer::Found(found) => Ok(Some(found)),
         }
     }
 
     /// What may be why there is no answer.
-    fn circumstances(&self) -> String {
+    pub(super) fn circumstances(&self) -> String {
         if self.client.connection_state() != ConnectionState::Connected {
             return format!(": the connection to NATS at {} is down", self.url);
         }
@@ -142,7 +147,7 @@ impl Complaints {
     fn keep(&self, event: &Event) {
         tracing::info!(%event, "connection to the target");
         let Event::ServerError(error) = event else { return };
-        let words = error.to_string();
+        let words = printable(&error.to_string(), MAX_WORDS);
         *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(words.clone());
         // Nobody may be asking.
         let _ = self.all.send(words);
@@ -272,6 +277,33 @@ pub struct ConsumerInfo {
     /// How it was set up.
     #[serde(default)]
     pub config: ConsumerConfig,
+    /// Of a server in a cluster: who leads it.
+    #[serde(default)]
+    pub cluster: Option<Group>,
+}
+
+/// The servers that have a durable, as one of them sees it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Group {
+    /// The name of the one that leads; empty while none does.
+    leader: String,
+    /// The others: all but the one that answers.
+    replicas: Vec<Peer>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Peer {
+    name: String,
+}
+
+impl Group {
+    /// Who leads, where that is not the server that answers; empty if nobody does.
+    pub fn led_by_another(&self) -> Option<&str> {
+        let is_other = self.leader.is_empty() || self.replicas.iter().any(|peer| peer.name == self.leader);
+        is_other.then_some(self.leader.as_str())
+    }
 }
 
 /// How far a durable has come.
@@ -312,12 +344,22 @@ impl ConsumerInfo {
 pub type Look<T> = Result<Option<T>, String>;
 
 /// Where streams and durables are looked at.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum Monitor {
     /// By the JetStream API.
     Api(Nats),
     /// By a monitoring URL.
     Jsz(Arc<str>),
+}
+
+/// A monitoring URL may carry a password.
+impl fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Api(nats) => f.debug_tuple("Api").field(nats).finish(),
+            Self::Jsz(url) => f.debug_tuple("Jsz").field(&redact_url(url)).finish(),
+        }
+    }
 }
 
 impl Monitor {

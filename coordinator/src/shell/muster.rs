@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use plimsoll_agent::shell::logs;
 use plimsoll_common::plan::AgentPlan;
+use rand::TryRng as _;
+use rand::rngs::SysRng;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::fleet::{Fleet, FleetError};
+use super::fleet::{Admission, Fleet, FleetError};
 use super::session::{AgentAddress, Claim};
 use crate::core::roster::Roster;
 use crate::settings::GatherPlan;
@@ -29,8 +31,10 @@ pub struct Muster {
     pub claim: Claim,
     /// Of the run.
     pub plan: AgentPlan,
-    /// How long the run may hold an agent.
+    /// How long the run may hold an agent, from its beginning.
     pub longest: Duration,
+    /// When that was.
+    pub began: Instant,
 }
 
 /// Where a run's agents are.
@@ -116,6 +120,15 @@ pub async fn gather(
         if fleet.len() >= wanted {
             return Ok(fleet);
         }
+        if !fleet.is_empty() && missing.iter().any(FleetError::is_of_another) && Instant::now() < deadline {
+            // Another may wait for those that we hold, as we do for its: whoever comes back first has them all. They are not
+            // released, which would end those that are there for one run: nobody had any.
+            logs::say(format_args!("agents are let go for a while: others of {wanted} are leased to somebody else"));
+            fleet = Fleet::nobody();
+            shown = None;
+            sleep(random_pause()).await;
+            continue;
+        }
         if shown != Some(fleet.len()) {
             logs::say(format_args!("waiting for agents: {} of {wanted} are there", fleet.len()));
             shown = Some(fleet.len());
@@ -127,9 +140,17 @@ pub async fn gather(
     }
 }
 
+/// Between letting agents go and claiming them again: so different for two that most often one finds all of them free.
+fn random_pause() -> Duration {
+    // From the system's entropy: two runs with one seed must differ here.
+    let chance = SysRng.try_next_u64().unwrap_or_default();
+    LOOK_AGAIN + Duration::from_millis(chance % 3_500)
+}
+
 impl Muster {
-    /// Takes in who is wanted and not there, as far as they answer. Their names.
-    pub async fn rejoin(&self, fleet: &mut Fleet, roster: &mut Roster) -> Vec<String> {
+    /// Takes in who is wanted and not there, as far as they answer. Whoever answers, by name, and what came of it: one that
+    /// cannot take part is not wanted any more.
+    pub async fn rejoin(&self, fleet: &mut Fleet, roster: &mut Roster) -> Vec<(String, Admission)> {
         let Some(first) = roster.next_index() else { return Vec::new() };
         let (wanted, failed) = self.agents.look_up().await;
         if let Some(error) = failed {
@@ -140,19 +161,27 @@ impl Muster {
         if absent.is_empty() {
             return Vec::new();
         }
-        let joined = fleet.admit(&absent, first, self, JOIN_LIMIT).await;
-        let Some(&last) = joined.last() else { return Vec::new() };
-        let mut names = Vec::new();
-        for (index, agent) in (first..=last).zip(absent) {
-            if joined.contains(&index) {
-                names.push(agent.name.clone());
-                roster.joined(agent.name);
-            } else {
-                roster.spoil_index(agent.name);
+        let to_come = self.longest.saturating_sub(self.began.elapsed());
+        let admissions = fleet.admit(&absent, first, self, to_come, JOIN_LIMIT).await;
+        take_in(roster, absent.into_iter().map(|agent| agent.name).zip(admissions).collect())
+    }
+}
+
+/// Writes down who joined under the indices from the next one on. Of those who are absent nothing is told.
+fn take_in(roster: &mut Roster, asked: Vec<(String, Admission)>) -> Vec<(String, Admission)> {
+    // An agent that was told its index may have used it.
+    let told = asked.iter().rposition(|(_, admission)| *admission != Admission::Absent).map_or(0, |last| last + 1);
+    for (name, admission) in &asked[..told] {
+        match admission {
+            Admission::Joined => roster.joined(name.clone()),
+            Admission::Absent => roster.spoil_index(name.clone()),
+            Admission::Unfit(_) => {
+                roster.spoil_index(name.clone());
+                roster.shut_out(name.clone());
             }
         }
-        names
     }
+    asked.into_iter().filter(|(_, admission)| *admission != Admission::Absent).collect()
 }
 
 #[cfg(test)]
@@ -175,5 +204,22 @@ mod tests {
         let (agents, failed) = look_up(&sources("dns:nowhere.invalid:7,a:1").unwrap()).await;
         assert_eq!(agents.len(), 1);
         assert!(matches!(failed, Some(FleetError::Unreachable { agent, .. }) if agent == "dns:nowhere.invalid:7"));
+    }
+
+    #[test]
+    fn who_cannot_take_part_is_not_asked_again_and_its_index_is_nobody_elses() {
+        use crate::core::roster::{Comebacks, Hands, LossPolicy, OnAgentLoss};
+        let policy =
+            LossPolicy { min_agents: 1, on_loss: OnAgentLoss::Retry, hands: Hands::Anew, comebacks: Comebacks::Any };
+        let mut roster = Roster::new(policy, [(0, "a".to_owned())]);
+        let unfit = || Admission::Unfit("no way to the target".to_owned());
+        let asked =
+            |asked: &[(&str, Admission)]| asked.iter().map(|(name, to)| (name.to_string(), to.clone())).collect();
+        let told = take_in(&mut roster, asked(&[("b", Admission::Absent), ("c", Admission::Joined), ("d", unfit())]));
+        assert_eq!(told, [("c".to_owned(), Admission::Joined), ("d".to_owned(), unfit())]);
+        assert_eq!((roster.present(), roster.next_index()), (2, Some(4)));
+        assert_eq!(["a", "b", "c", "d"].map(|name| roster.wants(name)), [false, true, false, false]);
+        take_in(&mut roster, asked(&[("b", Admission::Absent)]));
+        assert_eq!(roster.next_index(), Some(4), "an index that nobody was told is not used up");
     }
 }

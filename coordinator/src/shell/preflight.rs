@@ -128,7 +128,7 @@ fn fits(plan: &RunPlan, account: &AccountInfo, streams: &[(String, StreamInfo)])
     let lower = if plan.goal == Goal::Soak { "--rate or --duration" } else { "--steps or --hold" };
     let stored = |name: &str| {
         let bytes = plan.workload.streams().into_iter().find(|(stream, _)| stream == name).map(|(_, bytes)| bytes);
-        operations.saturating_mul(bytes.unwrap_or_default() + OVERHEAD_BYTES)
+        plan.slo.messages_of(name, operations).saturating_mul(bytes.unwrap_or_default() + OVERHEAD_BYTES)
     };
     let keeps_all =
         |info: &StreamInfo| info.config.max_age == 0 && info.config.max_bytes <= 0 && info.config.max_msgs <= 0;
@@ -225,6 +225,34 @@ mod tests {
         let unlimited = account(r#"{"storage":950000000,"limits":{"max_memory":-1,"max_storage":-1}}"#);
         assert_eq!(fits(&plan, &unlimited, &[stream(KEEPS_ALL), stream(KEEPS_ALL)]), Ok(()));
         assert_eq!(fits(&plan, &account("{}"), &[stream(KEEPS_ALL)]), Ok(()));
+    }
+
+    #[test]
+    fn people_store_what_their_messages_take_and_nothing_for_what_they_read() {
+        let arguments = "plimsoll daily --preset daily-light --users 1k --steps 1k --warmup 1s --hold 100s";
+        let plan = match read(arguments.split_whitespace().map(Into::into), &|_| None).unwrap() {
+            Invocation::Load(plan) => *plan,
+            other => panic!("{other:?}"),
+        };
+        // 93.9 acts of each in the day that is the hold, and in the warmup what they do in a second of its beginning.
+        let operations = plan.operations();
+        assert!((94_000..95_000).contains(&operations), "{operations}");
+        let of = |name: &str| {
+            let (_, info) = stream(KEEPS_ALL);
+            (format!("{name}_site-local"), info)
+        };
+        // 60 messages, 1,525 bytes each; in the canonical stream also what the service says of the 0.5 people added and of the
+        // 0.2 rooms made; in the rooms' stream 0.9 jobs.
+        for (name, per_person, bytes) in
+            [("MESSAGES", 60.0, 1_525), ("MESSAGES_CANONICAL", 60.9, 1_525), ("ROOMS", 0.9, 850)]
+        {
+            let expected = (operations as f64 / 93.9 * per_person * f64::from(bytes)) as u64;
+            let with_free = |free: u64| {
+                account(&format!(r#"{{"storage":0,"memory":0,"limits":{{"max_memory":-1,"max_storage":{free}}}}}"#))
+            };
+            assert_eq!(fits(&plan, &with_free(expected + expected / 100), &[of(name)]), Ok(()), "{name}");
+            assert!(fits(&plan, &with_free(expected - expected / 100), &[of(name)]).is_err(), "{name}");
+        }
     }
 
     #[test]

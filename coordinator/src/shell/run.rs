@@ -3,7 +3,7 @@
 mod find;
 
 use std::fs::File;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use plimsoll_agent::clock::boottime_ns;
 use plimsoll_agent::shell::logs;
@@ -12,10 +12,11 @@ use tokio::time::sleep;
 
 use super::Stop;
 use super::backlog::{BacklogWatch, Recovery, Rest, wait_for_recovery};
-use super::fleet::{Fleet, FleetDeal, FleetError, Gone};
+use super::fleet::{Admission, FleetDeal, FleetError, Patience};
 use super::identity::RunIdentity;
 use super::live::{Live, Now, Phase};
 use super::local_agents::LocalAgents;
+use super::losses::Crew;
 use super::metrics::MetricsPage;
 use super::minutes::MinuteLog;
 use super::monitor::Monitor;
@@ -29,16 +30,17 @@ use super::trial::{Held, TrialOrder, hold};
 use super::users;
 use crate::core::answer::Ending;
 use crate::core::backlog::{READ_DEADLINE, StreamGrowth};
-use crate::core::budget::{Short, operations};
+use crate::core::budget::Short;
 use crate::core::headroom::{learned, with_headroom};
 use crate::core::intervals::not_excluded;
 use crate::core::measurement::StepMeasurement;
 use crate::core::merge::ServiceReads;
+use crate::core::non_empty::NonEmpty;
 use crate::core::ramp::{JudgedTrial, NextTrial, Ramp};
-use crate::core::roster::{Asked, Hands, LossPolicy, Next, Roster};
+use crate::core::roster::{Asked, Next, Occasion};
 use crate::core::search::Search;
 use crate::core::search::outcome::Showing;
-use crate::core::split::SplitError;
+use crate::core::split::{SplitError, due};
 use crate::core::verdict::{Verdict, judge};
 use crate::exit::Failure;
 use crate::report::csv::CsvReport;
@@ -128,11 +130,8 @@ fn report(
 struct Run<'a> {
     plan: &'a RunPlan,
     ramp: Ramp,
-    fleet: Fleet,
+    crew: Crew,
     muster: Muster,
-    roster: Roster,
-    /// When those who were lost can send no more; before, nobody is given their share.
-    silent_at_ns: u64,
     local: Option<LocalAgents>,
     monitor: Monitor,
     csv: Option<CsvReport<File>>,
@@ -146,11 +145,13 @@ struct Run<'a> {
     saved: Option<RunWriter>,
     trials: Vec<TrialReport>,
     search: Option<Search>,
+    /// Of the trial of a search that was begun last, held or not.
+    level_before: Option<Rate>,
 }
 
 impl<'a> Run<'a> {
     fn new(plan: &'a RunPlan, ready: Ready, progress: Progress, interrupt: Interrupt) -> Self {
-        let Ready { fleet, muster, local, monitor, csv, metrics, dealt, seen, saved } = ready;
+        let Ready { crew, muster, local, monitor, csv, metrics, dealt, seen, saved } = ready;
         let rest = Rest {
             durables: plan.target.durables.clone(),
             baselines: vec![None; plan.target.durables.len()],
@@ -161,14 +162,11 @@ impl<'a> Run<'a> {
         };
         let ramp = Ramp::new(&plan.steps, plan.on_trip, plan.trials);
         let trials = Vec::new();
-        let roster = Roster::new(loss_policy(plan), fleet.names());
         Self {
             plan,
             ramp,
-            fleet,
+            crew,
             muster,
-            roster,
-            silent_at_ns: 0,
             local,
             monitor,
             csv,
@@ -181,6 +179,7 @@ impl<'a> Run<'a> {
             saved,
             trials,
             search: None,
+            level_before: None,
         }
     }
 
@@ -225,8 +224,8 @@ impl<'a> Run<'a> {
             replayed.map_err(|error| damaged(error.to_string()))?;
         }
         for (name, baseline) in self.rest.durables.iter().zip(&mut self.rest.baselines) {
-            let mut reads = trials.iter().flat_map(|trial| &trial.reads.durables).filter(|reads| reads.name == *name);
-            *baseline = reads.find_map(|reads| Some(reads.baseline.as_ref()?.backlog()?.total()));
+            let reads = trials.iter().flat_map(|trial| &trial.reads.durables).filter(|reads| reads.name == *name);
+            *baseline = reads.filter_map(|reads| Some(reads.baseline.as_ref()?.backlog()?.total())).min();
         }
         self.trials = trials.iter().map(|trial| trial.report.clone()).collect();
         let saved = self.saved.as_mut().map_or(Ok(()), RunWriter::resumed);
@@ -253,18 +252,12 @@ impl<'a> Run<'a> {
             Stop::Failed(why) => return Some(Ending::Failed(why)),
             Stop::Lost(error) => error.to_string(),
         };
-        let gone = self.fleet.take_gone();
-        if gone.is_empty() {
+        let Some(next) = self.crew.take_lost(|words| self.progress.say(words)) else {
             return Some(Ending::Failed(words));
-        }
-        for Gone { index, agent, why, silent_at_ns } in gone {
-            self.silent_at_ns = self.silent_at_ns.max(silent_at_ns);
-            self.progress.say(&format!("warning: agent {agent} was lost: {why}"));
-            self.roster.lose(index, why);
-        }
+        };
         // What was dealt was dealt to somebody else.
         self.dealt.shares.clear();
-        match self.roster.decide() {
+        match next {
             Next::GoOn => None,
             Next::End { agent, why, because } => {
                 Some(Ending::Failed(format!("agent {agent} was lost: {why}; {because}")))
@@ -273,18 +266,26 @@ impl<'a> Run<'a> {
     }
 
     /// Takes in who is wanted and was not there for the last step.
-    async fn muster(&mut self, next: NextTrial) -> Result<(), Stop> {
-        if !self.roster.may_join(next.trial) {
+    async fn muster(&mut self, before: Occasion) -> Result<(), Stop> {
+        if !self.crew.roster.may_join(before) {
             return Ok(());
         }
-        let joined = tokio::select! {
+        let asked = tokio::select! {
             biased;
             () = self.interrupt.raised() => return Err(Stop::Interrupted),
-            joined = self.muster.rejoin(&mut self.fleet, &mut self.roster) => joined,
+            asked = self.muster.rejoin(&mut self.crew.fleet, &mut self.crew.roster) => asked,
         };
-        for agent in joined {
-            self.progress.say(&format!("agent {agent} joined"));
-            self.dealt.shares.clear();
+        for (agent, admission) in asked {
+            match admission {
+                Admission::Joined => {
+                    self.progress.say(&format!("agent {agent} joined"));
+                    self.dealt.shares.clear();
+                }
+                Admission::Unfit(why) => self
+                    .progress
+                    .say(&format!("warning: agent {agent} does not join, and is not asked again in this run: {why}")),
+                Admission::Absent => {}
+            }
         }
         Ok(())
     }
@@ -312,19 +313,19 @@ impl<'a> Run<'a> {
     /// The first agent whose part of what operations use up does not last for these levels.
     fn short_of(&self, levels: &[Rate], phases: Phases) -> Option<Short> {
         let budget = self.dealt.budget.as_ref()?;
-        let capacities = self.fleet.capacities();
+        let capacities = self.crew.fleet.capacities();
         let mut needed = vec![0; capacities.len()];
         for &level in levels {
             // A level that cannot be split is refused when it is held.
             let shares = self.plan.split(level, &capacities).unwrap_or_default();
-            let each = needed.iter_mut().zip(planned(&shares, phases));
+            let each = needed.iter_mut().zip(planned(level, &shares, phases));
             each.for_each(|(sum, planned): (&mut u64, u64)| *sum = sum.saturating_add(planned));
         }
         budget.short(&needed)
     }
 
     async fn hold_and_judge(&mut self, next: NextTrial) -> Result<(), Stop> {
-        self.muster(next).await?;
+        self.muster(Occasion::before(next.trial)).await?;
         let shares = self.shares(next.level)?;
         self.deal_for(&shares).await?;
         let recovery = self.recover(next).await?;
@@ -338,7 +339,7 @@ impl<'a> Run<'a> {
         if interrupted {
             return Err(Stop::Interrupted);
         }
-        if let Some(lost) = self.fleet.first_gone() {
+        if let Some(lost) = self.crew.fleet.first_gone() {
             return Err(lost.into());
         }
         if self.ramp.next_trial().is_some() {
@@ -358,12 +359,12 @@ impl<'a> Run<'a> {
             return (verdict, Vec::new());
         }
         let capped = |(agent, ceiling): (usize, Rate)| {
-            self.fleet.cap(agent, ceiling);
+            self.crew.fleet.cap(agent, ceiling);
             let share = step.agents[agent].share;
-            Capped { agent: self.fleet.name(agent).to_owned(), share, ceiling: self.plan.share_within(ceiling) }
+            Capped { agent: self.crew.fleet.name(agent).to_owned(), share, ceiling: self.plan.share_within(ceiling) }
         };
         let capped = learned.into_iter().map(capped).collect();
-        (with_headroom(verdict, self.plan.split(step.target, &self.fleet.capacities())), capped)
+        (with_headroom(verdict, self.plan.split(step.target, &self.crew.fleet.capacities())), capped)
     }
 
     /// Says and keeps what was learned.
@@ -374,14 +375,16 @@ impl<'a> Run<'a> {
                 self.plan.unit()
             ));
             let of = if self.plan.workload.daily().is_some() { Asked::Users } else { Asked::Rate };
-            self.roster.cap(agent, share, ceiling, of);
+            self.crew.roster.cap(agent, share, ceiling, of);
         }
     }
 
     /// Each agent's share of a level: by what the boxes showed, or where they cannot carry it so, as if they had not shown
     /// it, since only a trial says that a level is out of reach.
     fn shares(&self, level: Rate) -> Result<Vec<Rate>, SplitError> {
-        self.plan.split(level, &self.fleet.capacities()).or_else(|_| self.plan.split(level, &self.fleet.declared()))
+        self.plan
+            .split(level, &self.crew.fleet.capacities())
+            .or_else(|_| self.plan.split(level, &self.crew.fleet.declared()))
     }
 
     /// Deals rooms and users again where an agent's part of the whole has changed.
@@ -390,26 +393,28 @@ impl<'a> Run<'a> {
         if self.dealt.budget.is_some() || users::stand(self.plan, &self.dealt.shares, shares, is_alike) {
             return Ok(());
         }
-        let deal = self.dealt.deal + 1;
+        // Who is left when others are lost, or have shown that they are small, may not take all of their users.
+        users::check(self.plan, shares, &self.crew.fleet.capacities()).map_err(Stop::Failed)?;
         users::say_who_come(self.plan, &self.dealt.shares, shares, &self.progress);
-        let FleetDeal { summary, .. } = tokio::select! {
+        let more = users::time_to_come(self.plan, shares);
+        let dealt = tokio::select! {
             biased;
             () = self.interrupt.raised() => return Err(Stop::Interrupted),
-            dealt = self.fleet.deal(deal, shares, users::time_to_come(self.plan, shares)) => match dealt {
-                Ok(dealt) => dealt,
-                // One box whose way to the target fails is a box less, and nothing that the service did.
-                Err(error @ FleetError::Refused { unreachable: true, .. }) => {
-                    if let Some(agent) = self.fleet.give_up_on_who_refused(&error) {
-                        self.roster.shut_out(agent);
-                    }
-                    return Err(Stop::Lost(error));
-                }
-                Err(error) => return Err(error.into()),
-            },
+            dealt = self.crew.fleet.deal(shares, more, Patience::UntilAll) => dealt,
         };
-        self.dealt = Dealt { deal, shares: shares.to_vec(), summary, budget: None };
+        let FleetDeal { summary, .. } = dealt.map_err(|troubles| self.not_dealt(troubles))?;
+        self.dealt = Dealt { shares: shares.to_vec(), summary, budget: None };
         self.warn_of_deviation();
         Ok(())
+    }
+
+    /// What a deal that came to nothing does to the run: the others can be dealt anew where agents are missing, and nothing else
+    /// is wrong.
+    fn not_dealt(&mut self, troubles: NonEmpty<FleetError>) -> Stop {
+        // Some of them may hold the new deal by now, and others the old one.
+        self.dealt.shares.clear();
+        self.crew.shut_out_cut_off(troubles.iter(), |words| self.progress.say(words));
+        self.crew.fleet.not_done(&troubles).into()
     }
 
     fn warn_of_deviation(&self) {
@@ -428,11 +433,11 @@ impl<'a> Run<'a> {
     async fn recover(&mut self, next: NextTrial) -> Result<Recovery, Stop> {
         let steps = self.plan.steps_to_hold();
         self.progress.update(Now::idle(next, steps, Phase::Recovery, self.rest.within));
-        let silent_in = Duration::from_nanos(self.silent_at_ns.saturating_sub(boottime_ns()));
+        let silent_in = self.crew.silent_in(boottime_ns());
         let recovery = tokio::select! {
             biased;
             () = self.interrupt.raised() => return Err(Stop::Interrupted),
-            lost = self.fleet.lost() => return Err(lost.into()),
+            lost = self.crew.fleet.lost() => return Err(lost.into()),
             recovery = async {
                 sleep(silent_in).await;
                 wait_for_recovery(&self.monitor, &self.rest).await
@@ -440,7 +445,8 @@ impl<'a> Run<'a> {
         };
         for (baseline, state) in self.rest.baselines.iter_mut().zip(&recovery.states) {
             let total = || state.as_ref()?.backlog().map(|backlog| backlog.total());
-            *baseline = baseline.or_else(total);
+            // What was still draining as the run began is no rest.
+            *baseline = [*baseline, total()].into_iter().flatten().min();
         }
         Ok(recovery)
     }
@@ -460,9 +466,9 @@ impl<'a> Run<'a> {
         let order = TrialOrder { plan: self.plan, next, shares, phases, most_open, search: self.search.as_ref() };
         let mut minutes = MinuteLog::new(self.csv.as_mut(), self.saved.as_mut());
         let Held { merge, started_at, hold_start_ns, stopped, interrupted, released } =
-            hold(&mut self.fleet, &order, &watch, &mut self.progress, &self.interrupt, &mut minutes).await?;
+            hold(&mut self.crew.fleet, &order, &watch, &mut self.progress, &self.interrupt, &mut minutes).await?;
         if let Some(budget) = &mut self.dealt.budget {
-            let planned: Vec<u64> = planned(shares, phases).collect();
+            let planned: Vec<u64> = planned(next.level, shares, phases).collect();
             match stopped {
                 Some(_) => budget.take_of_stopped(&planned, &released),
                 None => budget.take(&planned),
@@ -497,13 +503,14 @@ impl<'a> Run<'a> {
         recovery: &Recovery,
     ) -> Result<(), Stop> {
         let passed = judged.verdict == Verdict::Pass;
+        self.crew.roster.held();
         let trial = TrialReport {
             not_excluded: if passed { not_excluded(&measurement, &self.plan.slo) } else { None },
             judged,
             measurement,
             started_at: humantime::format_rfc3339_millis(started_at).to_string(),
             recovery: recovery.took,
-            fleet: self.roster.take_changes(),
+            fleet: self.crew.roster.take_changes(),
             deal: (self.dealt.summary.rooms > 0).then_some(self.dealt.summary),
         };
         let warmup = self.search.as_ref().map_or(self.plan.phases.warmup, |search| search.plan().lengths.settle);
@@ -528,7 +535,7 @@ impl<'a> Run<'a> {
         tokio::select! {
             biased;
             () = self.interrupt.raised() => Err(Stop::Interrupted),
-            lost = self.fleet.lost() => Err(lost.into()),
+            lost = self.crew.fleet.lost() => Err(lost.into()),
             () = sleep(cooldown) => Ok(()),
         }
     }
@@ -536,20 +543,11 @@ impl<'a> Run<'a> {
     /// Lets the agents go. What the report needs is left.
     async fn close(self) -> Closed {
         self.progress.finish();
-        self.fleet.release().await;
+        self.crew.fleet.release().await;
         if let Some(local) = self.local {
             local.stop().await;
         }
         Closed { seen: self.seen.applied, trials: self.trials, saved: self.saved, search: self.search }
-    }
-}
-
-/// What a plan says of lost agents.
-fn loss_policy(plan: &RunPlan) -> LossPolicy {
-    LossPolicy {
-        min_agents: plan.min_agents,
-        on_loss: plan.on_agent_loss,
-        hands: if plan.workload.pool().is_some() { Hands::Once } else { Hands::Anew },
     }
 }
 
@@ -583,9 +581,10 @@ struct Measured {
     ended: Vec<u64>,
 }
 
-/// Operations that each agent is to make of a trial.
-fn planned(shares: &[Rate], phases: Phases) -> impl Iterator<Item = u64> + '_ {
-    shares.iter().map(move |&share| operations(share, phases.warmup, phases.hold))
+/// Operations that each agent is to make of a trial of a level.
+fn planned(level: Rate, shares: &[Rate], phases: Phases) -> impl Iterator<Item = u64> {
+    let (warmup, hold) = (due(level, shares, phases.warmup), due(level, shares, phases.hold));
+    warmup.into_iter().zip(hold).map(|(warmup, hold)| warmup.saturating_add(hold))
 }
 
 fn is_alike(dealt: &[Rate], shares: &[Rate]) -> bool {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::join_all;
 use plimsoll_common::contract::read::{Ack, classify_ack};
+use plimsoll_common::contract::subjects::GATEKEEPER;
 use plimsoll_common::workload::{SeedProbe, ServiceProbe};
 use tokio::time::timeout;
 
@@ -66,14 +67,25 @@ async fn is_there(nats: &Nats, probe: &ServiceProbe) -> Asked {
 /// Asks for some memberships of the fixtures.
 ///
 /// # Errors
-/// The target does not know them; for people, with what to do.
+/// The target does not know them, or nobody answers; for people, with what to do.
 pub async fn check(plan: &RunPlan, nats: &Nats, nonce: u64) -> Result<(), String> {
     let probes = plan.workload.seed_probes(plan.seed, nonce);
     let asked = join_all(probes.iter().map(|probe| ask(nats, probe))).await;
+    // One that is not answered tells nothing; none at all that nobody is there who answers.
+    if let (Some(first), true) = (probes.first(), asked.iter().all(|said| *said == Said::Nothing)) {
+        return Err(format!(
+            "preflight: no answer within {}s to msg.send, asked {} times, first at {}{}: start the {GATEKEEPER}, see that it \
+             has caught up with its stream, check --site-id, or pass --skip-preflight",
+            ANSWER_LIMIT.as_secs(),
+            probes.len(),
+            first.subject,
+            nats.circumstances(),
+        ));
+    }
     let unknown: Vec<&str> = probes
         .iter()
         .zip(asked)
-        .filter(|(_, known)| *known == Some(false))
+        .filter(|(_, said)| *said == Said::Unknown)
         .map(|(probe, _)| &*probe.membership)
         .collect();
     let Some(first) = unknown.first() else { return Ok(()) };
@@ -88,21 +100,33 @@ pub async fn check(plan: &RunPlan, nats: &Nats, nonce: u64) -> Result<(), String
     ))
 }
 
-/// Whether the target knows a membership; `None`: it does not say.
-async fn ask(nats: &Nats, probe: &SeedProbe) -> Option<bool> {
+/// What a target says about a membership.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Known,
+    Unknown,
+    /// An answer that cannot be read.
+    Unclear,
+    /// No answer.
+    Nothing,
+}
+
+async fn ask(nats: &Nats, probe: &SeedProbe) -> Said {
     let client = nats.client();
-    let mut answers = client.subscribe(probe.answer.clone()).await.ok()?;
-    client.publish(probe.subject.clone(), probe.payload.clone().into()).await.ok()?;
-    let answer = timeout(ANSWER_LIMIT, answers.next()).await.ok()??;
-    knows(&answer.payload)
+    let answer = async {
+        let mut answers = client.subscribe(probe.answer.clone()).await.ok()?;
+        client.publish(probe.subject.clone(), probe.payload.clone().into()).await.ok()?;
+        timeout(ANSWER_LIMIT, answers.next()).await.ok()?
+    };
+    answer.await.map_or(Said::Nothing, |answer| said(&answer.payload))
 }
 
 /// A refusal for any other reason came after the membership was looked at.
-fn knows(answer: &[u8]) -> Option<bool> {
+fn said(answer: &[u8]) -> Said {
     match classify_ack(answer) {
-        Ack::Refused { reason, .. } => Some(reason.as_deref() != Some("not_subscribed")),
-        Ack::Accepted => Some(true),
-        Ack::Unreadable => None,
+        Ack::Refused { reason, .. } if reason.as_deref() == Some("not_subscribed") => Said::Unknown,
+        Ack::Refused { .. } | Ack::Accepted => Said::Known,
+        Ack::Unreadable => Said::Unclear,
     }
 }
 
@@ -113,14 +137,14 @@ mod tests {
     #[test]
     fn only_a_missing_membership_says_that_the_target_is_not_seeded() {
         for (answer, known) in [
-            (r#"{"code":"forbidden","reason":"not_subscribed","error":"not subscribed"}"#, Some(false)),
-            (r#"{"code":"not_found","error":"message not found"}"#, Some(true)),
-            (r#"{"code":"unavailable","error":"fetch quoted parent message"}"#, Some(true)),
-            (r#"{"code":"forbidden","reason":"large_room_post_restricted","error":"restricted"}"#, Some(true)),
-            (r#"{"id":"0aZ9kLmN3pQrS7tUvWxY"}"#, Some(true)),
-            ("garbage", None),
+            (r#"{"code":"forbidden","reason":"not_subscribed","error":"not subscribed"}"#, Said::Unknown),
+            (r#"{"code":"not_found","error":"message not found"}"#, Said::Known),
+            (r#"{"code":"unavailable","error":"fetch quoted parent message"}"#, Said::Known),
+            (r#"{"code":"forbidden","reason":"large_room_post_restricted","error":"restricted"}"#, Said::Known),
+            (r#"{"id":"0aZ9kLmN3pQrS7tUvWxY"}"#, Said::Known),
+            ("garbage", Said::Unclear),
         ] {
-            assert_eq!(knows(answer.as_bytes()), known, "{answer}");
+            assert_eq!(said(answer.as_bytes()), known, "{answer}");
         }
     }
 }

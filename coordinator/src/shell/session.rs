@@ -12,7 +12,7 @@ use plimsoll_common::calibration::Calibration;
 use plimsoll_common::plan::TrialId;
 use plimsoll_common::snapshot::{Snapshot, StepTotals};
 use plimsoll_common::units::Rate;
-use plimsoll_common::wire::MAX_MESSAGE_BYTES;
+use plimsoll_common::wire::{MAX_MESSAGE_BYTES, MAX_NAME, MAX_WORDS, printable};
 use plimsoll_proto::PROTOCOL_VERSION;
 use plimsoll_proto::v1::agent_client::AgentClient;
 use plimsoll_proto::v1::agent_message::Message as FromAgent;
@@ -25,7 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
-use super::fleet::FleetError;
+use super::fleet::{FleetError, Refusal};
 use super::tls::{Heard, Wire, explain};
 use crate::core::ceilings::Ceilings;
 use crate::core::clock_offset::{ClockEstimator, ClockOffset, RoundTrip};
@@ -34,6 +34,8 @@ use crate::core::clock_offset::{ClockEstimator, ClockOffset, RoundTrip};
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// How long an agent may take to answer the claim: it only looks at what it has.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
+/// Workloads of an agent that are known of: no release has more.
+const MAX_WORKLOADS: usize = 256;
 /// Messages to an agent that may wait: a dozen orders at most besides echoes, and an agent with this many unread is gone.
 const OUTBOUND: usize = 64;
 
@@ -125,8 +127,8 @@ pub enum AgentEvent {
     Refused {
         /// Its words.
         words: String,
-        /// It is its way to the target that fails.
-        unreachable: bool,
+        /// What kind of refusal.
+        kind: Refusal,
     },
     /// The session is over; why.
     Lost(String),
@@ -140,7 +142,7 @@ pub struct Session {
     /// What it said of itself.
     pub hello: AgentHello,
     outbound: mpsc::Sender<CoordinatorMessage>,
-    clock: watch::Receiver<Option<ClockOffset>>,
+    clock: watch::Receiver<ClockEstimator>,
     lease_timeout: Duration,
     /// Our CLOCK_BOOTTIME at the newest echo, in nanoseconds.
     echoed_ns: Arc<AtomicU64>,
@@ -174,16 +176,10 @@ impl Session {
         let mut hello = hello(agent, first.and_then(|message| message.message))?;
         let found = claim.ceilings.as_ref().and_then(|ceilings| ceilings.agents.get(&agent.name));
         hello.ceiling = hello.ceiling.into_iter().chain(found.copied()).min();
-        let (clock_found, clock) = watch::channel(None);
+        let (clock_found, clock) = watch::channel(ClockEstimator::default());
         let echoed_ns = Arc::new(AtomicU64::new(boottime_ns()));
-        let listener = Listener {
-            echoed_ns: echoed_ns.clone(),
-            index,
-            outbound: outbound.clone(),
-            clock: clock_found,
-            events,
-            round_trips: ClockEstimator::default(),
-        };
+        let listener =
+            Listener { echoed_ns: echoed_ns.clone(), index, outbound: outbound.clone(), clock: clock_found, events };
         let listener = tokio::spawn(listener.listen(inbound, claim.lease_timeout));
         let (name, lease_timeout) = (agent.name.clone(), claim.lease_timeout);
         Ok(Self { name, hello, outbound, clock, lease_timeout, echoed_ns, listener })
@@ -196,9 +192,15 @@ impl Session {
         }
     }
 
-    /// The agent's clock against ours, once a round trip has shown it; waits for the first.
-    pub async fn clock(&self) -> Option<ClockOffset> {
-        self.clock.clone().wait_for(Option::is_some).await.ok().and_then(|clock| *clock)
+    /// The agent's clock against ours, once it is known well, or as well as it is after the time; `None`: not at all.
+    pub async fn clock(&self, within: Duration) -> Option<ClockOffset> {
+        let mut clock = self.clock.clone();
+        // What waiting returns holds a lock on the value: it goes before the value is read.
+        let in_time = timeout(within, clock.wait_for(ClockEstimator::knows_it_well)).await.is_ok();
+        if !in_time {
+            tracing::debug!(agent = self.name, "its clock is not known well");
+        }
+        self.clock.borrow().estimate()
     }
 
     /// The instant of our CLOCK_BOOTTIME, in nanoseconds, from which the agent is silent whatever became of it and of the
@@ -214,6 +216,39 @@ impl Session {
         if timeout(limit, &mut self.listener).await.is_err() {
             tracing::debug!(agent = self.name, "did not close its session in time");
         }
+    }
+}
+
+#[cfg(test)]
+impl Session {
+    /// The agent was heard last at this instant.
+    pub fn echoed(&self, at_ns: u64) {
+        self.echoed_ns.store(at_ns, Ordering::Relaxed);
+    }
+
+    /// A session whose agent is the test: its orders come out of the receiver.
+    pub fn with_a_test(name: &str) -> (Self, mpsc::Receiver<CoordinatorMessage>) {
+        let (outbound, orders) = mpsc::channel(OUTBOUND);
+        let hello = AgentHello {
+            instance: name.to_owned(),
+            hostname: name.to_owned(),
+            workers: NonZeroU32::MIN,
+            ceiling: None,
+            max_run: None,
+            max_connections: None,
+            workloads: vec!["messages".to_owned()],
+        };
+        let clock = watch::channel(ClockEstimator::default()).1;
+        let session = Self {
+            name: name.to_owned(),
+            hello,
+            outbound,
+            clock,
+            lease_timeout: Duration::from_secs(3),
+            echoed_ns: Arc::default(),
+            listener: tokio::spawn(std::future::pending()),
+        };
+        (session, orders)
     }
 }
 
@@ -238,8 +273,18 @@ pub struct Asked {
 /// It cannot be reached, or not so that secrets may go there.
 pub async fn connect(agent: &AgentAddress, wire: &Wire, secrets: Secrets) -> Result<Asked, FleetError> {
     let unreachable = |why: String| FleetError::Unreachable { agent: agent.address.clone(), why };
-    let address = resolve(agent, wire, secrets).await?;
-    let dialled = wire.connect(&agent.given, address, CONNECT_LIMIT).await.map_err(unreachable)?;
+    let mut failed = "its name has no address".to_owned();
+    let mut dialled = None;
+    for address in resolve(agent, wire, secrets).await? {
+        match wire.connect(&agent.given, address, CONNECT_LIMIT).await {
+            Ok(connection) => {
+                dialled = Some(connection);
+                break;
+            }
+            Err(why) => failed = why,
+        }
+    }
+    let dialled = dialled.ok_or_else(|| unreachable(failed))?;
     let client = AgentClient::new(dialled.channel)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -260,28 +305,36 @@ fn claim_message(claim: &Claim) -> ToAgent {
     })
 }
 
-/// The address to dial. Secrets go to loopback addresses, and elsewhere over TLS only.
-async fn resolve(agent: &AgentAddress, wire: &Wire, secrets: Secrets) -> Result<SocketAddr, FleetError> {
+/// The addresses to dial, one after the other. Secrets go to loopback addresses, and elsewhere over TLS only.
+async fn resolve(agent: &AgentAddress, wire: &Wire, secrets: Secrets) -> Result<Vec<SocketAddr>, FleetError> {
     let unreachable = |why: String| FleetError::Unreachable { agent: agent.address.clone(), why };
     let found = tokio::net::lookup_host(&agent.address).await.map_err(|error| unreachable(error.to_string()))?;
     let addresses: Vec<SocketAddr> = found.collect();
-    // A name may stand for both families while the agent listens on one; the older one is what agents default to.
-    let address = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first()).copied();
-    let address = address.ok_or_else(|| unreachable("its name has no address".to_owned()))?;
-    if secrets == Secrets::Carried && !address.ip().is_loopback() && !wire.is_private() {
+    let is_safe = |address: &SocketAddr| address.ip().is_loopback() || wire.is_private();
+    if secrets == Secrets::Carried && !addresses.iter().all(is_safe) {
         return Err(FleetError::Secrets { agent: agent.address.clone() });
     }
-    Ok(address)
+    Ok(one_of_each_family(&addresses))
 }
 
-fn hello(agent: &AgentAddress, first: Option<FromAgent>) -> Result<AgentHello, FleetError> {
+/// A name may stand for both families while the agent listens on one. The older one is what agents default to: it comes first.
+fn one_of_each_family(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let first = |is_ipv4: bool| addresses.iter().find(move |address| address.is_ipv4() == is_ipv4).copied();
+    [first(true), first(false)].into_iter().flatten().collect()
+}
+
+/// What an agent says of itself, by its first message.
+///
+/// # Errors
+/// It is of another release, or what it says makes no sense.
+pub fn hello(agent: &AgentAddress, first: Option<FromAgent>) -> Result<AgentHello, FleetError> {
     let nonsense = |why: &str| FleetError::Denied { agent: agent.address.clone(), words: why.to_owned() };
     let Some(FromAgent::Hello(hello)) = first else { return Err(nonsense("it did not answer the claim with a Hello")) };
     if hello.protocol_version != PROTOCOL_VERSION {
         return Err(FleetError::Version {
             agent: agent.address.clone(),
             theirs: hello.protocol_version,
-            their_build: hello.build.chars().take(64).collect(),
+            their_build: printable(&hello.build, MAX_NAME),
         });
     }
     let ceiling = match hello.max_rate_milli_per_s {
@@ -291,13 +344,15 @@ fn hello(agent: &AgentAddress, first: Option<FromAgent>) -> Result<AgentHello, F
     let workers = NonZeroU32::new(hello.workers).ok_or_else(|| nonsense("it has no workers"))?;
     let v1::Hello { instance, hostname, workloads, max_connections, .. } = hello;
     let max_run = hello.max_run_us.map(Duration::from_micros);
+    let hostname = printable(&hostname, MAX_NAME);
+    let workloads = workloads.iter().take(MAX_WORKLOADS).map(|name| printable(name, MAX_NAME)).collect();
     Ok(AgentHello { instance, hostname, workers, ceiling, max_run, max_connections, workloads })
 }
 
 pub(super) fn denied(agent: &AgentAddress, status: &Status, heard: &Heard) -> FleetError {
     match status.code() {
         tonic::Code::FailedPrecondition | tonic::Code::InvalidArgument | tonic::Code::PermissionDenied => {
-            FleetError::Denied { agent: agent.address.clone(), words: status.message().to_owned() }
+            FleetError::Denied { agent: agent.address.clone(), words: printable(status.message(), MAX_WORDS) }
         }
         _ => {
             let why = explain(heard, words(status));
@@ -316,7 +371,7 @@ fn words(status: &Status) -> String {
     }
     match status.message() {
         "" => format!("{:?}", status.code()),
-        message => message.to_owned(),
+        message => printable(message, MAX_WORDS),
     }
 }
 
@@ -338,9 +393,8 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 struct Listener {
     index: usize,
     outbound: mpsc::Sender<CoordinatorMessage>,
-    clock: watch::Sender<Option<ClockOffset>>,
+    clock: watch::Sender<ClockEstimator>,
     events: mpsc::Sender<(usize, AgentEvent)>,
-    round_trips: ClockEstimator,
     echoed_ns: Arc<AtomicU64>,
 }
 
@@ -364,7 +418,7 @@ impl Listener {
     fn take(&mut self, message: v1::AgentMessage) -> Result<(), String> {
         let event = match message.message.ok_or("sent an empty message")? {
             FromAgent::Ping(ping) => return self.echo(&ping),
-            FromAgent::Prepared(prepared) => AgentEvent::Prepared(prepared.server),
+            FromAgent::Prepared(prepared) => AgentEvent::Prepared(printable(&prepared.server, MAX_NAME)),
             FromAgent::Calibrated(calibrated) => {
                 let found = calibrated.try_into().map_err(|error| format!("sent a bad calibration: {error}"))?;
                 AgentEvent::Calibrated(Box::new(found))
@@ -383,7 +437,13 @@ impl Listener {
                 return Err("refused without saying which kind of refusal".to_owned());
             }
             FromAgent::Refused(refused) => {
-                AgentEvent::Refused { unreachable: refused.kind() == RefusedKind::Unreachable, words: refused.message }
+                let kind = match refused.kind() {
+                    RefusedKind::Unreachable => Refusal::Unreachable,
+                    RefusedKind::TooLate => Refusal::TooLate,
+                    RefusedKind::Box => Refusal::Box,
+                    _ => Refusal::Order,
+                };
+                AgentEvent::Refused { kind, words: printable(&refused.message, MAX_WORDS) }
             }
             FromAgent::Hello(_) => return Err("said Hello twice".to_owned()),
         };
@@ -397,13 +457,66 @@ impl Listener {
         let echo = v1::Echo { ping_sent_boottime_ns: ping.sent_boottime_ns, coordinator_ns };
         self.outbound.try_send(order(ToAgent::Echo(echo))).map_err(|_| "does not read what it is sent".to_owned())?;
         if let Some(receipt) = ping.last_echo {
-            self.round_trips.add(RoundTrip {
+            let trip = RoundTrip {
                 sent_ns: receipt.ping_sent_boottime_ns,
                 coordinator_ns: receipt.coordinator_ns,
                 received_ns: receipt.received_boottime_ns,
-            });
-            self.clock.send_replace(self.round_trips.estimate());
+            };
+            self.clock.send_modify(|clock| clock.add(trip));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ODD: &str = "box\u{1b}[2J-1\r\nPASS";
+    const SHOWN: &str = "box[2J-1PASS";
+
+    #[test]
+    fn what_an_agent_says_of_itself_is_shown_without_what_a_terminal_would_do() {
+        let agent = AgentAddress::at("box-1:7700");
+        let said = v1::Hello {
+            protocol_version: PROTOCOL_VERSION,
+            build: ODD.to_owned(),
+            hostname: format!("{ODD}{}", "x".repeat(1 << 20)),
+            workers: 1,
+            workloads: vec![ODD.to_owned(); 1 << 16],
+            ..v1::Hello::default()
+        };
+        let own = hello(&agent, Some(FromAgent::Hello(said.clone()))).unwrap();
+        assert!(own.hostname.starts_with(SHOWN) && own.hostname.len() == MAX_NAME, "{}", own.hostname);
+        assert!(own.workloads.len() == MAX_WORKLOADS && own.workloads[0] == SHOWN);
+        let other = hello(&agent, Some(FromAgent::Hello(v1::Hello { protocol_version: 1 << 20, ..said })));
+        assert!(matches!(other, Err(FleetError::Version { their_build, .. }) if their_build == SHOWN));
+    }
+
+    #[test]
+    fn of_a_name_with_both_families_one_address_each_is_dialled_the_older_first() {
+        let addresses: Vec<SocketAddr> =
+            ["[::1]:7", "127.0.0.1:7", "[::2]:7", "127.0.0.2:7"].map(|text| text.parse().unwrap()).to_vec();
+        assert_eq!(one_of_each_family(&addresses), [addresses[1], addresses[0]]);
+        assert_eq!(one_of_each_family(&addresses[..1]), [addresses[0]]);
+        assert!(one_of_each_family(&[]).is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_an_agent_refuses_is_told_in_its_words_and_without_what_a_terminal_would_do() {
+        let (events, mut heard) = mpsc::channel(8);
+        let (clock, outbound) = (watch::channel(ClockEstimator::default()).0, mpsc::channel(8).0);
+        let mut listener = Listener { index: 7, outbound, clock, events, echoed_ns: Arc::default() };
+        let message = format!("{ODD}{}", "x".repeat(1 << 20));
+        let refused = v1::Refused { kind: RefusedKind::TooLate.into(), message };
+        listener.take(v1::AgentMessage { message: Some(FromAgent::Refused(refused)) }).unwrap();
+        let Some((7, AgentEvent::Refused { words, kind: Refusal::TooLate })) = heard.recv().await else { panic!() };
+        assert!(words.starts_with(SHOWN) && words.len() == MAX_WORDS, "{words}");
+        for (kind, expected) in [(RefusedKind::Box, Refusal::Box), (RefusedKind::Invalid, Refusal::Order)] {
+            let refused = v1::Refused { kind: kind.into(), message: "no timer".to_owned() };
+            listener.take(v1::AgentMessage { message: Some(FromAgent::Refused(refused)) }).unwrap();
+            let Some((7, AgentEvent::Refused { kind, .. })) = heard.recv().await else { panic!() };
+            assert_eq!(kind, expected);
+        }
     }
 }

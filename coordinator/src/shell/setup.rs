@@ -14,10 +14,12 @@ use plimsoll_common::plan::{AgentPlan, Target, redact_url};
 use plimsoll_common::units::Rate;
 use tokio::time::timeout;
 
-use super::fleet::{Fleet, FleetDeal, FleetError};
+use super::fleet::{Fleet, FleetDeal, FleetError, Patience};
 use super::identity::RunIdentity;
+use super::let_go::{Reached, let_go};
 use super::live::Live;
 use super::local_agents::LocalAgents;
+use super::losses::Crew;
 use super::metrics::MetricsPage;
 use super::monitor::{Monitor, Nats};
 use super::muster::{Muster, Whereabouts, gather};
@@ -56,8 +58,8 @@ pub struct Before {
 
 /// What a run works with once everything is ready.
 pub struct Ready {
-    /// Prepared, and dealt for the first step.
-    pub fleet: Fleet,
+    /// Prepared, and dealt for the first step; who was lost by then is in its roster.
+    pub crew: Crew,
     /// How others join them.
     pub muster: Muster,
     /// The agents of this process, where the fleet is one.
@@ -79,8 +81,6 @@ pub struct Ready {
 /// A deal that stands.
 #[derive(Debug, Clone)]
 pub struct Dealt {
-    /// Its number, from 0.
-    pub deal: u32,
     /// What it was dealt for.
     pub shares: Vec<Rate>,
     /// What came of it.
@@ -92,12 +92,28 @@ pub struct Dealt {
 /// Checks, connects and prepares everything.
 ///
 /// # Errors
-/// The first thing that does not work, in words; no load was started.
+/// The first thing that does not work, in words; no load was started, and a fleet that was waited for knows that there will be none.
 pub async fn set_up(
     plan: &RunPlan,
     before: Option<&Before>,
     identity: &RunIdentity,
     live: &Live,
+) -> Result<Ready, Failure> {
+    let mut reached = Reached::Nobody;
+    let ready = make_ready(plan, before, identity, live, &mut reached).await;
+    // A fleet that is waited for is there for this run.
+    if let (Err(failure), FleetChoice::Remote(sources), Some(gather)) = (&ready, &plan.fleet, plan.gather) {
+        let_go(plan, sources, gather, identity, reached, failure).await;
+    }
+    ready
+}
+
+async fn make_ready(
+    plan: &RunPlan,
+    before: Option<&Before>,
+    identity: &RunIdentity,
+    live: &Live,
+    reached: &mut Reached,
 ) -> Result<Ready, Failure> {
     let saved = match before {
         Some(Before { dir, .. }) if plan.workload.pool().is_some() => {
@@ -124,9 +140,10 @@ pub async fn set_up(
         FleetChoice::Local(agents) => Some(LocalAgents::start(agents).await.map_err(Failure::Incomplete)?),
         FleetChoice::Remote(_) => None,
     };
-    let Assembled { fleet, muster, dealt, checked } = assemble(plan, target, wire, identity, local.as_ref()).await?;
+    *reached = Reached::Agents;
+    let Assembled { crew, muster, dealt, checked } = assemble(plan, target, wire, identity, local.as_ref()).await?;
     seen.applied.extend(checked);
-    for (agent, words) in fleet.boxes() {
+    for (agent, words) in crew.fleet.boxes() {
         seen.applied.push(Applied { setting: format!("agent {agent}"), value: words, source: "agent".to_owned() });
     }
     let mut csv = csv.map(|file| start_csv(file, plan)).transpose()?;
@@ -134,7 +151,7 @@ pub async fn set_up(
         let row = csv.as_mut().map_or(Ok(()), |csv| csv.row(&trial.report));
         row.map_err(|error| Failure::Incomplete(format!("--csv: {error}")))?;
     }
-    Ok(Ready { fleet, muster, local, monitor, csv, metrics, dealt, seen, saved })
+    Ok(Ready { crew, muster, local, monitor, csv, metrics, dealt, seen, saved })
 }
 
 fn go_on(before: &Before, plan: &RunPlan) -> Result<RunWriter, Failure> {
@@ -234,7 +251,8 @@ async fn storage_seen(plan: &RunPlan, depth: Depth, awaited: &Awaited) -> Result
         let words = format!("not checked: nothing is seeded for the workload {}", plan.workload.name());
         return Ok(vec![line("storage", words)]);
     };
-    let verified = seed::verify::verify(&spec, storage, depth, awaited).await?;
+    let run = plan.longest().saturating_add(plan.pauses());
+    let verified = seed::verify::verify(&spec, storage, depth, run, awaited).await?;
     Ok(verified.found.into_iter().map(|(what, words)| line(&format!("storage {what}"), words)).collect())
 }
 
@@ -307,7 +325,7 @@ async fn look_at_nats(
 
 /// A fleet that is ready, and what it said of itself.
 struct Assembled {
-    fleet: Fleet,
+    crew: Crew,
     muster: Muster,
     dealt: Dealt,
     checked: Vec<Applied>,
@@ -335,7 +353,7 @@ async fn assemble(
         wire: if local.is_some() { Wire::Clear } else { wire },
         ceilings: plan.ceilings.clone().map(Arc::new),
     };
-    let mut fleet = gather(&agents, plan.gather, &claim, plan.workload.name()).await.map_err(failure)?;
+    let fleet = gather(&agents, plan.gather, &claim, plan.workload.name()).await.map_err(failure)?;
     if plan.min_agents > fleet.len() {
         return Err(Failure::Usage(format!(
             "--min-agents: got '{}', takes at most the number of agents, which is {}",
@@ -344,42 +362,80 @@ async fn assemble(
         )));
     }
     fleet.check_length(plan.longest()).map_err(failure)?;
+    let began = tokio::time::Instant::now();
+    let mut crew = Crew::new(plan, fleet);
     let checked = match &plan.find {
-        Some(find) if !find.skip_self_check => self_check(&mut fleet, plan).await?,
+        Some(find) if !find.skip_self_check => self_check(&mut crew, plan).await?,
         _ => Vec::new(),
     };
-    let capacities = fleet.capacities();
-    let levels = match (&plan.find, plan.goal) {
+    split_steps(plan, &crew.fleet)?;
+    let muster = Muster { agents, claim, plan: agent_plan(plan, target, identity), longest: plan.longest(), began };
+    let troubles = crew.fleet.prepare(&muster.plan).await.err();
+    go_on_without(&mut crew, troubles.map_or(Vec::new(), Vec::from))?;
+    let dealt = first_deal(&mut crew, plan).await?;
+    Ok(Assembled { crew, muster, dealt, checked })
+}
+
+/// What the levels of a plan are given by.
+fn levels_flag(plan: &RunPlan) -> &'static str {
+    match (&plan.find, plan.goal) {
         (Some(_), _) => "--from",
         (None, Goal::MaxRps) => "--steps",
         (None, Goal::Soak) => "--rate",
-    };
+    }
+}
+
+/// Each agent's share of every step, by position.
+fn split_steps(plan: &RunPlan, fleet: &Fleet) -> Result<Vec<Vec<Rate>>, Failure> {
+    let capacities = fleet.capacities();
     let shares: Vec<Vec<Rate>> = (plan.steps.rates().iter())
         .map(|&level| plan.split(level, &capacities))
         .collect::<Result<_, _>>()
-        .map_err(|error| Failure::Usage(format!("{levels}: {error}")))?;
+        .map_err(|error| Failure::Usage(format!("{}: {error}", levels_flag(plan))))?;
     shares.iter().try_for_each(|shares| users::check(plan, shares, &capacities)).map_err(Failure::Usage)?;
-    // Where operations use something up it is dealt once, for all steps together.
-    let dealt_for = match plan.workload.pool() {
-        Some(_) => sums(&shares),
-        None => shares.first().expect("a list of steps is never empty").clone(),
-    };
-    let muster = Muster { agents, claim, plan: agent_plan(plan, target, identity), longest: plan.longest() };
-    fleet.prepare(&muster.plan).await.map_err(failure)?;
-    let FleetDeal { summary, operations_left } =
-        fleet.deal(0, &dealt_for, users::time_to_come(plan, &dealt_for)).await.map_err(failure)?;
-    let budget = operations_left.map(Budget::new);
-    if let Some(short) = budget.as_ref().and_then(|budget| lasts(plan, &shares, budget)) {
-        return Err(Failure::Usage(format!(
-            "agent {} would make {} operations of the plan, and what it was dealt lasts for {}: lower {levels}, shorten \
-             {}, or take a larger --preset",
-            fleet.name(short.agent),
-            short.needed,
-            short.left,
-            if plan.goal == Goal::Soak { "--duration" } else { "--hold" },
-        )));
+    Ok(shares)
+}
+
+/// Deals to everybody who is there, again without those who are lost in it.
+async fn first_deal(crew: &mut Crew, plan: &RunPlan) -> Result<Dealt, Failure> {
+    loop {
+        let shares = split_steps(plan, &crew.fleet)?;
+        // Where operations use something up it is dealt once, for all steps together.
+        let dealt_for = match plan.workload.pool() {
+            Some(_) => sums(&shares),
+            None => shares.first().expect("a list of steps is never empty").clone(),
+        };
+        let dealt = crew.fleet.deal(&dealt_for, users::time_to_come(plan, &dealt_for), Patience::UntilWrong).await;
+        let FleetDeal { summary, operations_left } = match dealt {
+            Ok(dealt) => dealt,
+            Err(troubles) => {
+                go_on_without(crew, troubles.into())?;
+                continue;
+            }
+        };
+        let budget = operations_left.map(Budget::new);
+        if let Some(short) = budget.as_ref().and_then(|budget| lasts(plan, &shares, budget)) {
+            return Err(Failure::Usage(format!(
+                "agent {} would make {} operations of the plan, and what it was dealt lasts for {}: lower {}, shorten {}, \
+                 or take a larger --preset",
+                crew.fleet.name(short.agent),
+                short.needed,
+                short.left,
+                levels_flag(plan),
+                if plan.goal == Goal::Soak { "--duration" } else { "--hold" },
+            )));
+        }
+        return Ok(Dealt { shares: dealt_for, summary, budget });
     }
-    Ok(Assembled { fleet, muster, dealt: Dealt { deal: 0, shares: dealt_for, summary, budget }, checked })
+}
+
+/// Goes on without those who are in trouble before the first load, where the plan allows it.
+fn go_on_without(crew: &mut Crew, troubles: Vec<FleetError>) -> Result<(), Failure> {
+    crew.go_on_without(troubles, |words| logs::say(format_args!("{words}"))).map_err(|(decides, because)| {
+        let because = because.map_or(String::new(), |because| format!("; {because}"));
+        let words = format!("{decides}{because}");
+        if decides.is_usage() { Failure::Usage(words) } else { Failure::Incomplete(words) }
+    })
 }
 
 /// What each agent is to do of all steps, as a rate.
@@ -405,28 +461,28 @@ fn lasts(plan: &RunPlan, steps: &[Vec<Rate>], budget: &Budget) -> Option<Short> 
 const NULL_BYTES: u32 = 64;
 
 /// What the fleet can do by itself: against null targets, before it drives the service. Levels above it are refused.
-async fn self_check(fleet: &mut Fleet, plan: &RunPlan) -> Result<Vec<Applied>, Failure> {
+async fn self_check(crew: &mut Crew, plan: &RunPlan) -> Result<Vec<Applied>, Failure> {
     let order =
         CalibrationOrder { request_bytes: NULL_BYTES, reply_bytes: NULL_BYTES, max_lateness: plan.max_lateness };
-    let found = fleet.calibrate(&order).await.map_err(failure)?;
+    let (found, troubles) = crew.fleet.calibrate(&order).await;
+    go_on_without(crew, troubles)?;
     let line = |setting: String, value: String| Applied { setting, value, source: "null target".to_owned() };
-    let whole = self_check_words(&found);
+    let whole = self_check_words(&found.iter().map(|(_, found)| found).collect::<Vec<_>>());
     logs::say(format_args!("self-check: {whole}"));
     let of_fleet = line("self-check".to_owned(), whole);
     if found.len() == 1 {
         return Ok(vec![of_fleet]);
     }
-    let of_agent = |(index, found): (usize, &Calibration)| {
-        line(format!("self-check {}", fleet.name(index)), self_check_words(std::slice::from_ref(found)))
-    };
-    Ok(std::iter::once(of_fleet).chain(found.iter().enumerate().map(of_agent)).collect())
+    let of_agent =
+        |(name, found): &(String, Calibration)| line(format!("self-check {name}"), self_check_words(&[found]));
+    Ok(std::iter::once(of_fleet).chain(found.iter().map(of_agent)).collect())
 }
 
 /// `at most 312000/s against null targets; at half of it lateness p50 45us, p99 1.2ms, 0 of 156000 released too late`.
-fn self_check_words(found: &[Calibration]) -> String {
+fn self_check_words(found: &[&Calibration]) -> String {
     let mut lateness = LatencyHistogram::new();
     found.iter().for_each(|found| lateness.add(&found.lateness));
-    let sum = |of: fn(&Calibration) -> u64| found.iter().map(of).sum::<u64>();
+    let sum = |of: fn(&Calibration) -> u64| found.iter().map(|found| of(found)).sum::<u64>();
     let at =
         |part: f64| lateness.quantile_us(part).map_or("?".to_owned(), |us| words::duration(Duration::from_micros(us)));
     format!(

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use plimsoll_agent::clock::boottime_ns;
-use plimsoll_common::plan::StepOrder;
+use plimsoll_common::plan::{More, StepOrder};
 use plimsoll_common::snapshot::StepEnd;
 use plimsoll_common::units::Rate;
 use plimsoll_proto::v1::coordinator_message::Message as ToAgent;
@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::Stop;
 use super::backlog::BacklogWatch;
-use super::fleet::{Fleet, FleetError};
+use super::fleet::{Fleet, FleetError, NotArmed};
 use super::live::{Now, Phase};
 use super::minutes::MinuteLog;
 use super::progress::Progress;
@@ -24,12 +24,15 @@ use crate::core::ramp::NextTrial;
 use crate::core::search::Search;
 use crate::core::search::measured::{self, Due};
 use crate::core::search::outcome::Showing;
+use crate::core::split;
 use crate::settings::{Goal, Phases, RunPlan};
 
 /// Between the order and the start: time for the order to arrive and for every agent to say that it is armed.
 const LEAD: Duration = Duration::from_millis(300);
 /// And so many round trips of the slowest agent.
 const LEAD_ROUND_TRIPS: u32 = 4;
+/// So many starts are tried before whoever hears of them too late is lost, each with twice the time of the one before.
+const MOST_STARTS: u32 = 4;
 /// What an agent may take beyond warmup, hold and request timeout to send its totals.
 const TOTALS_GRACE: Duration = Duration::from_secs(5);
 /// How long the totals of a stopped step are waited for.
@@ -83,20 +86,15 @@ pub async fn hold(
     interrupt: &Interrupt,
     minutes: &mut MinuteLog<'_>,
 ) -> Result<Held, Stop> {
-    let due = users::due(order.plan, order.next.trial, order.shares, order.phases).await;
-    let clocks = fleet.clocks(order.plan.lease_timeout).await?;
-    let slowest = clocks.iter().map(|clock| clock.error * 2).max().unwrap_or_default();
-    let lead = LEAD + slowest * LEAD_ROUND_TRIPS + users::time_to_begin(order.plan, order.shares);
-    let start_ns = boottime_ns() + nanos(lead);
-    let started_at = SystemTime::now() + lead;
-    let merge = TrialMerge::new(trial_plan(fleet, order, &clocks, due, start_ns));
-    if let Err(error) = arm(fleet, order, &clocks, start_ns, lead).await {
-        fleet.stop(order.next.trial);
-        if matches!(error, FleetError::Lost { .. } | FleetError::NoAnswer { .. }) {
-            fleet.settle(order.next.trial, STOP_LIMIT).await;
+    let started = tokio::select! {
+        biased;
+        () = interrupt.raised() => {
+            fleet.stop(order.next.trial);
+            return Err(Stop::Interrupted);
         }
-        return Err(error.into());
-    }
+        started = start(fleet, order, progress) => started?,
+    };
+    let Started { merge, started_at, start_ns } = started;
     let (released, gone) = (vec![None; fleet.len()], vec![false; fleet.len()]);
     let hold_start = HoldStart { at: started_at + order.phases.warmup, told: false };
     let mut under_way = UnderWay { order, start_ns, hold_start, merge, released, gone, spoiled: false, stopped: None };
@@ -115,6 +113,58 @@ pub async fn hold(
     Ok(Held { merge, started_at, hold_start_ns: start_ns + nanos(order.phases.warmup), stopped, interrupted, released })
 }
 
+/// A trial that every agent is armed for.
+struct Started {
+    merge: TrialMerge,
+    started_at: SystemTime,
+    start_ns: u64,
+}
+
+/// Has every agent armed for one instant. Where one hears of it too late (its network lost what was sent, its box is busy) all
+/// are armed anew, for an instant that is twice as far away.
+async fn start(fleet: &mut Fleet, order: &TrialOrder<'_>, progress: &Progress) -> Result<Started, Stop> {
+    let of_users = users::due(order.plan, order.next.trial, order.shares, order.phases).await;
+    let due = of_users.unwrap_or_else(|| {
+        let due = |window| split::due(order.next.level, order.shares, window);
+        due(order.phases.warmup).into_iter().zip(due(order.phases.hold)).collect()
+    });
+    let mut attempt = 1;
+    loop {
+        let clocks = fleet.clocks(order.plan.lease_timeout).await?;
+        let slowest = clocks.iter().map(|clock| clock.error * 2).max().unwrap_or_default();
+        let least = LEAD + slowest * LEAD_ROUND_TRIPS + users::time_to_begin(order.plan, order.shares);
+        let lead = lead(least, attempt);
+        let start_ns = boottime_ns() + nanos(lead);
+        let started_at = SystemTime::now() + lead;
+        let merge = TrialMerge::new(trial_plan(fleet, order, &clocks, due.clone(), start_ns));
+        arm(fleet, order, &clocks, start_ns)?;
+        let late = match fleet.armed(order.next.trial, lead, STOP_LIMIT).await {
+            Ok(()) => return Ok(Started { merge, started_at, start_ns }),
+            Err(NotArmed::Trouble(troubles)) => return Err(fleet.not_done(&troubles).into()),
+            Err(NotArmed::TooLate(late)) => late,
+        };
+        let names: Vec<&str> = late.iter().map(|&agent| fleet.name(agent)).collect();
+        let words = format!("heard too late of a start that was {} away", humantime::format_duration(whole_ms(lead)));
+        if attempt == MOST_STARTS {
+            let why = format!("it {words}, {MOST_STARTS} times in a row");
+            late.iter().for_each(|&agent| fleet.give_up_on(agent, why.clone()));
+            let lost = fleet.first_gone().expect("somebody was just given up");
+            return Err(lost.into());
+        }
+        progress.say(&format!("warning: {} {words}: all are given twice the time", names.join(", ")));
+        attempt += 1;
+    }
+}
+
+/// The time to the instant of this attempt, of which the first is 1.
+fn lead(least: Duration, attempt: u32) -> Duration {
+    least * 2_u32.pow(attempt - 1)
+}
+
+fn whole_ms(length: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
+}
+
 fn nanos(length: Duration) -> u64 {
     u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -123,14 +173,14 @@ fn trial_plan(
     fleet: &Fleet,
     order: &TrialOrder,
     clocks: &[ClockOffset],
-    due: Option<Vec<(u64, u64)>>,
+    due: Vec<(u64, u64)>,
     start_boottime_ns: u64,
 ) -> TrialPlan {
     let part = |(index, (&share, &clock)): (usize, (&Rate, &ClockOffset))| AgentPart {
         agent: fleet.name(index).to_owned(),
         share,
         clock: Some(clock),
-        due: due.as_ref().map(|due| due[index]),
+        due: Some(due[index]),
     };
     TrialPlan {
         trial: order.next.trial,
@@ -146,20 +196,23 @@ fn trial_plan(
 }
 
 /// Gives every agent its share and the same start, each in its own clock.
-async fn arm(
-    fleet: &mut Fleet,
-    order: &TrialOrder<'_>,
-    clocks: &[ClockOffset],
-    start_ns: u64,
-    lead: Duration,
-) -> Result<(), FleetError> {
+fn arm(fleet: &mut Fleet, order: &TrialOrder<'_>, clocks: &[ClockOffset], start_ns: u64) -> Result<(), FleetError> {
     let (plan, trial) = (order.plan, order.next.trial);
-    for (index, (&share, clock)) in order.shares.iter().zip(clocks).enumerate() {
-        let Some(start_boottime_ns) = clock.to_agent(start_ns) else {
-            let why = "its clock lies before its own start".to_owned();
-            fleet.give_up_on(index, why.clone());
-            return Err(FleetError::Lost { agent: fleet.name(index).to_owned(), why });
-        };
+    let starts: Vec<Option<u64>> = clocks.iter().map(|clock| clock.to_agent(start_ns)).collect();
+    if let Some(index) = starts.iter().position(Option::is_none) {
+        let why = "its clock lies before its own start".to_owned();
+        fleet.give_up_on(index, why.clone());
+        return Err(FleetError::Lost { agent: fleet.name(index).to_owned(), why });
+    }
+    let more = |window| {
+        let due = split::due(order.next.level, order.shares, window);
+        // Where levels are users, agents find out themselves what is due.
+        let beyond =
+            |(due, share): (u64, &Rate)| if plan.workload.daily().is_some() { 0 } else { due - share.due_in(window) };
+        due.into_iter().zip(order.shares).map(beyond).collect::<Vec<u64>>()
+    };
+    let (in_warmup, in_hold) = (more(order.phases.warmup), more(order.phases.hold));
+    for (index, (&share, start_boottime_ns)) in order.shares.iter().zip(starts.into_iter().flatten()).enumerate() {
         let start = StepOrder {
             trial,
             share,
@@ -171,11 +224,11 @@ async fn arm(
                 Some(open) => (open / order.shares.len() as u64).max(1),
                 None => plan.in_flight_cap(share),
             },
+            more: More { warmup: in_warmup[index] as u32, hold: in_hold[index] as u32 },
         };
         fleet.send(index, ToAgent::StartStep((&start).into()));
     }
-    let armed = |event| matches!(event, AgentEvent::Armed(armed) if armed == trial).then_some(());
-    fleet.answers("start the step", lead, armed).await.map(drop)
+    Ok(())
 }
 
 struct UnderWay<'a> {
@@ -343,5 +396,17 @@ impl UnderWay<'_> {
         };
         let idle = Now::idle(self.order.next, self.order.plan.steps_to_hold(), phase, length);
         Now { elapsed: elapsed - since, ..idle }.measured(&self.merge.progress(), watch.newest())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_start_has_twice_the_time_of_the_one_before() {
+        let least = LEAD + Duration::from_millis(100);
+        let leads: Vec<u128> = (1..=MOST_STARTS).map(|attempt| lead(least, attempt).as_millis()).collect();
+        assert_eq!(leads, [400, 800, 1600, 3200]);
     }
 }

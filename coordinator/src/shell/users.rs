@@ -11,34 +11,7 @@ use crate::core::search::plan::{Bound, Levels, Users};
 use crate::core::split::Capacity;
 use crate::settings::{Phases, RunPlan};
 
-/// Whether every agent may have the connections that its users need: by the plan, and by its own limit.
-///
-/// # Errors
-/// It may not; in words, with what would do.
-pub fn check(plan: &RunPlan, shares: &[Rate], agents: &[Capacity]) -> Result<(), String> {
-    let Some(daily) = plan.workload.daily() else { return Ok(()) };
-    let needed = shares.iter().map(|share| daily.connections(share.milli() / 1000)).max().unwrap_or(0);
-    let most = u64::from(daily.max_connections);
-    let users = shares.iter().map(|share| share.milli() / 1000).sum::<u64>();
-    if needed <= most {
-        let over = |(share, agent): (&Rate, &Capacity)| {
-            // Each worker has one of its own beside its users'.
-            let needed = daily.connections(share.milli() / 1000) + u64::from(agent.weight.get());
-            agent.max_connections.filter(|&limit| needed > u64::from(limit)).map(|limit| {
-                format!(
-                    "agent {}: {users} users take {needed} connections to the target there, and its --max-connections is \
-                     {limit}: raise it, lower the run's --max-direct-users so that more users share connections, or add agents",
-                    agent.agent
-                )
-            })
-        };
-        return shares.iter().zip(agents).find_map(over).map_or(Ok(()), Err);
-    }
-    Err(format!(
-        "--max-connections: got '{most}', and {users} users take {needed} connections on one agent: raise it, lower \
-         --max-direct-users so that more users share connections, or add agents"
-    ))
-}
+pub use crate::settings::users::check;
 
 /// Whether a deal for these shares does for those: parts of rates are enough, users come and go.
 pub fn stand(plan: &RunPlan, dealt: &[Rate], shares: &[Rate], rates_do: fn(&[Rate], &[Rate]) -> bool) -> bool {
@@ -171,7 +144,7 @@ mod tests {
     #[test]
     fn a_search_of_users_ends_at_what_was_seeded_or_may_be_connected_or_can_be_driven() {
         assert_eq!(highest("--users 5k", None), (5_000, Bound::Seeded));
-        assert_eq!(highest("--users 5k --max-connections 1k", None), (2_000, Bound::Connections));
+        assert_eq!(highest("--users 5k --max-connections 1001", None), (2_000, Bound::Connections));
         // An agent's own limit, of which its one worker has one.
         assert_eq!(highest_with("--users 5k", None, Some(501)), (1_000, Bound::Connections));
         assert_eq!(highest_with("--users 5k", Some(100), Some(501)).1, Bound::Fleet);

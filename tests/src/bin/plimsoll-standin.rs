@@ -49,6 +49,9 @@ struct Args {
     /// Broadcast to channels encrypted, under their room's key
     #[arg(long)]
     encrypted: bool,
+    /// Tell the whole room of each reply in a channel's thread (`thread_metadata_updated`), which is most of what large rooms hear
+    #[arg(long)]
+    thread_metadata: bool,
     /// Refuse posts to rooms with more members than this
     #[arg(long, default_value_t = 500)]
     large_room_threshold: u64,
@@ -324,6 +327,7 @@ fn config(args: Args) -> StandinConfig {
         room_worker: stage(stages.room_worker_capacity, stages.room_worker_latency),
         large_room_threshold: args.large_room_threshold,
         encrypted: args.encrypted,
+        thread_metadata: args.thread_metadata,
         gate_faults: GateFaults {
             reject: faults.reject,
             skip_reply_every: faults.skip_reply_every,

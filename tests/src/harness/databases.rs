@@ -1,11 +1,12 @@
 //! Real database servers on free ports, ended with their owner, and independent clients of both: Python's drivers, which
 //! share no code with ours. `make databases` installs them.
 
+use super::ports::free_port;
 use super::processes::Process;
 use anyhow::{Context as _, bail, ensure};
 use std::collections::HashMap;
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -333,11 +334,6 @@ fn ask(script: &str, arguments: &[&str]) -> anyhow::Result<serde_json::Value> {
 /// Whether its first user exists yet.
 fn lets_in(port: u16) -> bool {
     ask(&format!("{CONNECT}print('null')"), &[&port.to_string()]).is_ok()
-}
-
-/// Nobody else takes it at once: the system hands ports out in turn.
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 /// A certificate for loopback that signed itself, with its key in one file, and alone in another.

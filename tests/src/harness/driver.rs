@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use plimsoll_agent::clock::boottime_ns;
-use plimsoll_common::plan::{AgentPlan, Arrivals, StepOrder, TrialId};
+use plimsoll_common::plan::{AgentPlan, Arrivals, More, StepOrder, TrialId};
 use plimsoll_common::snapshot::{Snapshot, StepTotals};
 use plimsoll_common::units::Rate;
 use plimsoll_common::wire::MAX_MESSAGE_BYTES;
@@ -22,6 +22,9 @@ use tonic::transport::{Channel, Endpoint};
 
 /// An answer that takes longer than this will not come.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// From the order of a step to its warmup: a busy agent hears of it in time.
+const LEAD: Duration = Duration::from_secs(1);
 
 /// A lease on one agent.
 pub struct Driver {
@@ -177,11 +180,12 @@ impl Driver {
         let order = StepOrder {
             trial,
             share: load.rate,
-            start_boottime_ns: boottime_ns() + 200_000_000,
+            start_boottime_ns: boottime_ns() + LEAD.as_nanos() as u64,
             warmup: load.warmup,
             hold: load.hold,
             arrivals: Arrivals::Poisson,
             max_in_flight: load.max_in_flight,
+            more: More::default(),
         };
         self.send(ToAgent::StartStep((&order).into()));
         let answer = self.next().await?;

@@ -33,7 +33,7 @@ const OVERHEAD: f64 = 0.5;
 pub fn limits() -> Limits {
     let durable = DurableName { stream: "S".into(), durable: "message-worker".into() };
     Limits {
-        fractions: vec![FractionLimit { signal: Signal::ErrorRate, allowed: 0.001 }],
+        fractions: vec![FractionLimit { signal: Signal::ErrorRate, allowed: 0.001, rare: false }],
         slopes: vec![SlopeLimit { durable, per_second: ALLOWED }],
     }
 }
@@ -109,8 +109,11 @@ impl Durable {
             showing,
             served: Some(rate - behind).filter(|_| behind > 0.0),
             behind: 0.0,
+            boxes_get_less: false,
+            lost_an_agent: false,
             vanished: Vec::new(),
             fault: None,
+            unproved: None,
             load: trial.settle + held,
             took: trial.settle + held + Duration::from_secs_f64(OVERHEAD + hold.backlog() as f64 / CAPACITY),
         }

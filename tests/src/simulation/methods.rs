@@ -104,8 +104,11 @@ pub fn search(mut queue: Queue, plan: &SearchPlan) -> (Found, Search) {
             showing: held.showing,
             served: held.served,
             behind: 0.0,
+            boxes_get_less: false,
+            lost_an_agent: false,
             vanished: Vec::new(),
             fault: None,
+            unproved: None,
             load: Duration::from_secs_f64(held.load),
             took: Duration::from_secs_f64(held.load + drained),
         });
@@ -121,8 +124,11 @@ fn probe(queue: &mut Queue, trial: &NextTrial) -> TrialOutcome {
         showing: Showing::default(),
         served: Some(carried),
         behind: 0.0,
+        boxes_get_less: false,
+        lost_an_agent: false,
         vanished: Vec::new(),
         fault: None,
+        unproved: None,
         load: Duration::from_secs_f64(load),
         took: Duration::from_secs_f64(load + drained),
     }

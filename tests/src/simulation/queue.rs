@@ -72,7 +72,7 @@ const DRIFT_TIME: f64 = 20.0;
 pub fn limits() -> Limits {
     let limit = Duration::from_secs_f64(LIMIT);
     let signal = Signal::Percentile { series: "E1".into(), quantile: Quantile::P99, limit };
-    Limits { fractions: vec![FractionLimit { signal, allowed: 0.01 }], slopes: Vec::new() }
+    Limits { fractions: vec![FractionLimit { signal, allowed: 0.01, rare: false }], slopes: Vec::new() }
 }
 
 /// The server, now.

@@ -24,13 +24,15 @@ pub(super) struct Broadcaster {
     faults: BroadcastFaults,
     /// None if channels are not encrypted.
     sealer: Option<Sealer>,
+    /// How many replies each thread has, by its parent; `None`: nobody is told.
+    threads: Option<HashMap<String, u32>>,
     /// Messages to broadcast, from 1 for the first.
     seen: u64,
 }
 
 impl Broadcaster {
-    pub(super) fn new(tools: Tools, faults: BroadcastFaults, sealer: Option<Sealer>) -> Self {
-        Self { tools, faults, sealer, seen: 0 }
+    pub(super) fn new(tools: Tools, faults: BroadcastFaults, sealer: Option<Sealer>, thread_metadata: bool) -> Self {
+        Self { tools, faults, sealer, threads: thread_metadata.then(HashMap::new), seen: 0 }
     }
 
     /// Broadcasts one canonical event whose service has ended.
@@ -66,6 +68,9 @@ impl Broadcaster {
             self.publish(&room.audience, &HeaderMap::new(), body).await?;
         }
         let followers = self.followers(&event, room);
+        if followers.is_some() {
+            self.tell_of_reply(&event, room).await?;
+        }
         let audience = followers.as_deref().unwrap_or(&room.audience);
         let body = self.body(event, room)?;
         if is_nth(self.faults.duplicate_every, self.seen) {
@@ -74,6 +79,32 @@ impl Broadcaster {
         }
         self.tools.counters.broadcasts.add(1);
         self.publish(audience, &headers, body).await
+    }
+
+    /// Tells everybody in the room that a thread has one more reply.
+    async fn tell_of_reply(&mut self, event: &CanonicalEvent<'_>, room: &RoomEntry) -> anyhow::Result<()> {
+        let (Some(threads), Some(parent)) = (&mut self.threads, event.message.thread_parent_message_id.as_deref())
+        else {
+            return Ok(());
+        };
+        let replies = threads.entry(parent.to_owned()).or_default();
+        // The chat counts no further.
+        *replies = (*replies + 1).min(99);
+        let told = ThreadMetadata {
+            kind: "thread_metadata_updated",
+            room_id: &room.id,
+            timestamp: self.tools.clock.unix_nanos() / 1_000_000,
+            site_id: &event.site_id,
+            event_timestamp: event.timestamp,
+            parent_message_id: parent,
+            reply_message_id: &event.message.id,
+            new_tcount: *replies,
+            new_thread_last_msg_at: &event.message.created_at,
+            action: "reply_added",
+        };
+        let body = serde_json::to_vec(&told)?.into();
+        self.tools.counters.thread_metadata.add(1);
+        self.publish(&room.audience, &HeaderMap::new(), body).await
     }
 
     /// Who gets a reply in a channel's thread, each a copy: its sender and the parent's author. `None`: it is no such reply.
@@ -132,6 +163,23 @@ impl Broadcaster {
         };
         Ok(serde_json::to_vec(&broadcast)?.into())
     }
+}
+
+/// What a room is told of a reply in one of its threads, in the order in which the chat writes it.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ThreadMetadata<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    room_id: &'a str,
+    timestamp: u64,
+    site_id: &'a str,
+    event_timestamp: u64,
+    parent_message_id: &'a str,
+    reply_message_id: &'a str,
+    new_tcount: u32,
+    new_thread_last_msg_at: &'a str,
+    action: &'a str,
 }
 
 /// Encrypts under the rooms' keys.

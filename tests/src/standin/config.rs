@@ -33,6 +33,8 @@ pub struct StandinConfig {
     pub large_room_threshold: u64,
     /// Channels broadcast under their room's key.
     pub encrypted: bool,
+    /// Tells the whole room of each reply in a channel's thread, as the chat does.
+    pub thread_metadata: bool,
     pub gate_faults: GateFaults,
     pub broadcast_faults: BroadcastFaults,
     /// What the room worker does wrong with member events.
@@ -188,6 +190,7 @@ impl StandinConfig {
             room_worker: StageConfig::default(),
             large_room_threshold: 500,
             encrypted: false,
+            thread_metadata: false,
             gate_faults: GateFaults::default(),
             broadcast_faults: BroadcastFaults::default(),
             member_event_faults: BroadcastFaults::default(),

@@ -36,6 +36,8 @@ pub struct Counters {
     pub refused: Counter,
     /// Sends that nobody can be answered for: no account or request id to be found.
     pub unanswerable: Counter,
+    /// Rooms that were told of a reply in a thread.
+    pub thread_metadata: Counter,
     /// Replies published, of every kind but foreign ones.
     pub replies: Counter,
     pub replies_skipped: Counter,
@@ -53,6 +55,8 @@ pub struct Counters {
     pub presence_signs: Counter,
     /// Rooms that were made.
     pub rooms_created: Counter,
+    /// Requests answered as asked although they carried no id, as the chat answers them; it refused them once.
+    pub unnamed: Counter,
     /// Requests answered as asked, by [`Endpoint`].
     pub answered: [Counter; Endpoint::ALL.len()],
     /// Requests answered with an error envelope, by [`Endpoint`].

@@ -12,8 +12,8 @@ use plimsoll_common::contract::subjects;
 use plimsoll_common::contract::time::write_rfc3339;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The chat takes no more people into a room.
 const MAX_ROOM_SIZE: usize = 1_000;
@@ -23,12 +23,31 @@ const NOT_A_CHANNEL: Envelope =
 const TOO_LARGE: Envelope = ("conflict", Some("max_room_size_reached"), "room is full");
 const NO_NAME: Envelope = ("bad_request", None, "request must include at least one of users, orgs, channels, or name");
 
+/// Who came into which room since the seeding.
+#[derive(Debug, Default)]
+pub(super) struct Joined(Mutex<HashMap<u32, HashSet<u32>>>);
+
+impl Joined {
+    /// How many came into a room.
+    pub(super) fn count(&self, room: u32) -> u64 {
+        self.rooms().get(&room).map_or(0, |users| users.len() as u64)
+    }
+
+    fn has(&self, room: u32, user: u32) -> bool {
+        self.rooms().get(&room).is_some_and(|users| users.contains(&user))
+    }
+
+    fn rooms(&self) -> MutexGuard<'_, HashMap<u32, HashSet<u32>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Who is where, and what has changed since the seeding.
 #[derive(Debug)]
 pub(super) struct DailyBook {
     site: String,
     pub(super) fixtures: DailyFixtures,
-    added: Mutex<HashSet<(u32, u32)>>,
+    joined: Arc<Joined>,
     muted: Mutex<HashSet<(u32, u32)>>,
     anchor_ms: u64,
 }
@@ -38,7 +57,7 @@ impl DailyBook {
         Ok(Self {
             site: site.to_owned(),
             fixtures: DailyFixtures::build(config.preset, config.users, seed)?,
-            added: Mutex::default(),
+            joined: Arc::default(),
             muted: Mutex::default(),
             anchor_ms: clock.unix_nanos() / 1_000_000,
         })
@@ -72,8 +91,12 @@ impl DailyBook {
     }
 
     fn member(&self, asker: &str, room: u32) -> Option<u32> {
-        let added = self.added.lock().unwrap_or_else(PoisonError::into_inner);
-        self.user(asker).filter(|&user| self.fixtures.has_member(room, user) || added.contains(&(room, user)))
+        self.user(asker).filter(|&user| self.fixtures.has_member(room, user) || self.joined.has(room, user))
+    }
+
+    /// Who came since the seeding, which the pipeline looks up.
+    pub(super) fn joined(&self) -> Arc<Joined> {
+        Arc::clone(&self.joined)
     }
 
     /// The answer to a request about one of these rooms.
@@ -165,14 +188,15 @@ impl DailyBook {
         if users.is_empty() {
             return Err(Refusal::UserNotFound.envelope());
         }
-        let mut added = self.added.lock().unwrap_or_else(PoisonError::into_inner);
-        if users.iter().any(|&user| self.fixtures.has_member(room, user) || added.contains(&(room, user))) {
-            return Err(Refusal::AlreadyMember.envelope());
-        }
-        if self.fixtures.size(room) as usize + users.len() > MAX_ROOM_SIZE {
+        let mut joined = self.joined.rooms();
+        let added = joined.entry(room).or_default();
+        // Whoever is a member already is one afterwards: the chat upserts.
+        let new: HashSet<u32> =
+            users.into_iter().filter(|user| !self.fixtures.has_member(room, *user) && !added.contains(user)).collect();
+        if self.fixtures.size(room) as usize + added.len() + new.len() > MAX_ROOM_SIZE {
             return Err(TOO_LARGE);
         }
-        added.extend(users.into_iter().map(|user| (room, user)));
+        added.extend(new);
         Ok(AddJob { room_id, users: request.users, requester_account: asker.to_owned(), request_id: None })
     }
 
@@ -246,7 +270,9 @@ mod tests {
         assert_eq!(book.add(&member, room, &body("accounts", &stranger)), Err(Refusal::UserNotFound.envelope()));
         assert_eq!(book.add(&stranger, room, &body("users", &stranger)), Err(NOT_MEMBER));
         assert!(book.add(&member, room, &body("users", &stranger)).is_ok());
-        assert_eq!(book.add(&member, room, &body("users", &stranger)), Err(Refusal::AlreadyMember.envelope()));
+        // Once more it changes nothing.
+        assert!(book.add(&member, room, &body("users", &stranger)).is_ok());
+        assert_eq!(book.joined.count(room), 1);
         let dm = book.fixtures.rooms_in(Band::Dm).start;
         let partner = account(book.fixtures.members(dm)[0]);
         assert_eq!(book.add(&partner, dm, &body("users", "user-1")), Err(NOT_A_CHANNEL));

@@ -1,6 +1,6 @@
 //! The fixtures as the stages look them up: rooms by id, with what their broadcasts need.
 
-use super::daily::DailyBook;
+use super::daily::{DailyBook, Joined};
 use async_nats::Subject;
 use plimsoll_common::contract::fixtures::{
     Fixtures, Room, RoomKind, account, room_key, thread_parent_author, thread_parent_id, user_of_account,
@@ -8,6 +8,7 @@ use plimsoll_common::contract::fixtures::{
 use plimsoll_common::contract::payload::CanonicalEvent;
 use plimsoll_common::contract::subjects;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// All rooms of the fixtures.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(super) struct Directory {
     by_id: HashMap<String, usize>,
     /// Room and author of every seeded parent of a thread, by its id.
     parents: HashMap<[u8; 20], (usize, u32)>,
+    /// Who came into the rooms of a daily preset since they were seeded.
+    joined: Option<Arc<Joined>>,
 }
 
 /// A room, and what is derived from it.
@@ -42,7 +45,7 @@ impl Directory {
         };
         let parents = (0..rooms.len()).flat_map(|at| (0..parents_per_room).map(move |number| (at, number)));
         let parents = parents.map(|(at, number)| parent(at, number)).collect();
-        Self { site: fixtures.site, seed: fixtures.seed, by_id, parents, rooms }
+        Self { site: fixtures.site, seed: fixtures.seed, by_id, parents, rooms, joined: None }
     }
 
     /// The rooms of a daily preset. Every seeded message may be replied to.
@@ -56,7 +59,8 @@ impl Directory {
             (message.id, (room as usize, message.author))
         };
         let parents = (0..fixtures.rooms()).flat_map(messages).map(parent).collect();
-        Self { site: site.to_owned(), seed: fixtures.seed(), rooms, by_id, parents }
+        let joined = Some(daily.joined());
+        Self { site: site.to_owned(), seed: fixtures.seed(), rooms, by_id, parents, joined }
     }
 
     /// To how many people a canonical event goes: one for what is none.
@@ -65,7 +69,13 @@ impl Directory {
         let Some(entry) = self.room(&event.message.room_id) else { return 1 };
         let replies = event.message.thread_parent_message_id.is_some() && entry.room.kind == RoomKind::Channel;
         // A reply goes to its sender and to the parent's author.
-        if replies { 2 } else { entry.room.weight().max(1) }
+        if replies { 2 } else { self.people(entry).max(1) }
+    }
+
+    /// How many people are in a room by now.
+    pub(super) fn people(&self, entry: &RoomEntry) -> u64 {
+        let joined = self.joined.as_ref().map_or(0, |joined| joined.count(entry.room.index));
+        entry.room.weight() + joined
     }
 
     pub(super) fn room(&self, id: &str) -> Option<&RoomEntry> {

@@ -238,7 +238,7 @@ fn examine<'a>(send: &'a Message, directory: &'a Directory, large_room_threshold
     }
     let subscription = directory.subscription(account, room);
     let large = subscription
-        .is_some_and(|(entry, user)| entry.room.weight() > large_room_threshold && entry.owner != Some(user));
+        .is_some_and(|(entry, user)| directory.people(entry) > large_room_threshold && entry.owner != Some(user));
     let parent = request.thread_parent_message_id.as_deref();
     let refusal = if !is_message_id(&request.id) {
         Refusal::MessageId
@@ -278,7 +278,7 @@ fn is_message_id(id: &str) -> bool {
     matches!(id.len(), 17 | 20) && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-fn is_uuid(id: &str) -> bool {
+pub(super) fn is_uuid(id: &str) -> bool {
     id.len() == 36
         && id.bytes().enumerate().all(|(at, byte)| match at {
             8 | 13 | 18 | 23 => byte == b'-',
@@ -311,8 +311,12 @@ fn canonical_json(message: &[u8], site: &str, timestamp_ms: u64) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::clock::Clock;
+    use super::super::config::DailyConfig;
+    use super::super::daily::DailyBook;
     use super::*;
-    use plimsoll_common::contract::fixtures::Fixtures;
+    use plimsoll_common::contract::daily::{Band, DailyPreset};
+    use plimsoll_common::contract::fixtures::{Fixtures, account};
     use plimsoll_common::contract::presets::MessagesPreset;
 
     const ID: &str = "0aZ9kLmN3pQrS7tUvWxY";
@@ -378,6 +382,41 @@ mod tests {
         assert_eq!(check(&own, &reply(&parent(2)), 1), "accept 2 in room-000002");
         assert_eq!(check(&own, &reply(&parent(3)), 500), "ParentNotFound to 01980a2b");
         assert_eq!(check(&own, &reply(b"hmsg-1"), 500), "ParentId to 01980a2b");
+    }
+
+    #[test]
+    fn who_was_added_counts_where_members_may_not_post() {
+        let daily = DailyConfig { preset: DailyPreset::Light, users: 2_000 };
+        let book = DailyBook::new(&daily, 42, "s", &Clock::start()).unwrap();
+        let directory = Directory::of_daily(&book, "s");
+        let room = book.fixtures.rooms_in(Band::Medium).start;
+        let members = book.fixtures.members(room);
+        let (owner, member) = (account(members[0]), account(members[1]));
+        let strangers: Vec<String> =
+            (0..2_000).filter(|&user| !book.fixtures.has_member(room, user)).map(account).collect();
+        let id = book.fixtures.room_id(room);
+        let says = |who: &str| {
+            let payload = Bytes::from(serde_json::json!({"id": ID, "content": "a", "requestId": REQUEST}).to_string());
+            let subject = subjects::send(who, &id, "s").into();
+            let length = payload.len();
+            let send =
+                Message { subject, reply: None, headers: None, status: None, description: None, length, payload };
+            match examine(&send, &directory, 500) {
+                Outcome::Accept { .. } => None,
+                Outcome::Refuse { refusal, .. } => Some(refusal),
+                Outcome::Unanswerable => panic!("unanswerable"),
+            }
+        };
+        let add = |who: &[String]| book.add(&member, room, serde_json::json!({"users": who}).to_string().as_bytes());
+        let (first, more) = strangers.split_at(500 - members.len());
+        add(first).unwrap();
+        assert_eq!((says(&owner), says(&member)), (None, None));
+        add(&more[..1]).unwrap();
+        assert_eq!((says(&owner), says(&member)), (None, Some(Refusal::LargeRoom)));
+        // Nor are there ever more than a thousand.
+        add(&more[1..500]).unwrap();
+        assert!(add(&more[500..501]).is_err_and(|(_, reason, _)| reason == Some("max_room_size_reached")));
+        assert_eq!(directory.people(directory.room(&id).unwrap()), 1_000);
     }
 
     #[test]

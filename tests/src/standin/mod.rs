@@ -272,6 +272,7 @@ async fn role(stage: Stage, config: &StandinConfig, tools: &Tools) -> anyhow::Re
             tools.clone(),
             config.broadcast_faults.clone(),
             config.encrypted.then(|| Sealer::new(&tools.clock)),
+            config.thread_metadata,
         ))),
         Stage::RoomWorker => {
             Role::RoomWorker(Box::new(RoomWorker::new(tools.clone(), config.member_event_faults.clone())))

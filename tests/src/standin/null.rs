@@ -12,6 +12,16 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+/// What benchmarks ask an echo for, described in TOML: as large as a message of the chat.
+pub const ECHO_SCENARIO: &str = r#"
+[[operation]]
+name = "echo"
+kind = "request"
+subject = "svc.echo"
+payload = '{"id":"{{id}}","content":"{{text:200}}","requestId":"{{uuid}}"}'
+success = "non-empty"
+"#;
+
 /// Bytes asked for at once: some hundred sends.
 const READ: usize = 256 * 1024;
 

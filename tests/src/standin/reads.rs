@@ -6,6 +6,7 @@ use super::config::{Endpoint, EndpointConfig, Refusal, StandinConfig};
 use super::counters::Counters;
 use super::daily::{DailyBook, asker_of_list};
 use super::directory::Directory;
+use super::gatekeeper::is_uuid;
 use super::rooms::{AddJob, CreateJob, Memberships};
 use super::service::Service;
 use super::stage::is_nth;
@@ -367,6 +368,7 @@ impl Reader {
             _ if is_nth(config.garbage_every, self.answers) => Bytes::from_static(b"{\"messages\":"),
             Ok(answer) => {
                 counters.answered[at].add(1);
+                counters.unnamed.add(u64::from(!request_id(request).is_some_and(|id| is_uuid(&id))));
                 serde_json::to_vec(&answer)?.into()
             }
             Err((code, reason, error)) => {

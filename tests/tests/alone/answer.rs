@@ -18,7 +18,7 @@ fn levels() -> (&'static [f64], Duration) {
     if prove::whole() {
         (&[700.0, 950.0, 1110.0, 1300.0, 2000.0], Duration::from_secs(12))
     } else {
-        (&[850.0, 1150.0], Duration::from_secs(5))
+        (&[850.0, 1200.0], Duration::from_secs(4))
     }
 }
 
@@ -66,14 +66,14 @@ async fn the_message_workers_capacity_is_found_by_its_backlog() -> anyhow::Resul
 }
 
 #[tokio::test]
-async fn past_the_gatekeeper_the_broadcast_workers_capacity_is_the_same() -> anyhow::Result<()> {
-    check(&find_1000(Stage::BroadcastWorker, |run| run.flag("--inject", "canonical")).await?, "E2")
-}
-
-#[tokio::test]
-async fn two_agents_give_the_answer_of_one() -> anyhow::Result<()> {
+async fn two_agents_give_the_answer_of_one_also_past_the_gatekeeper() -> anyhow::Result<()> {
     let agents = Agent::start_many(2)?;
-    check(&find_1000(Stage::BroadcastWorker, |run| run.agents(&agents)).await?, "E2")
+    check(&find_1000(Stage::BroadcastWorker, |run| run.agents(&agents).flag("--inject", "canonical")).await?, "E2")?;
+    if prove::whole() {
+        check(&find_1000(Stage::BroadcastWorker, |run| run.flag("--inject", "canonical")).await?, "E2")?;
+        check(&find_1000(Stage::BroadcastWorker, |run| run.agents(&agents)).await?, "E2")?;
+    }
+    Ok(())
 }
 
 #[tokio::test]
@@ -81,7 +81,8 @@ async fn a_backend_without_a_limit_never_trips() -> anyhow::Result<()> {
     let _exclusive = Exclusive::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let standin = Standin::start(StandinConfig::new(server.url())).await?;
-    let run = Run::new(&server.url(), "small").steps(&[500.0, 1000.0]);
+    let hold = Duration::from_secs(if prove::whole() { 12 } else { 3 });
+    let run = Run::new(&server.url(), "small").steps(&[500.0, 1000.0]).hold(hold);
     let outcome = tokio::task::spawn_blocking(move || run.finish()).await??;
     standin.shutdown().await?;
     assert!(outcome.trials.iter().all(|trial| trial.verdict != Verdict::Trip), "{outcome}");

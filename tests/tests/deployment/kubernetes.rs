@@ -89,7 +89,8 @@ fn what_a_user_brings_is_mounted_where_the_run_looks_for_it() -> anyhow::Result<
     let run = ["max-rps", "--workload", "custom", "--scenario", &scenario, "--nats-url", "nats://echo:4222"];
     let creds = ["--nats-creds", "secret:echo-nats/backend.creds"];
     let objects = objects(&flags, &[&run[..], &creds].concat())?;
-    let brought = Brought { secrets: &["fleet-agent", "fleet-coordinator", "echo-nats"], claims: &["runs"] };
+    let brought =
+        Brought { secrets: &["fleet-agent", "fleet-coordinator", "echo-nats", "registry"], claims: &["runs"] };
     objects.agree(&brought)?;
     objects.are_restricted()?;
     assert!(objects.secrets.is_empty(), "nothing secret is rendered");

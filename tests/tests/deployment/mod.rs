@@ -1,9 +1,15 @@
 //! How Plimsoll is put to work: what is installed, and that every manifest, unit and page of `deploy/` is what the programs,
 //! and whoever else reads it, take it for.
 
+mod access;
+mod boxes;
+mod cluster_failures;
+mod cluster_guide;
 mod cluster_runs;
 mod compose;
+mod compose_commands;
 mod container;
+mod ends_early;
 mod fake_cluster;
 mod guide;
 mod image;
@@ -13,6 +19,7 @@ mod kustomize;
 pub mod monitoring;
 mod objects;
 mod pods;
+mod proxy;
 mod unit;
 
 use std::path::{Path, PathBuf};

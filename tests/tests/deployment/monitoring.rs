@@ -131,6 +131,40 @@ fn the_dashboard_is_whole() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What of a panel shows something else than it should at another scrape interval, or once what it shows is over.
+fn depends_on_when_it_is_looked_at(panel: &Value) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for target in panel["targets"].as_array().into_iter().flatten() {
+        let expression = target["expr"].as_str().unwrap_or_default();
+        let ranges = expression.split('[').skip(1).filter_map(|rest| rest.split(']').next());
+        // A fixed one has too few samples in it where Prometheus scrapes less often than here.
+        wrong.extend(ranges.filter(|range| *range != "$__rate_interval").map(|range| format!("[{range}]")));
+        // Over a range, one value for each label that there ever was is shown.
+        let by_label = target["legendFormat"].as_str().is_some_and(|legend| legend.contains("{{"));
+        if panel["type"] == "stat" && by_label && target["instant"] != true {
+            wrong.push(format!("{expression} over a range"));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn panels_show_the_same_at_any_scrape_interval_and_no_phase_that_is_over() -> anyhow::Result<()> {
+    let dashboard = dashboard()?;
+    let panels = dashboard["panels"].as_array().context("panels")?;
+    for panel in panels {
+        assert_eq!(depends_on_when_it_is_looked_at(panel), Vec::<String>::new(), "{}", panel["title"]);
+    }
+    assert!(panels.iter().any(|panel| panel.to_string().contains("[$__rate_interval]")));
+    let with = |kind: &str, expr: &str| {
+        let target = serde_json::json!({"expr": expr, "legendFormat": "{{phase}}"});
+        depends_on_when_it_is_looked_at(&serde_json::json!({"type": kind, "targets": [target]}))
+    };
+    assert_eq!(with("timeseries", "rate(a[10s]) / rate(b[$__rate_interval])"), ["[10s]"]);
+    assert_eq!(with("stat", "a"), ["a over a range"]);
+    Ok(())
+}
+
 #[test]
 fn prometheus_and_grafana_look_where_compose_puts_things() -> anyhow::Result<()> {
     let compose = yaml("deploy/compose.yaml")?;

@@ -8,7 +8,9 @@ use anyhow::{Context as _, bail, ensure};
 use clap::Parser as _;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Container, PodSpec, PodTemplateSpec, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, PersistentVolumeClaim, PodSpec, PodTemplateSpec, Secret, Service,
+};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -24,6 +26,7 @@ use std::time::Duration;
 pub struct Objects {
     pub config_maps: BTreeMap<String, ConfigMap>,
     pub secrets: BTreeMap<String, Secret>,
+    pub claims: BTreeMap<String, PersistentVolumeClaim>,
     pub services: BTreeMap<String, Service>,
     pub policies: BTreeMap<String, NetworkPolicy>,
     pub jobs: BTreeMap<String, Job>,
@@ -39,7 +42,7 @@ pub struct Brought<'a> {
     pub claims: &'a [&'a str],
 }
 
-type Labels = BTreeMap<String, String>;
+pub(super) type Labels = BTreeMap<String, String>;
 
 /// Parses an object and demands that nothing of it is lost on the way: a field that the API does not know would be.
 pub fn strict<T: Serialize + DeserializeOwned>(value: &Value) -> anyhow::Result<T> {
@@ -88,6 +91,7 @@ impl Objects {
         let twice = match kind {
             "ConfigMap" => self.config_maps.insert(name, strict(document)?).is_some(),
             "Secret" => self.secrets.insert(name, strict(document)?).is_some(),
+            "PersistentVolumeClaim" => self.claims.insert(name, strict(document)?).is_some(),
             "Service" => self.services.insert(name, strict(document)?).is_some(),
             "NetworkPolicy" => self.policies.insert(name, strict(document)?).is_some(),
             "Job" => self.jobs.insert(name, strict(document)?).is_some(),
@@ -117,7 +121,7 @@ impl Objects {
     }
 
     /// The templates that a selector selects.
-    fn selected(&self, selector: &Labels) -> Vec<&PodTemplateSpec> {
+    pub(super) fn selected(&self, selector: &Labels) -> Vec<&PodTemplateSpec> {
         let templates = self.templates().into_iter().map(|(_, template)| template);
         templates.filter(|template| is_selected(labels(template.metadata.as_ref()), selector)).collect()
     }
@@ -140,7 +144,15 @@ impl Objects {
         for (name, spec, container) in self.containers()? {
             self.volumes_agree(spec, container, brought).with_context(|| name.clone())?;
             probe_agrees(container).with_context(|| name.clone())?;
+            ports_are_kept(spec, container).with_context(|| name.clone())?;
+            for pulled_by in spec.image_pull_secrets.iter().flatten() {
+                let there = brought.secrets.contains(&pulled_by.name.as_str());
+                ensure!(there, "{name}: no Secret/{} to pull its image with", pulled_by.name);
+            }
         }
+        self.agents_may_drive_the_target()?;
+        self.agents_are_as_many_as_are_waited_for()?;
+        self.only_coordinators_reach_agents()?;
         for (name, template) in self.templates() {
             let spread = template.spec.iter().flat_map(|spec| spec.topology_spread_constraints.iter().flatten());
             for constraint in spread {
@@ -168,9 +180,18 @@ impl Objects {
 
     fn policy_agrees(&self, policy: &NetworkPolicy) -> anyhow::Result<()> {
         let spec = policy.spec.as_ref().context("no spec")?;
-        ensure!(spec.policy_types.as_deref() == Some(&["Ingress".to_owned()]), "it is for what comes in");
         let guarded = self.selected(match_labels(spec.pod_selector.as_ref().context("no pods")?)?);
         ensure!(!guarded.is_empty(), "it guards nobody");
+        let kinds: Vec<&str> = spec.policy_types.iter().flatten().map(String::as_str).collect();
+        ensure!(kinds == ["Ingress"] || kinds == ["Egress"], "it is for one way: {kinds:?}");
+        ensure!(kinds == ["Ingress"] || spec.ingress.is_none(), "what comes in is of no matter to it");
+        ensure!(kinds == ["Egress"] || spec.egress.is_none(), "what goes out is of no matter to it");
+        for rule in spec.egress.iter().flatten() {
+            ensure!(rule.ports.iter().flatten().any(|port| port.port.is_some()), "every port is let out to");
+            for pods in rule.to.iter().flatten().filter_map(|peer| peer.pod_selector.as_ref()) {
+                ensure!(!self.selected(match_labels(pods)?).is_empty(), "it lets out to nobody: {pods:?}");
+            }
+        }
         for rule in spec.ingress.iter().flatten() {
             let peers = rule.from.as_deref().unwrap_or_default();
             ensure!(!peers.is_empty(), "everybody is let in");
@@ -202,7 +223,8 @@ impl Objects {
             }
             if let Some(claim) = &volume.persistent_volume_claim {
                 let name = claim.claim_name.as_str();
-                ensure!(brought.claims.contains(&name), "no PersistentVolumeClaim/{name}");
+                let there = self.claims.contains_key(name) || brought.claims.contains(&name);
+                ensure!(there, "no PersistentVolumeClaim/{name}");
             }
         }
         Ok(())
@@ -294,22 +316,22 @@ fn moved(text: &str, root: &Path) -> String {
     text.replace("/etc/plimsoll/", &format!("{}/etc/plimsoll/", root.display()))
 }
 
-fn labels(metadata: Option<&ObjectMeta>) -> &Labels {
+pub(super) fn labels(metadata: Option<&ObjectMeta>) -> &Labels {
     static NONE: Labels = Labels::new();
     metadata.and_then(|metadata| metadata.labels.as_ref()).unwrap_or(&NONE)
 }
 
-fn is_selected(labels: &Labels, selector: &Labels) -> bool {
+pub(super) fn is_selected(labels: &Labels, selector: &Labels) -> bool {
     !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
-fn match_labels(selector: &LabelSelector) -> anyhow::Result<&Labels> {
+pub(super) fn match_labels(selector: &LabelSelector) -> anyhow::Result<&Labels> {
     ensure!(selector.match_expressions.is_none(), "a selector that is not checked");
     selector.match_labels.as_ref().context("it selects everybody")
 }
 
 /// The number of a port of these pods, by number or name.
-fn port_of(template: &PodTemplateSpec, port: &IntOrString) -> anyhow::Result<i32> {
+pub(super) fn port_of(template: &PodTemplateSpec, port: &IntOrString) -> anyhow::Result<i32> {
     let containers = template.spec.iter().flat_map(|spec| &spec.containers);
     let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
     let found = ports.find(|known| match port {
@@ -328,9 +350,23 @@ fn probe_agrees(container: &Container) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Where connections may take every port, those that the container listens on are kept from them.
+fn ports_are_kept(spec: &PodSpec, container: &Container) -> anyhow::Result<()> {
+    let sysctls = spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
+    let sysctls: BTreeMap<&str, &str> = sysctls.map(|sysctl| (sysctl.name.as_str(), sysctl.value.as_str())).collect();
+    if !sysctls.contains_key("net.ipv4.ip_local_port_range") {
+        return Ok(());
+    }
+    let kept = sysctls.get("net.ipv4.ip_local_reserved_ports").copied().unwrap_or_default();
+    let is_kept = |port: i32| kept.split(',').any(|kept| kept == port.to_string());
+    let mut ports = container.ports.iter().flatten();
+    ensure!(ports.all(|port| is_kept(port.container_port)), "connections may take its ports: {sysctls:?}");
+    Ok(())
+}
+
 fn is_restricted(spec: &PodSpec, container: &Container) -> anyhow::Result<()> {
     /// Those that Kubernetes calls safe.
-    const SAFE_SYSCTLS: [&str; 2] = ["net.ipv4.ip_local_port_range", "net.ipv4.tcp_syncookies"];
+    const SAFE_SYSCTLS: [&str; 2] = ["net.ipv4.ip_local_port_range", "net.ipv4.ip_local_reserved_ports"];
     let shares_host = [spec.host_network, spec.host_pid, spec.host_ipc].into_iter().flatten().any(|shares| shares);
     ensure!(!shares_host, "it is in the host's namespaces");
     let pod = spec.security_context.as_ref().context("no security context")?;

@@ -47,8 +47,16 @@ fn a_rendered_run_finds_its_agents_prints_its_answer_and_all_of_it_ends() -> any
     let server = NatsServer::start(NatsOptions { host: Some(network.host(TARGET).clone()), ..NatsOptions::default() })?;
     let _standin = start_standin_on(Some(network.host(TARGET)), &server.url(), &["--preset", "small"])?;
     let url = format!("nats://chat.default.svc:{}", server.url().rsplit(':').next().context("a port")?);
-    let run =
-        ["max-rps", "--preset=small", "--steps=200", "--warmup=500ms", "--hold=2s", "--slo-p95=2s", "--slo-p99=3s"];
+    let run = [
+        "max-rps",
+        "--preset=small",
+        "--steps=200",
+        "--warmup=500ms",
+        "--hold=2s",
+        "--slo-p95=2s",
+        "--slo-p99=3s",
+        "--max-lateness=1s",
+    ];
     let kube = ["kube", "--agents=2", "--image=plimsoll:1", "--metrics-from=monitoring", "--"];
     let rendered = Program::Cli.run([&kube, &run[..], &["--nats-url", &url]].concat())?;
     ensure!(rendered.code == Some(0), "{rendered:?}");

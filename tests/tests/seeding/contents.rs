@@ -311,7 +311,7 @@ fn a_history_with_threads_and_readers_is_the_contracts() {
                 of_id["thread_parent_created_at"] = json!(created);
                 by_id_rows.push(of_id);
             }
-            let mut accounts: Vec<String> = Vec::new();
+            let mut accounts: Vec<String> = vec![account(user(history.author(index)))];
             authors.iter().for_each(|&user| {
                 if !accounts.contains(&account(user)) {
                     accounts.push(account(user))

@@ -1,26 +1,23 @@
 //! A seeding of both databases and a teardown, killed in the middle: the same command makes of them what an undisturbed one
 //! does, field by field.
 
-use super::{both, command, done, plimsoll};
+use super::{both, command, done, frozen_when, plimsoll, refused};
+use plimsoll_common::contract::history::{HistoryPreset, RoomHistory, message_id};
 use plimsoll_tests::harness::databases::{CassandraServer, MongoServer, collections, need_both, with_database};
 use plimsoll_tests::harness::processes::Process;
 use serde_json::{Value, json};
 use std::time::Duration;
-use tokio::time::Instant;
 
-/// Of history-medium three rooms: 15,000 messages and some 2,000 replies.
-const SEED: &str = "seed --workload read-receipt --preset history-medium --shard 3/34";
+/// Of history-medium two rooms: 10,000 messages and some 1,300 replies.
+const SEED: &str = "seed --workload read-receipt --preset history-medium --shard 3/50";
 const COLLECTIONS: [&str; 5] = ["users", "rooms", "subscriptions", "thread_rooms", "thread_subscriptions"];
 const TABLES: [&str; 3] = ["messages_by_room", "messages_by_id", "thread_messages_by_thread"];
 const BUCKET_MS: i64 = 72 * 3_600_000;
 
-/// Kills a command as soon as the database says so.
-fn killed_when(arguments: &str, flags: &[String], mongo: &MongoServer, script: &str) -> anyhow::Result<()> {
+/// Kills a command as soon as this is true of the database.
+fn killed_when(arguments: &str, flags: &[String], mongo: &MongoServer, is_true: &str) -> anyhow::Result<()> {
     let mut process = Process::spawn(command(arguments, flags)?)?;
-    let began = Instant::now();
-    while with_database(&mongo.uri(), "chat", script)? != json!(true) {
-        anyhow::ensure!(began.elapsed() < super::LIMIT && process.is_running()?, "{:?}", process.wait(super::LIMIT));
-    }
+    frozen_when(process.pid(), mongo, is_true)?;
     process.signal(libc::SIGKILL)?;
     let ended = process.wait(Duration::from_secs(5))?;
     anyhow::ensure!(ended.signal == Some(libc::SIGKILL), "it ended before it was killed: {ended:?}");
@@ -76,10 +73,10 @@ fn what_was_killed_in_both_databases_ends_as_if_it_had_not_been() {
     let (whole, _, whole_flags) = both("undisturbed").unwrap();
     done(&format!("{SEED} --create-schema"), &whole_flags).unwrap();
     // A thread's document is written beside its messages; the room's own comes last.
-    let in_the_middle = "out = db.thread_rooms.find_one() is not None";
+    let in_the_middle = "db.thread_rooms.find_one() is not None";
     killed_when(&format!("{SEED} --create-schema --writes-in-flight 4"), &flags, &mongo, in_the_middle).unwrap();
     let rooms = "out = db.rooms.count_documents({})";
-    assert!(with_database(&mongo.uri(), "chat", rooms).unwrap().as_u64() < Some(3), "it was whole");
+    assert!(with_database(&mongo.uri(), "chat", rooms).unwrap().as_u64() < Some(2), "it was whole");
     let anchor = anchor_ms(&mongo);
     done(SEED, &flags).unwrap();
     assert_eq!(anchor_ms(&mongo), anchor);
@@ -90,7 +87,7 @@ fn what_was_killed_in_both_databases_ends_as_if_it_had_not_been() {
         assert!(resumed == undisturbed, "{name}: {} and {} are not the same", resumed.len(), undisturbed.len());
     }
     // The record of the shard goes first, and that of the seeding last.
-    let begun = "out = db.plimsoll_seeds.count_documents({'kind': 'shard'}) == 0";
+    let begun = "db.plimsoll_seeds.count_documents({'kind': 'shard'}) == 0";
     let teardown = "teardown --workload read-receipt --yes";
     killed_when(teardown, &flags, &mongo, begun).unwrap();
     let record = "out = db.plimsoll_seeds.count_documents({'kind': 'seed'})";
@@ -104,5 +101,63 @@ fn what_was_killed_in_both_databases_ends_as_if_it_had_not_been() {
     }
     let left = collections(&mongo.uri(), "chat", &COLLECTIONS).unwrap();
     assert!(left.values().all(Vec::is_empty), "{left:?}");
-    assert_eq!(cassandra.rows("undisturbed.messages_by_room").unwrap().len(), 15_000);
+    assert_eq!(cassandra.rows("undisturbed.messages_by_room").unwrap().len(), 10_000);
+}
+
+#[test]
+fn what_a_seeding_that_ended_in_the_middle_has_written_is_removed_without_a_rest() {
+    need_both();
+    let (mongo, cassandra, flags) = both("half").unwrap();
+    // Of history-medium one room, one of whose threads cannot be recorded: somebody else's is in its place.
+    let threads = RoomHistory::new(HistoryPreset::Medium, 42, 2).threads();
+    let parent = message_id("hroom-000002", threads[threads.len() / 2]);
+    let taken = format!(
+        "db.thread_rooms.create_index('parentMessageId', unique=True)\n\
+         db.thread_rooms.insert_one({{'_id': 'x', 'siteId': 'other', 'roomId': 'other', 'parentMessageId': '{parent}'}})"
+    );
+    with_database(&mongo.uri(), "chat", &taken).unwrap();
+    let seed = "seed --workload history --preset history-medium --shard 4/101";
+    let error = refused(&format!("{seed} --create-schema"), &flags, 3).unwrap();
+    assert!(error.contains("holds another document in the place of one of ours"), "{error}");
+    let is_empty = |name: &str| cassandra.rows(&format!("half.{name}")).unwrap().is_empty();
+    assert!(TABLES.iter().all(|name| !is_empty(name)), "it ended before it wrote anything");
+    let removed = || {
+        done("teardown --workload history --yes", &flags).unwrap();
+        for name in TABLES {
+            assert!(is_empty(name), "{name}");
+        }
+    };
+    removed();
+    let left = "out = [d['_id'] for d in db.thread_rooms.find()] + [d['_id'] for d in db.thread_subscriptions.find()]";
+    assert_eq!(with_database(&mongo.uri(), "chat", left).unwrap(), json!(["x"]));
+    with_database(&mongo.uri(), "chat", "db.thread_rooms.delete_one({'_id': 'x'})").unwrap();
+    let in_the_middle = "db.thread_rooms.count_documents({}) > 100";
+    killed_when(&format!("{seed} --writes-in-flight 4"), &flags, &mongo, in_the_middle).unwrap();
+    removed();
+}
+
+#[test]
+fn a_cassandra_that_was_lost_is_seeded_anew_whatever_is_said_to_be_written() {
+    need_both();
+    let (mongo, cassandra, flags) = both("lost").unwrap();
+    let seed = "seed --workload thread --preset small --create-schema";
+    done(seed, &flags).unwrap();
+    let whole = cassandra.rows("lost.messages_by_id").unwrap();
+    // As if it had been interrupted behind its last room.
+    let interrupted = "db.plimsoll_seeds.update_many({'kind': 'shard'}, {'$set': {'finished': False}})\n\
+        out = [d['chunks'] for d in db.plimsoll_seeds.find({'kind': 'shard'})]";
+    let emptied: [&[&str]; 2] =
+        [&["DROP KEYSPACE lost"], &["TRUNCATE lost.messages_by_room", "TRUNCATE lost.messages_by_id"]];
+    for statements in emptied {
+        assert_eq!(with_database(&mongo.uri(), "chat", interrupted).unwrap(), json!([2]));
+        cassandra.execute(&statements.iter().map(|&text| text.to_owned()).collect::<Vec<_>>()).unwrap();
+        let seeded = plimsoll(seed, &flags).unwrap();
+        assert!(seeded.code == Some(0) && !seeded.stderr.contains("goes on after"), "{seeded:?}");
+        assert_eq!(cassandra.rows("lost.messages_by_id").unwrap(), whole);
+        assert_eq!(cassandra.rows("lost.messages_by_room").unwrap().len(), whole.len());
+    }
+    // What is there is gone on with.
+    with_database(&mongo.uri(), "chat", interrupted).unwrap();
+    let seeded = plimsoll(seed, &flags).unwrap();
+    assert!(seeded.code == Some(0) && seeded.stderr.contains("goes on after"), "{seeded:?}");
 }

@@ -2,9 +2,15 @@
 
 use super::{both, both_flags, command, done, mongo_flags, plimsoll};
 use anyhow::Context as _;
-use plimsoll_tests::harness::databases::{CassandraServer, MongoOptions, MongoServer, need_both, need_mongo};
+use plimsoll_common::contract::history::{HistoryPreset, RoomHistory, message_id, reply_id};
+use plimsoll_tests::harness::databases::{
+    CassandraServer, MongoOptions, MongoServer, need_both, need_mongo, with_database,
+};
 use plimsoll_tests::harness::processes::{Ended, Process};
 use plimsoll_tests::harness::prove;
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -60,6 +66,14 @@ impl<'a> SmallDisk<'a> {
         Self::run(Command::new("mount").args(["-o", &format!("remount,size={size}")]).arg(self.0))
     }
 
+    /// Something else takes all of its room but so many bytes.
+    fn fill_but(&self, bytes: usize) -> anyhow::Result<()> {
+        let mut filler = std::fs::File::create(self.0.join("filler"))?;
+        while filler.write_all(&[1; 1 << 20]).is_ok() {}
+        let taken = filler.metadata()?.len();
+        Ok(filler.set_len(taken.saturating_sub(bytes as u64))?)
+    }
+
     fn run(command: &mut Command) -> anyhow::Result<()> {
         let done = command.status().context("mounting")?;
         anyhow::ensure!(done.success(), "{command:?}: {done}");
@@ -105,6 +119,10 @@ fn a_disk_that_fills_up_ends_a_seeding_that_goes_on_when_there_is_room() {
         "{told:?}"
     );
     assert!(done("seed --preset large --create-schema", &flags).unwrap().starts_with("seeded "));
+    // Read back by somebody else: every document is there, and those of rooms and members have what comes last in them.
+    let whole = "out = [db.users.count_documents({'statusText': ''}), db.rooms.count_documents({'encKey.priv': {'$exists': True}}), \
+         db.subscriptions.count_documents({'hasUnread': False})]";
+    assert_eq!(with_database(&mongo.uri(), "chat", whole).unwrap(), json!([10_000, 1_000, 10_000]));
 }
 
 #[test]
@@ -117,9 +135,10 @@ fn a_cassandra_whose_disk_fills_up_is_named_and_the_seeding_goes_on_when_there_i
     assert_eq!(unsafe { libc::geteuid() }, 0, "mounting a small disk takes root");
     let mongo = MongoServer::start(&Default::default()).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    // Its own tables and logs take half of it.
-    let disk = SmallDisk::mount(dir.path(), "48m").unwrap();
+    // It comes up where there is room; then something else takes all but what its commit log takes in seconds.
+    let disk = SmallDisk::mount(dir.path(), "192m").unwrap();
     let (mut process, cassandra) = CassandraServer::start_in(dir.path()).unwrap();
+    disk.fill_but(12 << 20).unwrap();
     let seed = "seed --workload history --preset history-medium --shard 1/4 --create-schema";
     let full = plimsoll(seed, &both_flags(&mongo, &cassandra, "filled")).unwrap();
     assert!(full.code == Some(3) && full.stdout.is_empty(), "{full:?}");
@@ -127,11 +146,36 @@ fn a_cassandra_whose_disk_fills_up_is_named_and_the_seeding_goes_on_when_there_i
     assert_eq!(errors.len(), 1, "{full:?}");
     eprintln!("{}", errors[0]);
     assert!(errors[0].contains("Cassandra at ") && errors[0].contains("the same command goes on"), "{full:?}");
-    process.signal(libc::SIGKILL).unwrap();
+    // Without a disk it mostly ends by itself.
+    if process.is_running().unwrap() {
+        process.signal(libc::SIGKILL).unwrap();
+    }
     process.wait(LONG).unwrap();
     disk.grow("2g").unwrap();
     let (_process, cassandra) = CassandraServer::start_in(dir.path()).unwrap();
     let resumed = plimsoll(seed, &both_flags(&mongo, &cassandra, "filled")).unwrap();
     assert!(resumed.code == Some(0) && resumed.stderr.contains("seed: goes on after"), "{resumed:?}");
     assert!(resumed.stdout.contains("still to be seeded: --shard 2/4, 3/4, 4/4"), "{resumed:?}");
+    // Read back by somebody else: of every fourth chunk, the first of which is the users, every message and reply by its id.
+    let ids = |table: &str| -> BTreeSet<String> {
+        let rows = cassandra.select(&format!("SELECT message_id FROM filled.{table}")).unwrap();
+        rows.iter().map(|row| row["message_id"].as_str().unwrap().to_owned()).collect()
+    };
+    let (mut messages, mut replies) = (BTreeSet::new(), BTreeSet::new());
+    for room in (3..100).step_by(4) {
+        let history = RoomHistory::new(HistoryPreset::Medium, 42, room);
+        let id = format!("hroom-{room:06}");
+        messages.extend((0..history.messages()).map(|at| message_id(&id, at)));
+        let threads = history.threads();
+        replies.extend(
+            threads
+                .iter()
+                .flat_map(|&at| (0..history.replies()).map(move |reply| (at, reply)))
+                .map(|(at, reply)| reply_id(&id, at, reply)),
+        );
+    }
+    assert!(ids("messages_by_room") == messages, "messages_by_room is not whole");
+    assert!(ids("thread_messages_by_thread") == replies, "thread_messages_by_thread is not whole");
+    messages.extend(replies);
+    assert!(ids("messages_by_id") == messages, "messages_by_id is not whole");
 }

@@ -3,6 +3,8 @@
 
 mod contents;
 mod daily;
+mod green;
+mod interrupted;
 mod killed;
 mod long;
 mod ours;
@@ -11,13 +13,16 @@ mod refused;
 mod runs;
 mod whole;
 
-use plimsoll_tests::harness::databases::{CASSANDRA_USER, CassandraServer, MongoServer, cassandra};
+use plimsoll_tests::harness::databases::{CASSANDRA_USER, CassandraServer, MongoServer, cassandra, with_database};
 use plimsoll_tests::harness::processes::{Ended, Process, Program};
+use serde_json::json;
 use std::process::Command;
 use std::time::Duration;
 
 /// A loaded box writes some thousand rows a second.
 const LIMIT: Duration = Duration::from_secs(120);
+/// Less than an independent client may take to answer.
+const FREEZE_LIMIT: Duration = Duration::from_secs(45);
 
 /// `plimsoll` with these arguments and the databases' flags.
 fn command(arguments: &str, databases: &[String]) -> anyhow::Result<Command> {
@@ -46,6 +51,27 @@ fn refused(arguments: &str, databases: &[String], code: i32) -> anyhow::Result<S
     let errors: Vec<&str> = ended.stderr.lines().filter(|line| !line.starts_with("seed: ")).collect();
     anyhow::ensure!(errors.len() == 1, "not one line: {ended:?}");
     Ok(errors[0].strip_prefix("error: ").unwrap_or(errors[0]).to_owned())
+}
+
+/// Freezes a process where this is true of the database for the first time. It is frozen whenever that is looked at: what was seen is
+/// so when it goes on, or is killed.
+fn frozen_when(process: u32, mongo: &MongoServer, is_true: &str) -> anyhow::Result<()> {
+    let watch = format!(
+        "import os, signal, time\n\
+         def moves(thread): return open(f'/proc/{process}/task/{{thread}}/stat').read().rsplit(') ')[-1][0] not in 'TZ'\n\
+         until = time.monotonic() + {limit}\n\
+         while True:\n    \
+             os.kill({process}, signal.SIGSTOP)\n    \
+             while any(moves(thread) for thread in os.listdir('/proc/{process}/task')): time.sleep(0.001)\n    \
+             out = {is_true}\n    \
+             if out or time.monotonic() > until: break\n    \
+             os.kill({process}, signal.SIGCONT)\n    \
+             time.sleep(0.02)",
+        limit = FREEZE_LIMIT.as_secs(),
+    );
+    let seen = with_database(&mongo.uri(), "chat", &watch)?;
+    anyhow::ensure!(seen == json!(true), "not seen within {FREEZE_LIMIT:?}: {is_true}");
+    Ok(())
 }
 
 fn mongo_flags(server: &MongoServer) -> Vec<String> {

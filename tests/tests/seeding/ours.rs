@@ -40,12 +40,15 @@ async fn another_number_of_parents_moves_none_and_fewer_are_refused_with_what_me
         cassandra.execute(&["TRUNCATE numbers.messages_by_id".to_owned()]).unwrap();
         let told = plimsoll(&verify(3), &flags).unwrap().stderr;
         let mend = "seed --workload thread --preset small --parents-per-room 5 --site-id site-local";
-        assert!(told.contains(&format!("`plimsoll {mend}` writes it again")), "{told}");
+        assert!(
+            told.contains(&format!("`plimsoll {mend} --mongo-uri ")) && told.contains("` writes it again"),
+            "{told}"
+        );
         done(mend, &flags).unwrap();
         done(&verify(3), &flags).unwrap();
         let error = refused(&seed(3), &flags, 2).unwrap();
         assert!(error.contains("--parents-per-room is 3 here and 5 there"), "{error}");
-        assert!(error.contains("`plimsoll teardown --workload thread --site-id site-local` first"), "{error}");
+        assert!(error.contains("`plimsoll teardown --workload thread --site-id site-local --mongo-uri "), "{error}");
         // A workload without messages leaves them, which its record knows: nobody removes it without them.
         done("seed --workload messages --preset small", &flags).unwrap();
         let error = refused(&seed(3), &flags, 2).unwrap();
@@ -61,6 +64,24 @@ async fn another_number_of_parents_moves_none_and_fewer_are_refused_with_what_me
         let told = plimsoll("teardown --workload messages --yes", &mongo_flags(&mongo)).unwrap();
         assert!(told.code == Some(0) && told.stderr.contains("--cassandra-hosts"), "{told:?}");
         assert!(told.stdout.contains("are left in Cassandra"), "{told:?}");
+        // The way to them is kept, and the command that is told finds them.
+        cassandra
+            .execute(&[
+                "INSERT INTO numbers.messages_by_id (message_id, room_id, created_at, site_id) VALUES ('run', \
+                        'room-000001', toTimestamp(now()), 'site-local')"
+                    .to_owned(),
+                format!(
+                    "INSERT INTO numbers.messages_by_room (room_id, bucket, created_at, message_id, site_id) VALUES \
+                         ('room-000001', {}, toTimestamp(now()), 'run', 'site-local')",
+                    bucket_of_now()
+                ),
+            ])
+            .unwrap();
+        let nothing = done("teardown --workload messages --yes", &mongo_flags(&mongo)).unwrap();
+        assert!(nothing.starts_with("nothing to remove"), "{nothing}");
+        done("teardown --workload messages --yes", &flags).unwrap();
+        assert!(cassandra.rows("numbers.messages_by_id").unwrap().is_empty());
+        assert!(documents(&mongo.uri(), "chat", "plimsoll_seeds").unwrap().is_empty());
         // Rows from before count as seeded: the remedy takes them away.
         done(&seed(3), &flags).unwrap();
         let anchor = documents(&mongo.uri(), "chat", "plimsoll_seeds").unwrap();
@@ -76,7 +97,8 @@ async fn another_number_of_parents_moves_none_and_fewer_are_refused_with_what_me
         let told = plimsoll(&verify(3), &flags).unwrap().stderr;
         assert!(told.contains("messages_by_room has 4 seeded rows for room-000002"), "{told}");
         assert!(
-            told.contains("`plimsoll teardown --workload thread --site-id site-local`, then `plimsoll seed "),
+            told.contains("`plimsoll teardown --workload thread --site-id site-local --mongo-uri ")
+                && told.contains("`, then `plimsoll seed "),
             "{told}"
         );
         done("teardown --workload thread --yes", &flags).unwrap();
@@ -86,6 +108,14 @@ async fn another_number_of_parents_moves_none_and_fewer_are_refused_with_what_me
     .await
     .unwrap();
     standin.shutdown().await.unwrap();
+}
+
+/// The bucket of 72 hours that services write to now.
+fn bucket_of_now() -> i64 {
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock after 1970").as_millis()
+            as i64;
+    now.div_euclid(259_200_000) * 259_200_000
 }
 
 #[test]

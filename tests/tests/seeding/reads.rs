@@ -9,9 +9,9 @@ use plimsoll_common::contract::read::read_page;
 use plimsoll_common::contract::subjects;
 use plimsoll_tests::harness::databases::{CASSANDRA_USER, need_both};
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
-use plimsoll_tests::standin::config::Databases;
-use plimsoll_tests::standin::{Standin, StandinConfig};
+use plimsoll_tests::harness::processes::{Process, Program};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 const SITE: &str = "site-local";
 
@@ -29,8 +29,9 @@ fn ids(page: &Value) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn paging_back_through_a_room_meets_every_message_once() {
     need_both();
-    let seeded = tokio::task::spawn_blocking(|| {
-        let (mongo, cassandra, flags) = both("paged").unwrap();
+    // Not on a thread that ends when it has nothing to do: its processes end with it.
+    let (mongo, cassandra, flags) = both("paged").unwrap();
+    let seeded = tokio::task::spawn_blocking(move || {
         let seed = "seed --workload read-receipt --preset history-medium --create-schema";
         // Room 2, and the users.
         for shard in ["1/101", "4/101"] {
@@ -41,19 +42,14 @@ async fn paging_back_through_a_room_meets_every_message_once() {
     });
     let (mongo, cassandra) = seeded.await.unwrap();
     let nats = NatsServer::start(NatsOptions::default()).unwrap();
-    let databases = Databases {
-        mongo_uri: mongo.uri(),
-        mongo_db: "chat".into(),
-        cassandra_hosts: vec![cassandra.address()],
-        cassandra_keyspace: "paged".into(),
-        cassandra_username: Some(CASSANDRA_USER.into()),
-        cassandra_password: CASSANDRA_USER.into(),
-        bucket_hours: 72,
-    };
     // Its own fixtures are others: what it answers can only be from the databases.
-    let config =
-        StandinConfig { history: HistoryPreset::Small, databases: Some(databases), ..StandinConfig::new(nats.url()) };
-    let standin = Standin::start(config).await.unwrap();
+    let mut program = Program::Standin.command().unwrap();
+    program.args(["--nats-url", &nats.url(), "--history-preset", "history-small", "--preset", "small"]);
+    program.args(["--mongo-uri", &mongo.uri(), "--cassandra-hosts", &cassandra.address()]);
+    program.args(["--cassandra-keyspace", "paged", "--cassandra-username", CASSANDRA_USER]);
+    program.env("CASSANDRA_PASSWORD", CASSANDRA_USER);
+    let mut standin = Process::spawn(program).unwrap();
+    standin.wait_for_line("READY ").unwrap();
     let client = async_nats::connect(nats.url()).await.unwrap();
     let room = &HistoryPreset::Medium.fixtures(42, SITE).rooms[2];
     let history = RoomHistory::new(HistoryPreset::Medium, 42, 2);
@@ -95,5 +91,6 @@ async fn paging_back_through_a_room_meets_every_message_once() {
     let stranger = (0..1000).find(|&user| !room.has_member(user)).unwrap();
     let refused = ask(&client, stranger, subjects::LOAD_HISTORY, &json!({"limit": 1})).await;
     assert_eq!(refused["reason"], "not_subscribed");
-    standin.shutdown().await.unwrap();
+    standin.signal(libc::SIGTERM).unwrap();
+    assert_eq!(standin.wait(Duration::from_secs(30)).unwrap().code, Some(0));
 }

@@ -24,17 +24,30 @@ fn another_site_preset_or_schema_is_refused_before_anything_is_written() {
     let error = refused("seed --preset medium", &flags, 2).unwrap();
     assert!(error.contains("--preset is medium here and small there"), "{error}");
     assert!(
-        error.contains("remove them with `plimsoll teardown --workload messages --site-id site-local` first"),
+        error.contains("remove them with `plimsoll teardown --workload messages --site-id site-local --mongo-uri ")
+            && error.contains(" --mongo-db chat` first"),
         "{error}"
     );
     let error = refused("seed --preset small --seed 7", &flags, 2).unwrap();
     assert!(error.contains("--seed is 7 here and 42 there"), "{error}");
     let error = refused("seed --preset small --site-id elsewhere", &flags, 2).unwrap();
     assert!(error.contains("has room-000000 in rooms for the site site-local, not elsewhere"), "{error}");
+    assert!(
+        error.contains("remove it with `plimsoll teardown --workload messages --site-id site-local --mongo-"),
+        "{error}"
+    );
+    // What is in the way of other rooms are the users, and those are of what was seeded.
+    let error = refused("seed --workload members --preset members-small --site-id elsewhere", &flags, 2).unwrap();
+    assert!(
+        error.contains(" in users for the site") && error.contains("teardown --workload messages --site-id"),
+        "{error}"
+    );
     let taken = "db.users.delete_one({'_id': 'u-000003'})\ndb.users.insert_one({'_id': 'x', 'account': 'user-3', 'siteId': 's'})";
     with_database(&mongo.uri(), "chat", taken).unwrap();
-    let error = refused("seed --preset small", &flags, 3).unwrap();
-    assert!(error.contains("holds another document in the place of one of ours"), "{error}");
+    // Found before anything is written, and nobody is told to empty the chat.
+    let error = refused("seed --preset small", &flags, 2).unwrap();
+    assert!(error.contains("has the account user-3 in users under the id x, which is none of ours"), "{error}");
+    assert!(error.contains("take another --mongo-db") && !error.contains("--drop"), "{error}");
 }
 
 #[test]
@@ -49,6 +62,10 @@ fn a_database_that_is_not_there_is_named_with_its_flag() {
     flags.push("--cassandra-hosts=127.0.0.1:1".to_owned());
     let error = refused("seed --workload history --preset history-small", &flags, 2).unwrap();
     assert!(error.starts_with("Cassandra at 127.0.0.1:1 cannot be reached"), "{error}");
+    for unread in ["mongodb://ann:SECRETWORD?@db:27017", "mongodb://ann:SECRETWORD"] {
+        let error = refused("seed --preset small", &[format!("--mongo-uri={unread}")], 2).unwrap();
+        assert!(error.contains("percent-encoded") && !error.contains("SECRET"), "{error}");
+    }
     assert!(error.contains("correct --cassandra-hosts"), "{error}");
     assert!(documents(&mongo.uri(), "chat", "users").unwrap().is_empty());
 }
@@ -128,6 +145,36 @@ fn who_may_only_read_and_who_is_nobody_are_told_apart() {
     let mut elsewhere = both_flags(&mongo, cassandra, "nothere");
     let error = refused("seed --workload thread --preset small", &elsewhere, 2).unwrap();
     assert!(error.contains("has no keyspace nothere with tables: run the chat's Cassandra scripts"), "{error}");
+    let error = refused("seed --workload thread --preset small --create-schema", &elsewhere, 2).unwrap();
+    assert!(error.contains("--cassandra-keyspace is nothere here and locked there"), "{error}");
+    let error = refused("teardown --workload thread --yes", &elsewhere, 2).unwrap();
+    assert!(
+        error.contains("seeded into another keyspace (--cassandra-keyspace is nothere here and locked there)"),
+        "{error}"
+    );
+    let error = refused("teardown --drop --yes", &elsewhere, 2).unwrap();
+    assert!(
+        error.contains("--drop would empty the keyspace nothere, and the messages of --workload thread"),
+        "{error}"
+    );
+    assert!(error.contains("name that one with --cassandra-keyspace locked"), "{error}");
+    assert!(!cassandra.rows("locked.messages_by_id").unwrap().is_empty());
+    // Who may read everything may make nothing.
+    cassandra
+        .execute(&[
+            "CREATE KEYSPACE bare WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}".to_owned()
+        ])
+        .unwrap();
+    for (keyspace, grant) in
+        [("unmade2", "grant CREATE on all keyspaces"), ("bare", "grant CREATE, SELECT and MODIFY on keyspace bare")]
+    {
+        let mut flags = both_flags(&mongo, cassandra, keyspace);
+        flags.pop();
+        flags.push("--cassandra-username=reader".to_owned());
+        // Its indexes are there: nothing else is made.
+        let error = refused("seed --workload history --preset history-small --create-schema", &flags, 2).unwrap();
+        assert!(error.contains("does not allow making") && error.contains(grant), "{error}");
+    }
     cassandra.execute(&["ALTER TABLE locked.messages_by_id DROP tcount".to_owned()]).unwrap();
     elsewhere = both_flags(&mongo, cassandra, "locked");
     let error = refused("seed --workload thread --preset small", &elsewhere, 2).unwrap();

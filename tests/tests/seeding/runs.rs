@@ -73,7 +73,11 @@ async fn who_accepts_and_never_answers_is_named_within_one_limit() {
             (url.clone(), vec![mongo_of_silent], format!("no answer within 10s from MongoDB at mongodb://{address}")),
             (
                 url.clone(),
-                vec![format!("--mongo-uri={}", mongo.uri()), format!("--cassandra-hosts={address}")],
+                vec![
+                    format!("--mongo-uri={}", mongo.uri()),
+                    format!("--cassandra-hosts={address}"),
+                    "--cassandra-keyspace=silent".to_owned(),
+                ],
                 format!("no answer within 10s from Cassandra at {address}"),
             ),
             (format!("nats://{address}"), vec![], format!("NATS at nats://{address} cannot be reached")),

@@ -43,7 +43,11 @@ fn release(ledger: &mut Ledger, intended_ns: u64) -> u64 {
 
 /// Closes all blocks with the stalls given by wall block (zero elsewhere) and returns what was counted.
 fn close(ledger: &mut Ledger, stalls: &[(u32, Stall)]) -> WorkerTotals {
-    for number in 0..40 {
+    close_from(ledger, 0, stalls)
+}
+
+fn close_from(ledger: &mut Ledger, first: u32, stalls: &[(u32, Stall)]) -> WorkerTotals {
+    for number in first..40 {
         let stall = stalls.iter().find(|(block, _)| *block == number).map_or(Stall::Bounded(0), |(_, stall)| *stall);
         ledger.close_block(number, stall);
     }
@@ -56,7 +60,12 @@ fn both_answers(ledger: &mut Ledger, sequence: u64, at_ns: u64) {
 }
 
 fn counts(n: u64, above: [u64; 2], above_anyway: [u64; 2]) -> SeriesCounts {
-    SeriesCounts { n, above: above.to_vec(), above_anyway: above_anyway.to_vec() }
+    SeriesCounts { n, above: above.to_vec(), above_anyway: above_anyway.to_vec(), ..SeriesCounts::default() }
+}
+
+/// So many that failed, by nobody's doing but the service's: refused, and given up.
+fn failing(refused: u64, given_up: u64, counts: SeriesCounts) -> SeriesCounts {
+    SeriesCounts { refused, given_up, failed_anyway: refused + given_up, ..counts }
 }
 
 #[test]
@@ -79,7 +88,7 @@ fn what_never_answers_enters_every_series_above_every_limit() {
     assert_eq!(ledger.open(), 1);
     ledger.age(HOLD + S + TIMEOUT);
     let totals = close(&mut ledger, &[]);
-    assert_eq!(totals.series, [counts(1, [1, 1], [1, 1]), counts(1, [1, 1], [1, 1])]);
+    assert_eq!(totals.series, [(); 2].map(|()| failing(0, 1, counts(1, [1, 1], [1, 1]))));
     let failed = Failed { timeout: 1, ..Failed::default() };
     let expected = Counters { due: 1, attempted: 1, sent: 1, failed, failed_anyway: 1, ..Counters::default() };
     assert_eq!(totals.counters, expected);
@@ -92,37 +101,84 @@ fn a_reply_without_its_broadcast_is_lost_and_owes_one_sample() {
     ledger.answer(sequence, E1, Outcome::Sample, HOLD + MS);
     ledger.age(HOLD + TIMEOUT);
     let totals = close(&mut ledger, &[]);
-    assert_eq!(totals.series, [counts(1, [0, 0], [0, 0]), counts(1, [1, 1], [1, 1])]);
+    assert_eq!(totals.series, [counts(1, [0, 0], [0, 0]), failing(0, 1, counts(1, [1, 1], [1, 1]))]);
     assert_eq!((totals.counters.lost, totals.counters.failed.total(), totals.counters.completed), (1, 0, 0));
     assert!(totals.counters.add_up());
 }
 
 #[test]
-fn an_error_reply_is_a_failure_and_no_sample() {
+fn an_error_reply_is_a_failure_and_no_sample_and_every_series_that_was_owed_one_says_so() {
     let mut ledger = ledger();
     let refused = release(&mut ledger, HOLD);
     ledger.answer(refused, E1, Outcome::Refused, HOLD + MS);
     let unreadable = release(&mut ledger, HOLD);
     ledger.answer(unreadable, E1, Outcome::Unreadable, HOLD + MS);
+    // A job that fails after it was accepted.
+    let accepted = release(&mut ledger, HOLD);
+    ledger.answer(accepted, E1, Outcome::Sample, HOLD + MS);
+    ledger.answer(accepted, E2, Outcome::Refused, HOLD + MS);
     let totals = close(&mut ledger, &[]);
-    assert_eq!(totals.series, [counts(0, [0, 0], [0, 0]), counts(0, [0, 0], [0, 0])]);
-    assert_eq!((totals.counters.failed.refused, totals.counters.failed.bad_reply), (1, 1));
-    assert_eq!(totals.counters.failed_anyway, 2);
+    let none = || counts(0, [0, 0], [0, 0]);
+    assert_eq!(totals.series, [failing(2, 0, counts(1, [0, 0], [0, 0])), failing(3, 0, none())]);
+    assert_eq!((totals.series[0].ended(), totals.series[0].errors(), totals.series[1].ended()), (3, 2, 3));
+    assert_eq!((totals.counters.failed.refused, totals.counters.failed.bad_reply), (2, 1));
+    assert_eq!(totals.counters.failed_anyway, 3);
     assert!(totals.counters.add_up());
 }
 
 #[test]
-fn what_the_client_does_not_take_fails_as_publish() {
+fn what_the_client_does_not_take_fails_as_publish_and_as_if_it_had_been_waited_for() {
     let mut ledger = ledger();
     let refused = release(&mut ledger, HOLD);
-    ledger.publish_failed(refused, HOLD + MS);
+    ledger.publish_failed(refused, HOLD + MS, HOLD + MS);
     // Released, but the client has not accepted it when its time is over.
     assert!(matches!(ledger.due(HOLD, HOLD, Choice::default), Release::Released(_)));
     ledger.age(HOLD + TIMEOUT);
-    let totals = close(&mut ledger, &[]);
+    let block = ledger.close_block(0, Stall::Bounded(0));
+    assert!(block.series[0].latency.quantile_us(0.01) >= Some(4_900_000), "what dies improves no percentile");
+    let totals = close_from(&mut ledger, 1, &[]);
     assert_eq!((totals.counters.failed.publish, totals.counters.sent), (2, 1));
-    assert_eq!(totals.series[1], counts(2, [2, 2], [1, 1]), "one failed too early to be the service's doing");
+    assert_eq!(totals.counters.failed_anyway, 2);
+    assert_eq!(totals.series[1], failing(0, 2, counts(2, [2, 2], [2, 2])));
     assert!(totals.counters.add_up());
+}
+
+/// Where a connection breaks at `since_ns` and an operation due at `due_ns` finds it so, with these stalls: failed anyway or not.
+fn failed_anyway(since_ns: u64, due_ns: u64, stalls: &[(u32, Stall)]) -> u64 {
+    let mut ledger = ledger();
+    let sequence = release(&mut ledger, due_ns);
+    ledger.publish_failed(sequence, since_ns, due_ns + MS);
+    let totals = close(&mut ledger, stalls);
+    assert_eq!((totals.counters.failed.publish, totals.series[0].above[0]), (1, 1));
+    assert_eq!(totals.series[0].above_anyway[1], totals.counters.failed_anyway);
+    assert_eq!((totals.series[0].failed_anyway, totals.series[0].given_up), (totals.counters.failed_anyway, 1));
+    totals.counters.failed_anyway
+}
+
+#[test]
+fn a_connection_that_the_target_breaks_fails_what_it_was_for_whatever_small_stalls_the_box_has() {
+    // The trial's wall blocks are of half a second, from a second before the hold.
+    let small: Vec<(u32, Stall)> = (0..40).map(|block| (block, Stall::Bounded(30_000))).collect();
+    for (broke_ns, due_ns) in [(HOLD, HOLD + MS), (HOLD + S, HOLD + 9 * S), (START - 60 * S, HOLD + 9 * S)] {
+        assert_eq!(failed_anyway(broke_ns, due_ns, &[]), 1);
+        assert_eq!(failed_anyway(broke_ns, due_ns, &small), 1);
+    }
+}
+
+#[test]
+fn a_box_that_stood_still_while_its_connection_broke_is_to_blame_for_that() {
+    let still = |block| [(block, Stall::Bounded(4_900_000))];
+    let (broke_ns, due_ns) = (HOLD + S, HOLD + 8 * S);
+    // It broke in block 4, the operation is of block 18; what was between them has broken nothing.
+    for (block, anyway) in [(2, 1), (3, 0), (4, 0), (5, 1), (16, 1), (17, 0), (18, 0), (19, 1)] {
+        assert_eq!(failed_anyway(broke_ns, due_ns, &still(block)), anyway, "{block}");
+    }
+    // One after the other, the blocks of both are subtracted once.
+    let twice = [(17, Stall::Bounded(2_400_000)), (18, Stall::Bounded(2_300_000))];
+    assert_eq!(failed_anyway(due_ns, due_ns, &twice), 1);
+    assert_eq!(failed_anyway(HOLD, HOLD, &[(1, Stall::Unbounded)]), 0);
+    // How the box did before the trial is not known: block 0 is none of it.
+    assert_eq!(failed_anyway(START - S, due_ns, &still(0)), 1);
 }
 
 #[test]
@@ -355,7 +411,10 @@ proptest! {
                     let sequence = ledger.next_sequence().saturating_sub(back);
                     ledger.answer(sequence, series, outcome, now);
                 }
-                Act::PublishFailed { back } => ledger.publish_failed(ledger.next_sequence().saturating_sub(back), now),
+                Act::PublishFailed { back } => {
+                    let since = now.saturating_sub(back * 100 * MS);
+                    ledger.publish_failed(ledger.next_sequence().saturating_sub(back), since, now);
+                }
                 Act::Wait { ms } => {
                     now += ms * MS;
                     ledger.age(now);
@@ -376,6 +435,10 @@ proptest! {
         for series in &totals.series {
             prop_assert!(series.above.iter().zip(&series.above_anyway).all(|(above, anyway)| anyway <= above));
             prop_assert!(series.above.iter().all(|&above| above <= series.n));
+            // Every operation owes every series here.
+            prop_assert_eq!(series.ended(), totals.counters.attempted);
+            prop_assert!(series.given_up <= series.n && series.failed_anyway <= series.errors());
+            prop_assert!(series.errors() <= totals.counters.errors() && series.failed_anyway <= totals.counters.failed_anyway);
         }
     }
 }

@@ -10,6 +10,8 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::{Hub, Shared, State};
+use crate::core::limits::ServerAddress;
+use crate::core::mixed::mixed;
 use crate::core::nats_words::{Word, next_word};
 use crate::shell::clock::boottime_ns;
 
@@ -21,26 +23,32 @@ const PAUSE: Duration = Duration::from_secs(1);
 const READ_BYTES: usize = 4 * 1024;
 const KEPT_BYTES: usize = 64 * 1024;
 
-/// Opens the line, and opens it again whenever it breaks.
+/// Opens the line, whose turn it is, and opens it again whenever it breaks.
 pub(super) async fn keep_open(hub: Rc<Hub>, shared: Rc<Shared>) {
-    loop {
-        let why = match timeout(CONNECT_LIMIT, connect(&hub, &shared)).await {
+    // Another server each time: the one that let it in may be the one that is gone.
+    for attempt in 0_u64.. {
+        let server = server_of(shared.line, attempt, &hub.door.servers);
+        let why = match timeout(CONNECT_LIMIT, connect(&hub, server)).await {
             Ok(Ok((stream, unread))) => serve(stream, unread, &hub, &shared).await,
             Ok(Err(why)) => why,
             Err(_) => "no answer in time".to_owned(),
         };
         hub.report(format!("a user's connection: {why}"));
-        let was = shared.state.replace(State::Down);
-        shared.out.borrow_mut().clear();
-        if was == State::Online {
-            hub.ear.changed(shared.line, false);
-        }
-        hub.settled.notify_one();
+        shared.breaks(&hub);
         sleep(PAUSE).await;
+        // However many broke at once, they come back as they came: a server that has just begun again has enough to do.
+        hub.turn(shared.users.get()).await;
         if !hub.lease.holds(boottime_ns()) {
             return;
         }
     }
+}
+
+/// The server that a line tries at this attempt: it begins anywhere among them, whatever the numbers of its agent's lines have in
+/// common, and takes the next each time.
+fn server_of(line: u32, attempt: u64, servers: &[ServerAddress]) -> &ServerAddress {
+    let first = mixed(u64::from(line)) % servers.len() as u64;
+    &servers[((first + attempt) % servers.len() as u64) as usize]
 }
 
 trait Stream: AsyncRead + AsyncWrite {}
@@ -50,9 +58,8 @@ impl<T: AsyncRead + AsyncWrite> Stream for T {}
 type Open = (std::pin::Pin<Box<dyn Stream>>, BytesMut);
 
 /// A connection that was let in, and what was read beyond that.
-async fn connect(hub: &Hub, shared: &Shared) -> Result<Open, String> {
+async fn connect(hub: &Hub, server: &ServerAddress) -> Result<Open, String> {
     let door = &hub.door;
-    let server = &door.servers[shared.line as usize % door.servers.len()];
     let address = (server.host.as_str(), server.port);
     let mut socket = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
     socket.set_nodelay(true).map_err(|error| error.to_string())?;
@@ -126,7 +133,7 @@ async fn serve(stream: std::pin::Pin<Box<dyn Stream>>, unread: BytesMut, hub: &H
     }
 }
 
-async fn write(mut writer: impl AsyncWrite + Unpin, hub: &Hub, shared: &Shared) -> String {
+pub(super) async fn write(mut writer: impl AsyncWrite + Unpin, hub: &Hub, shared: &Shared) -> String {
     loop {
         shared.wakes.notified().await;
         loop {
@@ -134,15 +141,18 @@ async fn write(mut writer: impl AsyncWrite + Unpin, hub: &Hub, shared: &Shared) 
             if words.is_empty() {
                 break;
             }
-            if !hub.lease.holds(boottime_ns()) {
+            let now_ns = boottime_ns();
+            if !hub.lease.holds(now_ns) {
                 return "the lease has ended".to_owned();
             }
+            shared.writes_since_ns.set(Some(now_ns));
             if let Err(error) = writer.write_all(&words).await {
                 return error.to_string();
             }
-        }
-        if let Err(error) = writer.flush().await {
-            return error.to_string();
+            if let Err(error) = writer.flush().await {
+                return error.to_string();
+            }
+            shared.wrote(hub, boottime_ns());
         }
     }
 }
@@ -153,7 +163,9 @@ async fn read(mut reader: impl AsyncRead + Unpin, mut unread: BytesMut, hub: &Hu
         loop {
             match next_word(&unread[taken_of_all..]) {
                 Ok(Some((word, taken))) => {
-                    on_word(word, hub, shared);
+                    if let Err(why) = on_word(word, hub, shared) {
+                        return why;
+                    }
                     taken_of_all += taken;
                 }
                 Ok(None) => break,
@@ -170,7 +182,9 @@ async fn read(mut reader: impl AsyncRead + Unpin, mut unread: BytesMut, hub: &Hu
     }
 }
 
-pub(super) fn on_word(word: Word<'_>, hub: &Hub, shared: &Shared) {
+/// # Errors
+/// The connection cannot be what it should be: why, in the server's words.
+pub(super) fn on_word(word: Word<'_>, hub: &Hub, shared: &Shared) -> Result<(), String> {
     match word {
         Word::Message(sid, heard) => {
             let tag = sid.checked_sub(1).and_then(|index| shared.tags.borrow().get(index as usize).copied());
@@ -192,11 +206,16 @@ pub(super) fn on_word(word: Word<'_>, hub: &Hub, shared: &Shared) {
             }
         }
         Word::Error(words) => {
-            hub.report(words.to_owned());
             if words.to_lowercase().contains("permissions violation") {
                 hub.denied.borrow_mut().get_or_insert_with(|| words.to_owned());
+            } else if shared.state.get() == State::Subscribing {
+                // Some servers leave it open, and answer pings: it may lack any of its subscriptions, and its users what they
+                // are owed.
+                return Err(words.to_owned());
             }
+            hub.report(format!("a user's connection: {words}"));
         }
         Word::Info(_) | Word::Ok => {}
     }
+    Ok(())
 }

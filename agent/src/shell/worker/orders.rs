@@ -7,13 +7,14 @@ use plimsoll_common::plan::{AgentPlan, StepOrder, TrialId};
 use plimsoll_common::snapshot::{StepEnd, UsersOnline};
 
 use super::FENCE_TIMEOUT;
+use crate::core::exchange::Desk;
 use crate::core::recorder::{WorkerBlock, WorkerTotals};
 use crate::shell::lease::Lease;
 use crate::shell::nats_target::ConnectError;
 use crate::workload::Part;
 
 /// What a worker is made of.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct WorkerSpec {
     /// Position on this agent, from 0.
     pub index: u8,
@@ -25,6 +26,8 @@ pub struct WorkerSpec {
     pub fixtures: Option<Arc<Fixtures>>,
     /// Workers of this agent.
     pub workers: u8,
+    /// Where the agent's workers tell each other what their users hear, if levels are users.
+    pub desk: Option<Desk>,
     /// Looked at before every release.
     pub lease: Lease,
 }
@@ -101,6 +104,9 @@ pub enum WorkerRefusal {
         /// How many there are.
         count: usize,
     },
+    /// What was asked cannot be done at this target, by whichever box.
+    #[error("{0}")]
+    Asked(String),
     /// Something that the box should have.
     #[error("{0}")]
     Box(String),
@@ -113,7 +119,7 @@ pub struct BlockHealth {
     pub timer_delay_us: u64,
     /// How long a cgroup quota held the process back, at most the block's length, in microseconds.
     pub throttled_us: u64,
-    /// How long a flush took that was begun in this block, in microseconds.
+    /// The longest that a connection took to write out what it was handed, the worker's own or a user's, in microseconds.
     pub write_blocked_us: u64,
     /// What the client reported.
     pub client_errors: Vec<String>,

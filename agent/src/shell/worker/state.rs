@@ -7,6 +7,7 @@ use std::rc::Rc;
 use rand_chacha::ChaCha8Rng;
 
 use crate::core::confirmations::Confirmations;
+use crate::core::exchange::Desk;
 use crate::core::ledger::{Choice, Ledger, Outcome, Release};
 use crate::core::nats_words::Heard;
 use crate::core::schedule::Schedule;
@@ -24,7 +25,9 @@ pub struct State<W> {
     pub workload: Option<W>,
     pub trial: Option<Trial>,
     /// The connections of users, where there are users.
-    pub lines: Option<Lines>,
+    pub lines: Option<Rc<Lines>>,
+    /// Where siblings tell of copies that they have heard, where there are users.
+    pub desk: Option<Desk>,
     /// Goes on over trials, so that no id is used twice.
     pub next_sequence: u64,
     /// Released, but not yet taken by the client.
@@ -97,10 +100,26 @@ impl<W: Workload> State<W> {
 
     /// Takes a message that arrived on a user's line.
     pub fn hear(&mut self, line: u32, tag: u64, heard: &Heard<'_>, now_ns: u64) {
-        let (Some(workload), Some(trial)) = (&mut self.workload, &mut self.trial) else { return };
+        // What siblings heard before comes before.
+        self.take_copies(now_ns);
+        let Some(workload) = &mut self.workload else { return };
+        let Some(trial) = &mut self.trial else { return workload.overheard(line, tag, heard, now_ns) };
         self.aside.now_ns = now_ns;
         let incoming = workload.heard(line, tag, heard, &trial.ledger, &mut self.aside);
-        trial.take(incoming, &mut self.aside, now_ns);
+        let ended_ns = self.aside.now_ns;
+        trial.take(incoming, &mut self.aside, ended_ns);
+    }
+
+    /// Takes the copies of this worker's messages that siblings have heard by then.
+    pub fn take_copies(&mut self, until_ns: u64) {
+        let Self { workload: Some(workload), trial: Some(trial), desk: Some(desk), aside, .. } = self else { return };
+        desk.gather();
+        while let Some(copy) = desk.next_until(until_ns) {
+            aside.now_ns = copy.heard_ns;
+            let incoming = workload.told(&copy, &trial.ledger, aside);
+            let ended_ns = aside.now_ns;
+            trial.take(incoming, aside, ended_ns);
+        }
     }
 
     /// Releases what is due. Returns whether more may be due already.
@@ -124,19 +143,33 @@ impl<W: Workload> State<W> {
         true
     }
 
-    /// What users say beside their operations.
+    /// What users say beside their operations, in trials and between them.
     pub fn say_beside(&mut self, now_ns: u64) {
-        let (Some(workload), Some(trial), Some(lines)) = (&mut self.workload, &mut self.trial, &self.lines) else {
-            return;
-        };
-        let Times::Workload(start_ns) = trial.schedule else { return };
+        let Self { workload: Some(workload), lines: Some(lines), trial, aside, .. } = self else { return };
+        let since_ns = trial.as_ref().and_then(|trial| match trial.schedule {
+            Times::Workload(start_ns) => now_ns.checked_sub(start_ns),
+            Times::Arrivals(_) => None,
+        });
         let mut said = Vec::new();
-        self.aside.now_ns = now_ns;
-        workload.beside(now_ns.saturating_sub(start_ns), &mut self.aside, &mut said);
+        aside.now_ns = now_ns;
+        workload.beside(since_ns, aside, &mut said);
         for (line, subject, payload) in said {
             lines.say(line, &subject, &payload);
         }
-        trial.take(Incoming::Seen, &mut self.aside, now_ns);
+        match trial {
+            Some(trial) => trial.take(Incoming::Seen, aside, now_ns),
+            None => aside.observed.clear(),
+        }
+    }
+
+    /// The message of an operation was taken: observes what is known of it by that alone.
+    pub fn handed_over(&mut self, sequence: u64) {
+        let (Some(workload), Some(trial)) = (&mut self.workload, &mut self.trial) else { return };
+        if let Some((observation, value)) = workload.handed_over(sequence)
+            && trial.ledger.is_of_hold(sequence)
+        {
+            trial.ledger.recorder().observe(observation, value);
+        }
     }
 
     /// The message behind this burst is back.
@@ -182,7 +215,7 @@ impl Trial {
         let counts = match incoming {
             Incoming::Answer { sequence, series, outcome } => self.ledger.answer(sequence, series, outcome, now_ns),
             Incoming::Copy { sequence } => self.ledger.is_of_hold(sequence),
-            Incoming::Seen => self.ledger.is_hold(now_ns),
+            Incoming::Seen => true,
             Incoming::NotForUs => false,
             Incoming::Foreign => {
                 self.ledger.foreign();
@@ -220,3 +253,6 @@ impl<W: Workload> Ear for UsersEar<W> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use super::state::{Next, State};
 use crate::shell::clock::boottime_ns;
 use crate::shell::lease::Lease;
+use crate::shell::lines::NotTaken;
 use crate::workload::{Outgoing, Workload};
 
 /// Marks the subjects of messages behind a burst, apart from other fences.
@@ -39,12 +40,16 @@ impl Writer {
                 }
                 let taken = match line {
                     Some(line) => to_line(&state.borrow(), line, &outgoing),
-                    None => self.hand_over(outgoing).await.is_ok(),
+                    // The client waits for a connection that is down; what it refuses is too large, or not wanted any more.
+                    None => self.hand_over(outgoing).await.map_err(|_| NotTaken { since_ns: boottime_ns() }),
                 };
                 let mut state = state.borrow_mut();
+                if let (Ok(()), Some(sequence)) = (&taken, sequence) {
+                    state.handed_over(sequence);
+                }
                 let (Some(trial), Some(sequence)) = (&mut state.trial, sequence) else { continue };
-                if !taken {
-                    trial.ledger.publish_failed(sequence, boottime_ns());
+                if let Err(NotTaken { since_ns }) = taken {
+                    trial.ledger.publish_failed(sequence, since_ns, boottime_ns());
                 } else if let Some(series) = trial.ledger.sent(sequence) {
                     state.confirmations.gather(sequence, series, connections(&self.client));
                 }
@@ -72,9 +77,9 @@ impl Writer {
     }
 }
 
-/// Hands a message to a user's line. Whether it was taken.
-fn to_line<W: Workload>(state: &State<W>, line: u32, outgoing: &Outgoing) -> bool {
-    let Some(lines) = &state.lines else { return false };
+/// Hands a message to a user's line.
+fn to_line<W: Workload>(state: &State<W>, line: u32, outgoing: &Outgoing) -> Result<(), NotTaken> {
+    let Some(lines) = &state.lines else { return Err(NotTaken { since_ns: boottime_ns() }) };
     let id = outgoing.headers.as_ref().and_then(|headers| headers.get(subjects::REQUEST_ID_HEADER));
     let header = (subjects::REQUEST_ID_HEADER, id.map_or("", |id| id.as_str()));
     lines.publish(line, &outgoing.subject, outgoing.reply.as_deref(), header, &outgoing.payload)

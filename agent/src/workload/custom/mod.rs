@@ -118,7 +118,7 @@ impl Custom {
             Owner::Mine(sequence) => {
                 Incoming::Answer { sequence, series: operation.series + 1, outcome: Outcome::Sample }
             }
-            Owner::OtherOwner => Incoming::NotForUs,
+            Owner::Sibling { .. } | Owner::OtherOwner => Incoming::NotForUs,
             Owner::Foreign => Incoming::Foreign,
         }
     }

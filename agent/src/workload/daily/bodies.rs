@@ -9,7 +9,7 @@ use plimsoll_common::contract::daily::{CONTENT_BYTES, MENTIONS_PER_MILLE};
 use plimsoll_common::contract::fixtures::account;
 use plimsoll_common::contract::members::write_add_members;
 use plimsoll_common::contract::write;
-use rand::RngExt as _;
+use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use super::users::mixed;
@@ -27,26 +27,33 @@ pub(super) struct Bodies {
 }
 
 impl Bodies {
-    pub(super) fn new(nonce: u64, writer: (u16, u8), chance: &mut ChaCha8Rng) -> Self {
+    /// For a worker of a run. Contents follow from the run's seed, whoever writes them.
+    pub(super) fn new(nonce: u64, writer: (u16, u8), seed: u64) -> Self {
+        let mut chance = ChaCha8Rng::seed_from_u64(mixed(seed ^ 7));
         const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.";
         let length = TEXT_BYTES + *CONTENT_BYTES.end() as usize;
         let text = (0..length).map(|_| LETTERS[chance.random_range(0..LETTERS.len())]).collect();
         Self { text, content: Vec::new(), nonce, writer }
     }
 
-    /// A message of its own, which one in twenty times mentions somebody.
-    pub(super) fn message(&mut self, id: &[u8], request_id: &[u8], bits: u64, users: u32) -> Bytes {
-        let mentioned =
-            (mixed(bits ^ 2) % 1_000 < MENTIONS_PER_MILLE).then(|| (mixed(bits ^ 3) % u64::from(users)) as u32);
+    /// A message of its own, which may mention somebody.
+    pub(super) fn message(&mut self, id: &[u8], request_id: &[u8], bits: u64, mentioned: Option<u32>) -> Bytes {
         self.fill(bits, mentioned);
         let mut body = BytesMut::with_capacity(self.content.len() + 128);
         write::write_send_request(&mut body, id, request_id, &self.content);
         body.freeze()
     }
 
-    /// A reply in the thread of this message.
-    pub(super) fn reply(&mut self, id: &[u8], request_id: &[u8], parent: &[u8], bits: u64) -> Bytes {
-        self.fill(bits, None);
+    /// A reply in the thread of this message, which may mention somebody.
+    pub(super) fn reply(
+        &mut self,
+        id: &[u8],
+        request_id: &[u8],
+        parent: &[u8],
+        bits: u64,
+        mentioned: Option<u32>,
+    ) -> Bytes {
+        self.fill(bits, mentioned);
         let mut body = BytesMut::with_capacity(self.content.len() + 192);
         write::write_thread_reply(&mut body, id, request_id, parent, &self.content);
         body.freeze()
@@ -60,16 +67,18 @@ impl Bodies {
         if let Some(user) = mentioned {
             self.content.extend_from_slice(format!("@{} ", account(user)).as_bytes());
         }
-        self.content.extend_from_slice(&self.text[at..at + length]);
+        // The mention is a part of the content.
+        let rest = length - self.content.len();
+        self.content.extend_from_slice(&self.text[at..at + rest]);
     }
 
-    /// A page of so many messages, the newest of all or those before a time in Unix milliseconds.
-    pub(super) fn history(&self, before: Option<u64>, limit: u64) -> Bytes {
-        let before = before.unwrap_or_else(|| {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-            now.as_millis() as u64 + 1
-        });
-        format!("{{\"before\":{before},\"limit\":{limit}}}").into()
+    /// A page of so many messages: those before a time in Unix milliseconds that a page before has given, or without one the
+    /// newest. Which these are, the service says: this box's clock may be wrong.
+    pub(super) fn history(before: Option<u64>, limit: u64) -> Bytes {
+        match before {
+            Some(before) => format!("{{\"before\":{before},\"limit\":{limit}}}").into(),
+            None => format!("{{\"limit\":{limit}}}").into(),
+        }
     }
 
     /// Somebody who is not in the room: see [`super::candidates`].
@@ -93,6 +102,12 @@ impl Bodies {
         );
         body.into()
     }
+}
+
+/// Whom a message of a room mentions, one in twenty times: somebody else in it.
+pub(super) fn mentioned(fixtures: &DailyFixtures, room: u32, sender: u32, bits: u64) -> Option<u32> {
+    let mentions = mixed(bits ^ 2) % 1_000 < MENTIONS_PER_MILLE;
+    mentions.then(|| fixtures.companion(room, sender, mixed(bits ^ 3))).flatten()
 }
 
 /// The seeded message that is replied to.

@@ -1,9 +1,9 @@
 //! Whom a worker adds to rooms: people who are not in them, and whom nobody else of the run adds, whatever agents join or are
-//! lost meanwhile.
+//! lost meanwhile. All of them, and those whom other runs add, are of one set per room that the seed draws, so that no room ever
+//! grows to where its members may not post any more.
 
 use std::collections::HashMap;
 
-use plimsoll_common::contract::daily::Band;
 use plimsoll_common::contract::daily::fixtures::DailyFixtures;
 
 use super::users::mixed;
@@ -45,7 +45,7 @@ pub(super) struct Candidates {
 
 /// Whether people can be added to such a room at all: one with space for more, and somebody to come.
 pub(super) fn takes_members(fixtures: &DailyFixtures, room: u32) -> bool {
-    matches!(fixtures.band(room), Band::Small | Band::Medium) && fixtures.size(room) < fixtures.users()
+    fixtures.openings(room) > 0
 }
 
 impl Candidates {
@@ -60,7 +60,7 @@ impl Candidates {
 
     /// Whether there is somebody left to be added here.
     pub(super) fn has(&self, fixtures: &DailyFixtures, room: u32) -> bool {
-        takes_members(fixtures, room) && self.next(room) < u64::from(fixtures.users() - fixtures.size(room))
+        self.next(room) < u64::from(fixtures.openings(room))
     }
 
     fn next(&self, room: u32) -> u64 {
@@ -78,8 +78,31 @@ impl Candidates {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::HashSet;
+
+    use plimsoll_common::contract::daily::{Band, DailyPreset, LARGE_ROOM_THRESHOLD};
     use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn rooms_never_grow_to_where_members_may_not_post_however_many_runs_add_to_them() {
+        let fixtures = DailyFixtures::build(DailyPreset::Light, 2_000, 42).unwrap();
+        for room in [Band::Small, Band::Medium].map(|band| fixtures.rooms_in(band).start) {
+            let mut added = HashSet::new();
+            for (run, agent) in (0..10).flat_map(|run| (0..6).map(move |agent| (run, agent))) {
+                for worker in 0..2 {
+                    let mut candidates = Candidates::new(mixed(run), agent, (worker, 2));
+                    // More than there are: also those who are added once more are of the same.
+                    added.extend((0..200).map(|_| fixtures.stranger(room, candidates.take(room)).unwrap()));
+                }
+            }
+            let people = fixtures.size(room) + added.len() as u32;
+            // Nobody is left to be added, and still everybody may post.
+            assert_eq!(people, LARGE_ROOM_THRESHOLD, "{room}");
+            assert!(fixtures.members(room).into_iter().all(|user| fixtures.may_post(room, user)));
+        }
+    }
 
     #[test]
     fn the_first_agents_have_an_eighth_of_all_candidates_each_and_later_ones_less() {

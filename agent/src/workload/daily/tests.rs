@@ -1,13 +1,17 @@
 use plimsoll_common::contract::daily::{Band, DailyPreset};
 use plimsoll_common::contract::ids::Sender;
-use plimsoll_common::plan::{AgentPlan, Arrivals, Target, TrialId, Workload as AnyWorkload};
+use plimsoll_common::plan::{AgentPlan, Arrivals, More, Target, TrialId, Workload as AnyWorkload};
 use plimsoll_common::units::Rate;
+use plimsoll_common::workload::daily::RECIPIENTS_REACHED;
 use rand::SeedableRng as _;
 
 use super::*;
+mod choices;
+mod signs;
+
 use crate::core::ledger::Release;
 use crate::workload::Part;
-use crate::workload::fixture::ledger;
+use crate::workload::fixture::{ledger, ledger_from};
 
 fn plan() -> DailyWorkload {
     DailyWorkload {
@@ -43,21 +47,50 @@ fn run(agent_index: u16, plan: DailyWorkload) -> AgentPlan {
     }
 }
 
-fn setup<'a>(run: &'a AgentPlan, part: &'a Part, (worker, workers): (u8, u8), chance: &'a mut ChaCha8Rng) -> Setup<'a> {
+fn setup<'a>(
+    run: &'a AgentPlan,
+    part: &'a Part,
+    (worker, workers): (u8, u8),
+    exchange: &'a Arc<Exchange>,
+    chance: &'a mut ChaCha8Rng,
+) -> Setup<'a> {
     let ids = IdCodec::new(Sender::new(7, run.agent_index, worker));
-    Setup { plan: run, fixtures: None, part, worker, workers, inbox: "_INBOX.test", ids, chance }
+    let exchange = Some(exchange);
+    Setup { plan: run, fixtures: None, part, worker, workers, exchange, inbox: "_INBOX.test", ids, chance }
 }
 
 /// The same people on a worker of an agent.
 fn worker_of(agent_index: u16, of_workers: (u8, u8)) -> (Daily, Ledger) {
-    let run = run(agent_index, plan());
     let part = Part::of_users(&(0..100).collect::<Vec<_>>(), 30, 4, 1).remove(0);
-    let mut chance = ChaCha8Rng::seed_from_u64(1);
-    let mut daily = Daily::new(&plan(), setup(&run, &part, of_workers, &mut chance)).unwrap();
+    worker_with(agent_index, of_workers, &part, Exchange::desks(1)[0].exchange())
+}
+
+/// A worker of an agent with these people, all online.
+pub(crate) fn worker_with(
+    agent_index: u16,
+    of_workers: (u8, u8),
+    part: &Part,
+    exchange: &Arc<Exchange>,
+) -> (Daily, Ledger) {
+    let run = run(agent_index, plan());
+    let mut chance = ChaCha8Rng::seed_from_u64(1 + u64::from(agent_index));
+    let mut daily = Daily::new(&plan(), setup(&run, part, of_workers, exchange, &mut chance)).unwrap();
     for wanted in daily.lines().unwrap() {
         daily.line_changed(wanted.line, true);
     }
-    let order = StepOrder {
+    daily.begin(&order()).unwrap();
+    let ledger = ledger(&daily, &run.workload);
+    (daily, ledger)
+}
+
+/// The book of a further trial, whose operations are numbered from here on.
+pub(crate) fn begin_again(daily: &mut Daily, first: u64) -> Ledger {
+    daily.begin(&order()).unwrap();
+    ledger_from(daily, &AnyWorkload::Daily(plan()), first)
+}
+
+fn order() -> StepOrder {
+    StepOrder {
         trial: TrialId { step: 0, trial: 0 },
         share: Rate::per_second(100).unwrap(),
         start_boottime_ns: 0,
@@ -65,14 +98,56 @@ fn worker_of(agent_index: u16, of_workers: (u8, u8)) -> (Daily, Ledger) {
         hold: Duration::from_secs(10),
         arrivals: Arrivals::Poisson,
         max_in_flight: 10_000,
+        more: More::default(),
+    }
+}
+
+/// The lines of this worker on which a message in a room comes, with the subscription that brings it and to how many of its users
+/// each comes: of a channel all who listen to it, of a direct message its members' own.
+pub(crate) fn lines_of(daily: &Daily, room: u32) -> Vec<(u32, u64, u32)> {
+    let members = daily.fixtures.members(room);
+    let brings = |tag: u64| match Tag::unpack(tag) {
+        Tag::Room(channel) => channel == room,
+        Tag::User(user) => daily.fixtures.band(room) == Band::Dm && members.contains(&user),
+        _ => false,
     };
-    daily.begin(&order).unwrap();
-    let ledger = ledger(&daily, &run.workload);
-    (daily, ledger)
+    let lines = daily.lines().unwrap().into_iter();
+    let brought = lines.flat_map(|wanted| wanted.tags.into_iter().map(move |tag| (wanted.line, tag)));
+    let came_to = |(line, tag)| match Tag::unpack(tag) {
+        Tag::Room(room) => (line, tag, daily.users.in_room_on(line, room)),
+        _ => (line, tag, 1),
+    };
+    brought.filter(|&(_, tag)| brings(tag)).map(came_to).collect()
+}
+
+/// The next message to a room of this band.
+pub(crate) fn send_to(daily: &mut Daily, ledger: &mut Ledger, band: Band) -> (u64, u32) {
+    loop {
+        let (sequence, choice, _) = next(daily, ledger, Action::Send);
+        if daily.fixtures.band(choice.place) == band {
+            return (sequence, choice.place);
+        }
+    }
+}
+
+/// A large room that one of a sibling's users is in.
+pub(crate) fn large_room_of(daily: &Daily, user: u32) -> u32 {
+    let large = |room: &u32| daily.fixtures.band(*room) == Band::Large;
+    daily.fixtures.rooms_of(user).into_iter().find(large).expect("everybody is in one")
+}
+
+/// How many a message of this worker's in a room is expected to reach.
+pub(crate) fn expected_in(daily: &Daily, room: u32) -> u32 {
+    daily.users.recipients(0, room).expected
+}
+
+/// Who of the first hundred users is in a room.
+pub(crate) fn members_here(daily: &Daily, room: u32) -> u32 {
+    daily.fixtures.members(room).iter().filter(|&&user| user < 100).count() as u32
 }
 
 /// The next operation of this kind, with its message.
-fn next(daily: &mut Daily, ledger: &mut Ledger, wanted: Action) -> (u64, Choice, Outgoing) {
+pub(crate) fn next(daily: &mut Daily, ledger: &mut Ledger, wanted: Action) -> (u64, Choice, Outgoing) {
     let mut chance = ChaCha8Rng::seed_from_u64(2);
     loop {
         daily.next_due().expect("people act on");
@@ -87,11 +162,11 @@ fn next(daily: &mut Daily, ledger: &mut Ledger, wanted: Action) -> (u64, Choice,
     }
 }
 
-fn heard<'a>(subject: &'a str, payload: &'a [u8]) -> Heard<'a> {
+pub(crate) fn heard<'a>(subject: &'a str, payload: &'a [u8]) -> Heard<'a> {
     Heard { subject, payload, status: None }
 }
 
-fn broadcast(daily: &Daily, sequence: u64) -> String {
+pub(crate) fn broadcast(daily: &Daily, sequence: u64) -> String {
     let id = String::from_utf8(daily.ids.message_id(sequence).to_vec()).unwrap();
     format!("{{\"type\":\"new_message\",\"roomId\":\"r\",\"lastMsgId\":\"{id}\",\"message\":{{}}}}")
 }
@@ -137,25 +212,11 @@ fn nobody_posts_where_the_rules_refuse_it_and_everybody_acts_in_their_own_rooms(
 #[test]
 fn a_message_is_whole_when_its_last_recipient_here_has_it() {
     let (mut daily, mut ledger) = daily();
-    let (sequence, choice, outgoing) = loop {
-        let (sequence, choice, outgoing) = next(&mut daily, &mut ledger, Action::Send);
-        if daily.fixtures.band(choice.place) == Band::Medium {
-            break (sequence, choice, outgoing);
-        }
-    };
-    assert!(outgoing.reply.is_none() && outgoing.headers.is_some());
-    let members = daily.fixtures.members(choice.place);
-    let here = members.iter().filter(|&&user| user < 100).count() as u32;
+    let (sequence, room) = send_to(&mut daily, &mut ledger, Band::Medium);
+    let here = members_here(&daily, room);
     let body = broadcast(&daily, sequence);
-    let room = Tag::Room(choice.place);
-    let tag = |daily: &Daily, line: u32| {
-        let wanted = daily.lines().unwrap().into_iter().find(|wanted| wanted.line == line).unwrap();
-        wanted.tags.into_iter().find(|&tag| Tag::unpack(tag) == room)
-    };
-    let lines: Vec<u32> = daily.lines().unwrap().iter().map(|wanted| wanted.line).collect();
     let (mut reached, mut answers) = (0, Vec::new());
-    for line in lines {
-        let Some(tag) = tag(&daily, line) else { continue };
+    for (line, tag, came_to) in lines_of(&daily, room) {
         let mut aside = Aside::default();
         let incoming = daily.heard(line, tag, &heard("chat.room.x.event", body.as_bytes()), &ledger, &mut aside);
         // The same once more, as a service that stumbles sends it: no recipient besides.
@@ -163,7 +224,7 @@ fn a_message_is_whole_when_its_last_recipient_here_has_it() {
         let again = daily.heard(line, tag, &heard("chat.room.x.event", body.as_bytes()), &ledger, &mut beside);
         assert_eq!(again, Incoming::Answer { sequence, series: series::E2, outcome: Outcome::Sample });
         assert!(beside.observed.is_empty() && beside.also.is_empty());
-        reached += daily.users.in_room_on(line, choice.place);
+        reached += came_to;
         if let Incoming::Answer { series, .. } = incoming {
             answers.push((series, reached));
         }
@@ -173,6 +234,66 @@ fn a_message_is_whole_when_its_last_recipient_here_has_it() {
     assert_eq!(answers.first().map(|answer| answer.0), Some(series::E2));
     assert_eq!(answers.last(), Some(&(series::E2_LAST, here)));
     assert_eq!(answers.len(), 2);
+}
+
+#[test]
+fn a_line_that_comes_back_after_a_message_set_out_is_none_of_its_recipients() {
+    let (mut daily, mut ledger) = daily();
+    let shared = daily.lines().unwrap().into_iter().find(|wanted| wanted.users > 1).expect("some share a line");
+    let line = shared.line;
+    daily.line_changed(line, false);
+    // To a room of which some are on that line, and written by somebody who is not.
+    let (sequence, room, away) = loop {
+        let (sequence, choice, _) = next(&mut daily, &mut ledger, Action::Send);
+        let lines = lines_of(&daily, choice.place);
+        let away = lines.iter().copied().find(|&(way, ..)| way == line);
+        if let Some(away) = away.filter(|_| lines.len() > 3 && daily.line_of(choice) != Some(line)) {
+            break (sequence, choice.place, away);
+        }
+    };
+    let body = broadcast(&daily, sequence);
+    let hear = |daily: &mut Daily, (line, tag, _): (u32, u64, u32)| {
+        let mut aside = Aside::default();
+        let incoming = daily.heard(line, tag, &heard("chat.room.x.event", body.as_bytes()), &ledger, &mut aside);
+        (incoming, aside.observed.iter().filter(|seen| seen.0 == RECIPIENTS_REACHED).map(|seen| seen.1).sum::<u64>())
+    };
+    // While its subscriptions are not confirmed, and once it is online.
+    assert_eq!(hear(&mut daily, away), (Incoming::NotForUs, 0));
+    daily.line_changed(line, true);
+    assert_eq!(hear(&mut daily, away), (Incoming::NotForUs, 0));
+    let others: Vec<_> = lines_of(&daily, room).into_iter().filter(|&(way, ..)| way != line).collect();
+    let answers: Vec<(Incoming, u64)> = others.iter().map(|&copy| hear(&mut daily, copy)).collect();
+    let of = |series| Incoming::Answer { sequence, series, outcome: Outcome::Sample };
+    assert_eq!(answers.first().map(|answer| &answer.0), Some(&of(series::E2)));
+    assert_eq!(answers.last().map(|answer| &answer.0), Some(&of(series::E2_LAST)));
+    let reached: u64 = answers.iter().map(|answer| answer.1).sum();
+    assert_eq!(reached, u64::from(members_here(&daily, room) - away.2));
+    // The next message is for those on the line, too.
+    assert_eq!(daily.users.recipients(0, room).expected, members_here(&daily, room));
+}
+
+#[test]
+fn what_the_service_says_of_itself_is_nobodys_load() {
+    let (mut daily, ledger) = daily();
+    let room = daily.fixtures.rooms_in(Band::Small).start;
+    let room = (room..).find(|&room| !lines_of(&daily, room).is_empty()).unwrap();
+    let (line, tag, _) = lines_of(&daily, room)[0];
+    let of = |kind: &str| {
+        format!(
+            "{{\"type\":\"new_message\",\"roomId\":\"r\",\"lastMsgId\":\"0aZ9kLmN3pQrS7tUvWxY\",\
+             \"message\":{{\"id\":\"0aZ9kLmN3pQrS7tUvWxY\"{kind}}}}}"
+        )
+    };
+    for (kind, expected) in [
+        (",\"type\":\"members_added\",\"sysMsgData\":\"e30=\"", Incoming::NotForUs),
+        (",\"type\":\"\"", Incoming::Foreign),
+        ("", Incoming::Foreign),
+    ] {
+        let body = of(kind);
+        let incoming =
+            daily.heard(line, tag, &heard("chat.room.x.event", body.as_bytes()), &ledger, &mut Aside::default());
+        assert_eq!(incoming, expected, "{body}");
+    }
 }
 
 #[test]
@@ -300,11 +421,19 @@ fn a_pool_that_is_smaller_than_the_workers_is_no_larger_for_it() {
             let fixtures = plan.daily_fixtures(42);
             let mut lines = std::collections::HashSet::new();
             let mut dealt = Vec::<u32>::new();
+            let together: f64 =
+                parts.iter().filter(|part| !part.users.is_empty()).map(|part| part.part_of_users(500.0)).sum();
+            assert!((together - 500.0).abs() < 1e-9, "{together}");
+            // However unevenly they split, nobody takes longer than one worker with all of them would.
+            let seconds = |part: &Part| part.users.len() as f64 / part.part_of_users(500.0);
+            assert!(parts.iter().all(|part| seconds(part) < of_users as f64 / 500.0 + 1e-9));
             for (worker, part) in parts.iter().enumerate() {
                 let (run, mut chance) = (run(0, plan.clone()), ChaCha8Rng::seed_from_u64(1));
-                let setup = setup(&run, part, (worker as u8, workers as u8), &mut chance);
+                let desks = Exchange::desks(workers as u8);
+                let setup = setup(&run, part, (worker as u8, workers as u8), desks[0].exchange(), &mut chance);
                 let wanted = Users::new(&plan, &setup, &fixtures).lines();
-                lines.extend(wanted.iter().map(|wanted| (worker, wanted.line)));
+                // No two workers number one alike: copies are told apart by the line that they came by.
+                lines.extend(wanted.iter().map(|wanted| wanted.line));
                 dealt.extend(&part.users);
             }
             let needed = plan.connections(of_users as u64);
@@ -328,6 +457,6 @@ fn users_who_are_offline_neither_act_nor_are_waited_for() {
     let here = daily.fixtures.members(room).into_iter().filter(|&user| user < 100 && user != line);
     let here: Vec<u32> = here.collect();
     if let Some(&other) = here.first() {
-        assert_eq!(daily.users.recipients(daily.users.index(other), room, &daily.fixtures), here.len() as u32);
+        assert_eq!(daily.users.recipients(daily.users.index(other), room).expected, here.len() as u32);
     }
 }

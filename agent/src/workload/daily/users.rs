@@ -1,6 +1,7 @@
-//! The users of one worker: their rooms, their connections, and who of them hears what.
+//! The users of one worker: their rooms, their connections, and who of them, and of the agent's others, hears what.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use plimsoll_common::contract::daily::Band;
 use plimsoll_common::contract::daily::behaviour::Action;
@@ -10,11 +11,15 @@ use plimsoll_common::plan::DailyWorkload;
 
 use super::Setup;
 use super::candidates::{Candidates, takes_members};
+use super::fan_out::Audience;
+use crate::core::exchange::Exchange;
+pub(super) use crate::core::mixed::mixed;
 use crate::core::people::Act;
 use crate::shell::lines::Wanted;
 use crate::workload::Part;
 
-/// Lines from this number on are shared; below it, a line is the user of that number.
+/// Lines from this number on are shared, and are numbered over all workers of the agent; below it, a line is the user of that
+/// number.
 const SHARED: u32 = 1 << 31;
 
 /// What a subscription of a user's connection carries.
@@ -69,7 +74,8 @@ struct User {
 struct Line {
     users: Vec<u32>,
     tags: Vec<u64>,
-    online: bool,
+    /// The arrival of its users, while they are online.
+    since: Option<u64>,
 }
 
 /// All users of a worker.
@@ -79,8 +85,8 @@ pub(super) struct Users {
     /// In the order in which their first users come online.
     lines: Vec<(u32, Line)>,
     line_index: HashMap<u32, usize>,
-    /// Users online by the channel that they are in.
-    listeners: HashMap<u32, u32>,
+    /// Knows who else of the agent is online.
+    exchange: Arc<Exchange>,
     /// Users of a shared line by the channel that they are in.
     on_line: HashMap<(u32, u32), u32>,
     online: u64,
@@ -91,13 +97,14 @@ pub(super) struct Users {
 impl Users {
     pub(super) fn new(plan: &DailyWorkload, setup: &Setup<'_>, fixtures: &DailyFixtures) -> Self {
         let part = setup.part;
-        let shared_lines = Part::shared_lines(plan.multiplex_pool_size, setup.worker.into(), setup.workers.into());
+        let (worker, workers) = (u32::from(setup.worker), u32::from(setup.workers));
+        let shared_lines = Part::shared_lines(plan.multiplex_pool_size, worker, workers);
         let mut all = Self {
             users: Vec::with_capacity(part.users.len()),
             index: HashMap::with_capacity(part.users.len()),
             lines: Vec::new(),
             line_index: HashMap::new(),
-            listeners: HashMap::new(),
+            exchange: setup.exchange().clone(),
             on_line: HashMap::new(),
             online: 0,
             zipf: Vec::new(),
@@ -106,7 +113,7 @@ impl Users {
             let line = match (at as usize).checked_sub(part.direct_users) {
                 None => id,
                 // Whoever shares is dealt to a worker that has a line to share.
-                Some(at) => SHARED + at as u32 % shared_lines.max(1),
+                Some(at) => SHARED + worker + at as u32 % shared_lines.max(1) * workers,
             };
             let mut rooms = fixtures.rooms_of(id);
             rooms.sort_by_key(|&room| mixed(setup.plan.seed ^ u64::from(id) << 32 ^ u64::from(room)));
@@ -130,7 +137,7 @@ impl Users {
         let place = *self.line_index.entry(line).or_insert(next);
         if place == next {
             let tags = vec![Tag::Inbox(line).pack()];
-            self.lines.push((line, Line { users: Vec::new(), tags, online: false }));
+            self.lines.push((line, Line { users: Vec::new(), tags, since: None }));
         }
         let open = &mut self.lines[place].1;
         open.users.push(at);
@@ -160,17 +167,19 @@ impl Users {
     pub(super) fn line_changed(&mut self, line: u32, online: bool) {
         let Some(&place) = self.line_index.get(&line) else { return };
         let open = &mut self.lines[place].1;
-        if std::mem::replace(&mut open.online, online) == online {
+        if open.since.is_some() == online {
             return;
         }
         for &at in &open.users {
-            let user = &mut self.users[at as usize];
-            user.online = online;
-            for &room in &user.rooms {
-                // Direct messages have no listeners, and never look.
-                let listeners = self.listeners.entry(room).or_default();
-                *listeners = if online { *listeners + 1 } else { listeners.saturating_sub(1) };
-            }
+            self.users[at as usize].online = online;
+        }
+        // All at once: a message that sets out meanwhile is for all of them or for none.
+        let rooms = open.users.iter().map(|&at| &*self.users[at as usize].rooms);
+        if online {
+            open.since = Some(self.exchange.online().come(rooms));
+        } else {
+            self.exchange.online().go(rooms);
+            open.since = None;
         }
         let users = open.users.len() as u64;
         self.online = if online { self.online + users } else { self.online - users };
@@ -182,6 +191,22 @@ impl Users {
 
     pub(super) fn who_are_online(&self) -> Vec<u32> {
         self.users.iter().filter(|user| user.online).map(|user| user.id).collect()
+    }
+
+    /// Whether a user is one of ours.
+    pub(super) fn has(&self, user: u32) -> bool {
+        self.index.contains_key(&user)
+    }
+
+    /// Whether a user is one of ours and online.
+    pub(super) fn is_online(&self, user: u32) -> bool {
+        self.index.get(&user).is_some_and(|&at| self.users[at as usize].online)
+    }
+
+    /// The users of a line.
+    pub(super) fn on(&self, line: u32) -> impl Iterator<Item = u32> {
+        let place = self.line_index.get(&line);
+        place.into_iter().flat_map(move |&place| &self.lines[place].1.users).map(move |&at| self.id(at))
     }
 
     /// The user of this number, who is one of ours.
@@ -204,17 +229,18 @@ impl Users {
         Some((account(user.id), fixtures.room_id(*channel)))
     }
 
-    /// How many of ours hear a message in this room, its sender among them: who is online when it sets out.
-    pub(super) fn recipients(&self, actor: u32, room: u32, fixtures: &DailyFixtures) -> u32 {
-        let heard = match fixtures.band(room) {
-            Band::Dm => {
-                let is_online = |user: &u32| self.index.get(user).is_some_and(|&at| self.users[at as usize].online);
-                fixtures.members(room).iter().filter(|user| is_online(user)).count() as u32
-            }
-            Band::Small | Band::Medium | Band::Large => self.listeners.get(&room).copied().unwrap_or(0),
-        };
+    /// Who of the agent hears a message in this room, its sender among them: who is in the room, and online when it sets out.
+    pub(super) fn recipients(&self, actor: u32, room: u32) -> Audience {
+        let (online, arrivals) = self.exchange.online().in_room(room);
         // One whose connection has just broken cannot send either, and is told so.
-        heard.max(u32::from(!self.users[actor as usize].online))
+        let expected = online.max(u32::from(!self.users[actor as usize].online));
+        Audience { expected, arrivals }
+    }
+
+    /// The arrival of a line's users; of those who are not online, one that is after all messages.
+    pub(super) fn since(&self, line: u32) -> u64 {
+        let place = self.line_index.get(&line);
+        place.and_then(|&place| self.lines[place].1.since).unwrap_or(u64::MAX)
     }
 
     /// To how many of our users a copy comes that arrives on this line.
@@ -262,16 +288,16 @@ impl Users {
     }
 }
 
+impl Drop for Users {
+    /// Whoever takes over from these brings its own online.
+    fn drop(&mut self) {
+        let online = self.users.iter().filter(|user| user.online);
+        self.exchange.online().go(online.map(|user| &*user.rooms));
+    }
+}
+
 /// Somebody else.
 pub(super) fn neighbour(user: u32, bits: u64, users: u32) -> u32 {
     let others = u64::from(users) - 1;
     ((u64::from(user) + 1 + mixed(bits ^ 1) % others) % u64::from(users)) as u32
-}
-
-/// Evenly distributed bits from others: the finalizer of SplitMix64.
-pub(super) fn mixed(mut x: u64) -> u64 {
-    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }

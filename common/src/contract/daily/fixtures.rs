@@ -153,12 +153,25 @@ impl DailyFixtures {
         }
     }
 
+    /// Somebody in a room who is not this member, each equally likely if the number is; none where nobody else is in it.
+    pub fn companion(&self, room: u32, member: u32, number: u64) -> Option<u32> {
+        let others = self.size(room).checked_sub(1).filter(|&others| others > 0)?;
+        let at = |nth: u32| match self.layer(room) {
+            Some((layer, at)) => layer.user_at(layer.starts[at] + nth),
+            None => self.pairs.members(room)[nth as usize],
+        };
+        let drawn = at((number % u64::from(others)) as u32);
+        // The last one stands in for the member, who is drawn as often as any other.
+        Some(if drawn == member { at(others) } else { drawn })
+    }
+
     /// Who owns a channel and may post whatever its size; none for a direct message.
     pub fn owner(&self, room: u32) -> Option<u32> {
         self.layer(room).map(|(layer, at)| layer.user_at(layer.starts[at]))
     }
 
-    /// Whether the chat's rules let a member post a message of its own: in large rooms only the owner.
+    /// Whether the chat's rules let a member post a message of its own, whoever was added meanwhile: in large rooms only the
+    /// owner.
     pub fn may_post(&self, room: u32, user: u32) -> bool {
         self.size(room) <= LARGE_ROOM_THRESHOLD || self.owner(room) == Some(user)
     }
@@ -178,12 +191,21 @@ impl DailyFixtures {
         }
     }
 
-    /// Somebody who is not in a channel, in an order that names everybody once before it begins anew; none where everybody is a
-    /// member, or for a direct message.
+    /// How many people can ever be added to a room, by this run and all others of this seed: so many that nobody who may post in
+    /// it as it was seeded is refused afterwards. None in direct messages and in large rooms.
+    pub fn openings(&self, room: u32) -> u32 {
+        if !matches!(self.band(room), Band::Small | Band::Medium) {
+            return 0;
+        }
+        let size = self.size(room);
+        LARGE_ROOM_THRESHOLD.min(self.users).saturating_sub(size)
+    }
+
+    /// Somebody who is not in a channel and may be added to it, in an order that names each of its [openings](Self::openings)
+    /// once before it begins anew, always with the same people; none where there is no opening.
     pub fn stranger(&self, room: u32, nth: u64) -> Option<u32> {
+        let nth = nth.checked_rem(u64::from(self.openings(room)))? as u32;
         let (layer, at) = self.layer(room)?;
-        let outside = self.users - (layer.starts[at + 1] - layer.starts[at]);
-        let nth = nth.checked_rem(u64::from(outside))? as u32;
         Some(layer.user_at((layer.starts[at + 1] + nth) % self.users))
     }
 

@@ -7,7 +7,7 @@ mod toml_reader;
 use std::time::Duration;
 
 pub use self::describe::{Action, Description, DescriptionError};
-use super::{BadSetting, Entry, Given, SettingDefault, SettingKind, Workload, WorkloadPlan, WorkloadSetting};
+use super::{BadSetting, Entry, Given, SettingDefault, SettingKind, Workload, WorkloadPlan, WorkloadSetting, part_ppm};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "custom",
@@ -58,6 +58,13 @@ impl WorkloadPlan for CustomWorkload {
         self.description.series()
     }
 
+    fn part_ppm(&self, series: &str) -> u32 {
+        let operations = &self.description.operations;
+        let all: u64 = operations.iter().map(|operation| u64::from(operation.weight)).sum();
+        let own = operations.iter().find(|operation| operation.series().iter().any(|name| name == series));
+        own.map_or(1_000_000, |operation| part_ppm(operation.weight.into(), all))
+    }
+
     fn preset(&self) -> String {
         match self.description.name.as_str() {
             "" => "a description without a name".to_owned(),
@@ -86,5 +93,25 @@ impl WorkloadPlan for CustomWorkload {
     fn timeouts(&self) -> Vec<(String, Duration)> {
         let own = |operation: &describe::Operation| Some((operation.name.clone(), operation.timeout?));
         self.description.operations.iter().filter_map(own).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_are_parted_by_their_weights_and_a_delivery_as_its_operation() {
+        let operation = |name: &str, weight: u32| {
+            format!(
+                "[[operation]]\nname = \"{name}\"\nkind = \"request\"\nweight = {weight}\nsubject = \"{name}.get\"\n"
+            )
+        };
+        let two = CustomWorkload::parse(&format!("{}{}", operation("often", 999), operation("rarely", 1))).unwrap();
+        assert_eq!(["often", "rarely"].map(|series| two.part_ppm(series)), [999_000, 1_000]);
+        let one = CustomWorkload::parse(&operation("only", 7)).unwrap();
+        assert_eq!(one.part_ppm("only"), 1_000_000);
+        let rarest = format!("{}{}{}", operation("a", 1_000_000), operation("b", 1_000_000), operation("c", 1));
+        assert_eq!(CustomWorkload::parse(&rarest).unwrap().part_ppm("c"), 1, "what is done at all is a part");
     }
 }

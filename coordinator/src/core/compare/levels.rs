@@ -122,6 +122,7 @@ fn is_trusted(verdict: &Verdict) -> bool {
                     | Doubt::ErrorRateByBoxes { .. }
                     | Doubt::BacklogUnreadable { .. }
                     | Doubt::BacklogNotStationary { .. }
+                    | Doubt::BacklogStands { .. }
             )
         }),
     }

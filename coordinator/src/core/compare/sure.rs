@@ -30,9 +30,9 @@ pub(super) fn trips(held: &Held, slo: &Slo) -> bool {
         let allowed = slo.error_rate.as_f64();
         share(&errors, allowed, ALPHA, 0.0).is_some_and(|share| share.lower > allowed)
     };
-    // Backlogs are judged by medians, which no single event moves.
-    let by_backlog = breaches.iter().any(|breach| !matches!(breach, Breach::Percentile(_) | Breach::ErrorRate(_)));
-    by_backlog || errors() || gates(held, slo).any(|(series, index, allowed)| breaks(series, index, allowed))
+    // Backlogs are judged by medians, which no single event moves, and one action's errors by how improbable they are.
+    let sure_already = breaches.iter().any(|breach| !matches!(breach, Breach::Percentile(_) | Breach::ErrorRate(_)));
+    sure_already || errors() || gates(held, slo).any(|(series, index, allowed)| breaks(series, index, allowed))
 }
 
 /// Every gated percentile: the series' and the limit's place, and what may lie above.

@@ -177,6 +177,7 @@ impl World {
             self.seen.passed_after_loss += u64::from(trial.next.trial.trial > 0);
         }
         self.run.ramp.record(verdict);
+        self.run.roster.held();
         self.go_on();
     }
 
@@ -196,7 +197,7 @@ impl World {
         }
         let Some(next) = self.run.ramp.next_trial() else { return self.release() };
         self.run.doing = Doing::Waiting;
-        if self.run.roster.may_join(next.trial) {
+        if self.run.roster.may_join(Occasion::before(next.trial)) {
             let absent: Vec<usize> =
                 (0..self.agents.len()).filter(|agent| self.run.roster.wants(&format!("box-{agent}"))).collect();
             if !absent.is_empty() {

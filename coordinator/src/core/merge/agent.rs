@@ -7,8 +7,9 @@ use plimsoll_common::snapshot::{Counters, Failed, Observed, SeriesCounts, Snapsh
 
 use super::health::{HealthMerge, Window};
 use super::reach::Reach;
+use super::spoilt::Spoilt;
 use super::{AgentPart, TrialPlan};
-use crate::core::measurement::{AgentMeasurement, Fault, Mismatch, StartLag, SumOf};
+use crate::core::measurement::{AgentMeasurement, Fault, HealthDigest, Mismatch, StartLag, SumOf};
 
 /// An agent's sums as they come.
 #[derive(Debug, Clone)]
@@ -27,6 +28,7 @@ pub(super) struct AgentMerge {
     overdue: Vec<Vec<u64>>,
     health: HealthMerge,
     pub(super) reach: Reach,
+    spoilt: Spoilt,
     next_number: u32,
     received: u32,
     /// Nothing that an agent counts can exceed this: see [`Most`].
@@ -70,6 +72,7 @@ impl AgentMerge {
             overdue: Vec::new(),
             health: HealthMerge::default(),
             reach: Reach::default(),
+            spoilt: Spoilt::default(),
             next_number: 0,
             received: 0,
             most: Most { hold: most(hold), warmup: most(warmup), strays: 1 << 50 },
@@ -94,6 +97,7 @@ impl AgentMerge {
         self.received += 1;
         for delta in &snapshot.blocks {
             self.counters.add(&delta.counters);
+            self.spoilt.add(window, delta);
             self.series.iter_mut().zip(&delta.series).for_each(|(sum, counts)| sum.add(counts));
         }
         for (samples, series) in self.samples.iter_mut().zip(&snapshot.series) {
@@ -105,9 +109,7 @@ impl AgentMerge {
         self.open_time_us = self.open_time_us.saturating_add(snapshot.open_time_us);
         self.overdue.clone_from(&snapshot.overdue);
         self.health.add(window, snapshot.number, &snapshot.health);
-        if !window.hold_blocks(snapshot.number).is_empty() {
-            self.reach.add(snapshot);
-        }
+        self.reach.add(snapshot);
         true
     }
 
@@ -259,9 +261,10 @@ impl AgentMerge {
     fn unaccounted(&self, plan: &TrialPlan, part: &AgentPart) -> Vec<Mismatch> {
         let mut found = Vec::new();
         let (_, expected) = due(plan, part);
-        // Users who did not come online do nothing.
-        let all_online = self.health.users_online().is_none_or(|online| online >= part.share.milli() / 1000);
-        if self.counters.due != expected && all_online {
+        // Users who were not online as the trial began do nothing in it, and nobody does more. Who is lost later is due all the
+        // same, and fails: where all have been online together at any time, all act.
+        let all_act = self.health.most_users().is_none_or(|online| online >= part.share.milli() / 1000);
+        if self.counters.due > expected || all_act && self.counters.due < expected {
             found.push(Mismatch::Due { expected, got: self.counters.due });
         }
         if !self.counters.add_up() {
@@ -269,7 +272,9 @@ impl AgentMerge {
         }
         for ((limits, counts), &recorded) in plan.limits.iter().zip(&self.series).zip(&self.samples) {
             let ordered = counts.above.iter().zip(&counts.above_anyway).all(|(above, anyway)| anyway <= above);
-            let within = counts.n <= self.counters.attempted && counts.above.iter().all(|&above| above <= counts.n);
+            let within =
+                counts.ended() <= self.counters.attempted && counts.above.iter().all(|&above| above <= counts.n);
+            let within = within && counts.given_up <= counts.n && counts.failed_anyway <= counts.errors();
             if counts.n != recorded {
                 found.push(Mismatch::Samples { series: limits.series.clone(), counted: counts.n, recorded });
             } else if !ordered || !within {
@@ -286,7 +291,7 @@ impl AgentMerge {
             counters: self.counters,
             series: self.series.clone(),
             strays: self.strays,
-            health: self.health.digest(),
+            health: HealthDigest { spoilt_blocks: self.spoilt.blocks(), ..self.health.digest() },
             start: self.start(plan, part),
         }
     }
@@ -294,7 +299,7 @@ impl AgentMerge {
     fn start(&self, plan: &TrialPlan, part: &AgentPart) -> Option<StartLag> {
         let (Some(Ending::Totals(totals)), Some(clock)) = (&self.ending, part.clock) else { return None };
         let lag_ns = clock.lag_ns(totals.started_boottime_ns, plan.start_boottime_ns);
-        Some(StartLag { lag_ns, error: clock.error })
+        Some(StartLag { lag_ns, error: clock.error, own_boottime_ns: totals.started_boottime_ns })
     }
 }
 
@@ -333,8 +338,9 @@ fn counter_fields(counters: &Counters) -> [u64; 13] {
     ]
 }
 
-/// The number of samples, and the largest of the counts above a limit.
-fn series_fields(counts: &SeriesCounts) -> [u64; 2] {
-    let above = counts.above.iter().chain(&counts.above_anyway).max();
-    [counts.n, above.copied().unwrap_or(0)]
+/// Every field, of the counts above a limit the largest.
+fn series_fields(counts: &SeriesCounts) -> [u64; 5] {
+    let SeriesCounts { n, refused, given_up, failed_anyway, above, above_anyway } = counts;
+    let above = above.iter().chain(above_anyway).max();
+    [*n, *refused, *given_up, *failed_anyway, above.copied().unwrap_or(0)]
 }

@@ -77,6 +77,12 @@ impl Window {
         u32::try_from(first).unwrap_or(u32::MAX).min(behind as u32)..behind as u32
     }
 
+    /// The blocks of wall time that cover the hold.
+    pub(super) fn hold_in_wall_blocks(&self) -> Range<usize> {
+        let block = |us: u64| usize::try_from(us).unwrap_or(usize::MAX);
+        block(self.warmup_us / BLOCK_US)..block((self.warmup_us + self.hold_us).div_ceil(BLOCK_US))
+    }
+
     /// Consecutive kept blocks that make a batch; the last may have fewer.
     pub(super) fn kept_per_batch(&self) -> u32 {
         self.per_batch
@@ -124,6 +130,8 @@ pub(super) struct HealthMerge {
     box_cpu: Level,
     steal: Level,
     digest: HealthDigest,
+    /// The most users online of those who act, in any block; `None`: levels are no users.
+    most_users: Option<u64>,
     /// Blocks of the hold below this have been counted as void or not.
     void_counted_to: u32,
     pub(super) in_flight_sum: u64,
@@ -163,6 +171,7 @@ impl HealthMerge {
         if window.is_measured(number) {
             self.digest.worst_stall = self.digest.worst_stall.max(health.stall);
         }
+        self.most_users = self.most_users.max(health.users.map(|seen| seen.online));
         let blocks = window.hold_blocks(number);
         if blocks.is_empty() {
             return;
@@ -196,9 +205,9 @@ impl HealthMerge {
         (self.in_flight_samples > 0).then(|| self.in_flight_sum as f64 / self.in_flight_samples as f64)
     }
 
-    /// The fewest users online; `None`: levels are no users.
-    pub(super) fn users_online(&self) -> Option<u64> {
-        self.digest.users.map(|users| users.online)
+    /// See the field.
+    pub(super) fn most_users(&self) -> Option<u64> {
+        self.most_users
     }
 
     pub(super) fn digest(&self) -> HealthDigest {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::core::backlog::{BacklogRead, DurableName, DurableState};
 use crate::core::measurement::{Fault, Mismatch, StartLag, SumOf};
-use plimsoll_common::snapshot::{BlockDelta, Failed, Health, SeriesHistograms, Stall, StepEnd};
+use plimsoll_common::snapshot::{BlockDelta, Failed, Health, SeriesHistograms, Stall, StepEnd, UsersOnline};
 use proptest::prelude::*;
 
 const LIMITS_US: [u64; 2] = [100_000, 250_000];
@@ -69,7 +69,7 @@ fn snapshot(number: u32, latencies_us: &[u64]) -> Snapshot {
         blocks: vec![BlockDelta {
             block: number % 4,
             counters,
-            series: vec![SeriesCounts { n, above: above.clone(), above_anyway: above }],
+            series: vec![SeriesCounts { n, above: above.clone(), above_anyway: above, ..SeriesCounts::default() }],
         }],
         series: vec![SeriesHistograms { service_time: latency.clone(), latency }],
         overdue: vec![vec![0, 0]],
@@ -115,7 +115,10 @@ fn what_adds_up_has_no_faults() {
     let step = merged(&[vec![10, 20, 120_000, 300_000], vec![50, 60]]);
     assert_eq!(step.faults, vec![]);
     assert_eq!((step.counters.attempted, step.counters.completed, step.strays.foreign), (6, 6, 3));
-    assert_eq!(step.series[0].counts, SeriesCounts { n: 6, above: vec![2, 1], above_anyway: vec![2, 1] });
+    assert_eq!(
+        step.series[0].counts,
+        SeriesCounts { n: 6, above: vec![2, 1], above_anyway: vec![2, 1], ..SeriesCounts::default() }
+    );
     assert_eq!(step.blocks.iter().map(|block| block.counters.due).collect::<Vec<_>>(), [4, 2, 0, 0]);
     assert_eq!((step.achieved_rate(), step.completion_rate(), step.error_rate()), (3.0, 3.0, Some(0.0)));
 }
@@ -192,6 +195,24 @@ fn due_is_what_the_coordinators_own_schedule_says() {
 }
 
 #[test]
+fn users_who_were_not_there_as_the_trial_began_are_due_nothing_and_those_who_are_lost_later_all() {
+    // Two users, of whom so many are online in each block, make so many operations of the four that are due.
+    let got = |online: [u64; 2], operations: usize| {
+        mismatches(|snapshots, totals| {
+            (*snapshots, *totals) = sent(&[10, 20, 30, 40, 50][..operations]);
+            for (snapshot, online) in snapshots.iter_mut().zip(online.into_iter().chain([1])) {
+                snapshot.health.users = Some(UsersOnline { online, connections: 2 });
+            }
+        })
+    };
+    let off = |got| vec![Mismatch::Due { expected: 4, got }];
+    for online in [[2, 2], [2, 0], [1, 2]] {
+        assert_eq!([got(online, 3), got(online, 4), got(online, 5)], [off(3), vec![], off(5)], "{online:?}");
+    }
+    assert_eq!([got([1, 1], 3), got([1, 1], 4), got([1, 1], 5)], [vec![], vec![], off(5)]);
+}
+
+#[test]
 fn every_attempted_operation_ends_exactly_once() {
     let got = mismatches(|snapshots, totals| {
         for counters in [&mut snapshots[0].blocks[0].counters, &mut totals.counters] {
@@ -261,7 +282,10 @@ fn progress_adds_the_overdue_operations_of_the_newest_snapshots() {
 #[test]
 fn skew_is_between_the_earliest_and_the_latest_start_with_its_error() {
     let step = merged(&[vec![1, 2], vec![1, 2]]);
-    assert_eq!(step.agents[0].start, Some(StartLag { lag_ns: 70, error: Duration::from_nanos(50) }));
+    assert_eq!(
+        step.agents[0].start,
+        Some(StartLag { lag_ns: 70, error: Duration::from_nanos(50), own_boottime_ns: 6_070 })
+    );
     assert_eq!(step.skew(), Some((Duration::ZERO, Duration::from_nanos(100))));
 }
 
@@ -305,6 +329,31 @@ fn a_block_is_void_when_any_agent_stalled_in_it_for_over_a_tenth_of_the_tightest
 }
 
 #[test]
+fn a_block_is_spoilt_by_an_agent_that_left_out_or_spoiled_more_than_one_in_a_hundred_of_it() {
+    let mut merge = TrialMerge::new(plan(&[400, 400]));
+    // What is left out of a block may be told after what was due in it.
+    for (number, block, due, underrun) in [(2, 0, 100, 0), (3, 0, 0, 1), (4, 1, 100, 0), (5, 1, 0, 2), (6, 3, 50, 50)] {
+        let mut snapshot = snapshot(number, &[]);
+        let delta = &mut snapshot.blocks[0];
+        delta.block = block;
+        delta.counters = Counters { due, underrun, attempted: due.saturating_sub(underrun), ..Counters::default() };
+        merge.add_snapshot(0, &snapshot);
+    }
+    // Slower than a limit by the service is no matter of the box; what its stalls alone made slower is.
+    for (number, block, above, above_anyway) in [(2, 2, [50, 9], [50, 9]), (3, 3, [7, 3], [5, 3])] {
+        let mut snapshot = snapshot(number, &[]);
+        let delta = &mut snapshot.blocks[0];
+        delta.block = block;
+        delta.counters = Counters { due: 100, attempted: 100, ..Counters::default() };
+        delta.series[0] =
+            SeriesCounts { n: 100, above: above.into(), above_anyway: above_anyway.into(), ..SeriesCounts::default() };
+        merge.add_snapshot(1, &snapshot);
+    }
+    let step = merge.finish(&ServiceReads::default());
+    assert_eq!(step.agents.iter().map(|agent| agent.health.spoilt_blocks).collect::<Vec<_>>(), [2, 1]);
+}
+
+#[test]
 fn the_services_backlog_and_streams_are_part_of_the_measurement() {
     let name = DurableName { stream: "M".into(), durable: "d".into() };
     let reads = vec![BacklogRead { at: Duration::from_secs(1), state: DurableState::Gone }];
@@ -315,7 +364,7 @@ fn the_services_backlog_and_streams_are_part_of_the_measurement() {
     let mut merge = TrialMerge::new(plan(&[4]));
     merge.add_snapshot(0, &snapshot(0, &[1, 2]));
     let step = merge.finish(&service);
-    assert_eq!((step.backlog.len(), step.foreign_load[0].sent), (1, 2));
+    assert_eq!((step.backlog.len(), step.streams[0].sent, step.streams[0].grew), (1, 2, 10));
 }
 
 proptest! {

@@ -9,17 +9,21 @@ use plimsoll_common::units::Steps;
 use proptest::prelude::*;
 
 fn policy(min_agents: usize, on_loss: OnAgentLoss, hands: Hands) -> LossPolicy {
-    LossPolicy { min_agents, on_loss, hands }
+    LossPolicy { min_agents, on_loss, hands, comebacks: Comebacks::Any }
 }
 
 fn roster(agents: usize, policy: LossPolicy) -> Roster {
     Roster::new(policy, (0..agents).map(|index| (index, format!("box-{index}"))))
 }
 
+fn lose(roster: &mut Roster, index: usize, why: &str) {
+    roster.lose(index, why.to_owned());
+}
+
 /// What a fleet of so many does when these are lost at once.
 fn check(agents: usize, policy: LossPolicy, lost: &[usize]) -> String {
     let mut roster = roster(agents, policy);
-    lost.iter().for_each(|&index| roster.lose(index, "reset".into()));
+    lost.iter().for_each(|&index| lose(&mut roster, index, "reset"));
     match roster.decide() {
         Next::GoOn => format!("goes on with {}", roster.present()),
         Next::End { agent, because, .. } => format!("{agent}: {because}"),
@@ -55,7 +59,7 @@ fn a_run_goes_on_as_its_plan_allows() {
 #[test]
 fn who_comes_back_gets_an_index_of_its_own_and_only_between_steps() {
     let mut roster = roster(2, policy(1, OnAgentLoss::Retry, Hands::Anew));
-    let before = |step, trial| TrialId { step, trial };
+    let before = |step, trial| Occasion::before(TrialId { step, trial });
     roster.lose(0, "reset".into());
     assert_eq!(roster.decide(), Next::GoOn);
     assert!(roster.wants("box-0") && !roster.may_join(before(1, 1)) && roster.may_join(before(2, 0)));
@@ -75,7 +79,7 @@ fn who_comes_back_gets_an_index_of_its_own_and_only_between_steps() {
 #[test]
 fn indices_end_where_ids_do() {
     let full = roster(MAX_AGENTS, policy(1, OnAgentLoss::Retry, Hands::Anew));
-    assert_eq!((full.next_index(), full.may_join(TrialId { step: 1, trial: 0 })), (None, false));
+    assert_eq!((full.next_index(), full.may_join(Occasion::NewStep)), (None, false));
 }
 
 /// What befalls a fleet before and in a trial.
@@ -101,12 +105,64 @@ fn lost_verdict(agents: &[usize]) -> Verdict {
 
 #[test]
 fn who_is_there_or_was_shut_out_is_not_asked_again() {
-    let mut roster = roster(2, LossPolicy { min_agents: 1, on_loss: OnAgentLoss::Retry, hands: Hands::Anew });
+    let mut roster = roster(2, policy(1, OnAgentLoss::Retry, Hands::Anew));
     assert!(!roster.wants("box-0") && roster.wants("box-2"));
     roster.lose(0, "reset".into());
     assert!(roster.wants("box-0"), "one that is lost may come back");
     roster.shut_out("box-0".into());
     assert!(!roster.wants("box-0"), "one whose way fails may not");
+}
+
+#[test]
+fn who_is_lost_again_before_a_trial_was_held_with_it_does_not_come_back() {
+    let mut roster = roster(2, policy(1, OnAgentLoss::Retry, Hands::Anew));
+    // Before the first trial of a step that nothing is ever recorded of: the same trial is begun anew each time.
+    assert_eq!(roster.lose(0, "reset".into()), None);
+    assert!(roster.wants("box-0"), "it was there from the beginning");
+    roster.joined("box-0".into());
+    assert_eq!(roster.lose(2, "reset".into()), Some(ShutOut::HeldNothing));
+    assert!(!roster.wants("box-0"));
+    let Some(FleetChange::Lost { why, .. }) = roster.take_changes().pop() else { panic!("it was lost") };
+    assert_eq!(why, format!("reset; {}", ShutOut::HeldNothing), "the report says so too");
+
+    // Who has held a trial since it joined comes back as often as it does, in whichever trial it is lost.
+    for index in 3..10 {
+        roster.joined("box-9".into());
+        roster.held();
+        assert_eq!(roster.lose(index, "reset".into()), None);
+        assert!(roster.wants("box-9"));
+    }
+}
+
+#[test]
+fn in_a_search_nobody_comes_back_twice() {
+    let once = LossPolicy { comebacks: Comebacks::Once, ..policy(1, OnAgentLoss::Retry, Hands::Anew) };
+    let mut roster = roster(2, once);
+    roster.held();
+    assert_eq!((roster.lose(0, "reset".into()), roster.wants("box-0")), (None, true));
+    roster.joined("box-0".into());
+    roster.held();
+    assert_eq!((roster.lose(2, "reset".into()), roster.wants("box-0")), (Some(ShutOut::LostTwice), false));
+    assert_eq!((roster.lose(1, "reset".into()), roster.wants("box-1")), (None, true), "each has its own");
+}
+
+#[test]
+fn a_fleet_that_is_lost_before_every_trial_ends_a_run_though_all_of_it_is_always_back() {
+    let mut roster = roster(3, policy(1, OnAgentLoss::Retry, Hands::Anew));
+    let mut attempts = 0;
+    // One trial of a ramp that is never recorded.
+    while roster.decide() == Next::GoOn && roster.present() > 0 {
+        attempts += 1;
+        assert!(attempts < 10, "does not end");
+        for name in ["box-0", "box-1", "box-2"] {
+            if roster.may_join(Occasion::NewStep) && roster.wants(name) {
+                roster.joined(name.into());
+            }
+        }
+        let there = roster.members.iter().position(|member| member.is_there);
+        there.map(|index| roster.lose(index, "reset".into()));
+    }
+    assert_eq!(attempts, 6, "each was lost twice");
 }
 
 proptest! {
@@ -130,19 +186,20 @@ proptest! {
             // Each turn either passes a step or loses somebody, and within a step nobody comes back.
             prop_assert!(turns <= 3 * (most_there + 1) * 2, "does not end");
             let Mishap { before, within, back } = mishaps.next().unwrap();
-            if back && roster.may_join(trial) {
+            if back && roster.may_join(Occasion::before(trial)) {
                 let index = roster.next_index().unwrap();
                 prop_assert!(trial.trial == 0 && index == roster.members.len());
                 roster.joined(format!("late-{index}"));
             }
             most_there = most_there.max(roster.present());
             let there = |roster: &Roster, index: usize| roster.members.get(index).is_some_and(|m| m.is_there);
-            before.iter().for_each(|&index| roster.lose(index, "before".into()));
+            before.iter().for_each(|&index| lose(&mut roster, index, "before"));
             if let Next::End { because, .. } = roster.decide() { break Some(because) }
             prop_assert!(roster.present() >= min_agents.min(agents));
             let mut hit: Vec<usize> = within.into_iter().filter(|&index| there(&roster, index)).collect();
             hit.dedup();
-            hit.iter().for_each(|&index| roster.lose(index, "within".into()));
+            roster.held();
+            hit.iter().for_each(|&index| lose(&mut roster, index, "within"));
             ramp.record(lost_verdict(&hit));
             let last = ramp.trials().last().unwrap();
             prop_assert_eq!(last.verdict == Verdict::Pass, hit.is_empty());

@@ -7,7 +7,7 @@ use plimsoll_common::units::Rate;
 
 use super::grid::round;
 use super::hint::Hint;
-use super::plan::SearchPlan;
+use super::plan::{SHOWS_BOXES, SearchPlan};
 use super::trail::Why;
 
 /// The bracket so far.
@@ -60,6 +60,11 @@ impl Bracket {
         Self { under: Some(known), start: Some((known, factor)), ..Self::default() }
     }
 
+    /// What was unclear by a box that gets less from now on says nothing of the next trial.
+    pub fn relieve_boxes(&mut self) {
+        self.unclear = 0;
+    }
+
     /// Takes what a trial hinted at.
     pub fn take(&mut self, level: Rate, hint: &Hint, served: Option<f64>) {
         match hint {
@@ -92,10 +97,10 @@ impl Bracket {
         self.gallop += 1;
     }
 
-    /// Where to look next; the same level again while a trial was unclear.
+    /// Where to look next; the same level again while a trial was unclear, for so long that it shows which box is too small.
     pub fn look(&self, plan: &SearchPlan, again: Option<(Rate, Why, Duration)>) -> Look {
         if let Some((level, why, hold)) = again.filter(|_| self.unclear > 0) {
-            return Look::At(level, why, hold);
+            return Look::At(level, why, hold.max(SHOWS_BOXES));
         }
         match (self.under, self.over) {
             (None, None) => Look::At(plan.first_level(), Why::First, plan.lengths.climb),

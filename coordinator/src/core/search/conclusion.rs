@@ -16,6 +16,8 @@ pub struct Conclusion {
     pub passed: Option<PassedLevel>,
     /// The smallest level above it that tripped, confirmed.
     pub tripped: Option<TrippedLevel>,
+    /// What is rare, and so many operations of it at the level that passed are too few to show that it holds.
+    pub thin: Vec<Thin>,
     /// `None`: the interval is as narrow as was asked.
     pub doubt: Option<SearchDoubt>,
     /// What it would take.
@@ -39,6 +41,17 @@ pub struct PassedLevel {
     pub held: Duration,
     /// Episodes that were seen in that time, against any limit.
     pub episodes: usize,
+}
+
+/// A limit that was not broken by operations that are too few to show that it holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Thin {
+    /// What it is about.
+    pub signal: Signal,
+    /// Operations that were held to it.
+    pub operations: u64,
+    /// The part of them that may be over it in the long run all the same; 1 where there were none.
+    pub at_most: f64,
 }
 
 /// A level that tripped.

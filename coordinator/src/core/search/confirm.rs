@@ -65,6 +65,11 @@ impl Confirm {
         Self { grid: Grid::around(centre, plan.precision, plan.levels), index: 0, soaks }
     }
 
+    /// A level and the next one above it.
+    pub fn from(low: Rate, plan: &SearchPlan, soaks: bool) -> Self {
+        Self { grid: Grid::from(low, plan.precision, plan.levels), index: 0, soaks }
+    }
+
     /// The pair that is compared.
     pub fn pair(&self) -> Pair {
         self.grid.pair(self.index)

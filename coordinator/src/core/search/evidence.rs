@@ -1,9 +1,10 @@
 //! All that the visits of one level have shown, pooled, and what it says of each limit.
 
 use super::episodes::Episodes;
-use super::outcome::{Block, Limits, Read, Showing};
+use super::outcome::{Block, Count, FractionLimit, Limits, Read, Showing};
 use super::slope::{self, undisturbed};
 use super::statistics::{Mean, Quantiles, average, batch_mean};
+use crate::core::verdict::QUIET_BLOCKS;
 
 /// What a level's evidence says of a limit, or of all limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +21,6 @@ pub enum Judgement {
 pub const PASS_BLOCKS: usize = 40;
 /// Violating blocks that a TRIP takes: with fewer one pause of the service would do.
 pub const TRIP_BLOCKS: usize = 20;
-/// Blocks without anything over a limit, one after the other, that end the aftermath of a load box's stall.
-pub const QUIET_BLOCKS: usize = 2;
 
 /// What the visits of one level showed. Its order is that of the visits.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -31,6 +30,8 @@ pub struct Evidence {
     /// The same by what the service did alone.
     at_least: Vec<Vec<f64>>,
     episodes: Vec<Episodes>,
+    /// Per fraction limit, the operations that it was held to.
+    operations: Vec<u64>,
     violating: Vec<usize>,
     /// Per durable, one list per visit, or more where a load box disturbed it.
     reads: Vec<Vec<Vec<Read>>>,
@@ -59,10 +60,12 @@ impl Evidence {
         self.at_least.resize_with(limits.fractions.len(), Vec::new);
         self.episodes.resize_with(limits.fractions.len(), Episodes::default);
         self.violating.resize(limits.fractions.len(), 0);
+        self.operations.resize(limits.fractions.len(), 0);
         self.reads.resize_with(limits.slopes.len(), Vec::new);
         for (index, limit) in limits.fractions.iter().enumerate() {
             let at_most = fractions_at_most(&showing.blocks, index);
             let at_least = fractions_at_least(&showing.blocks, index);
+            self.operations[index] += showing.blocks.iter().map(|block| block.counts[index].n).sum::<u64>();
             self.episodes[index].add(&Episodes::of(&at_most, limit.allowed));
             self.violating[index] += at_least.iter().filter(|&&fraction| fraction > limit.allowed).count();
             self.at_most[index].extend(at_most);
@@ -95,7 +98,7 @@ impl Evidence {
     /// or below.
     pub fn figures(&self, limits: &Limits, limit: usize, largest_known: f64, quantiles: &Quantiles) -> Figures {
         match limits.fractions.get(limit) {
-            Some(fraction) => self.fraction(limit, fraction.allowed, largest_known, quantiles),
+            Some(fraction) => self.fraction(limit, fraction, largest_known, quantiles),
             None => {
                 let slope = limit - limits.fractions.len();
                 self.slope(slope, limits.slopes[slope].per_second, quantiles)
@@ -103,13 +106,20 @@ impl Evidence {
         }
     }
 
-    fn fraction(&self, index: usize, allowed: f64, largest_known: f64, quantiles: &Quantiles) -> Figures {
+    /// Operations of all visits that were held to a fraction limit; none for a slope.
+    pub fn operations(&self, limit: usize) -> u64 {
+        self.operations.get(limit).copied().unwrap_or(0)
+    }
+
+    fn fraction(&self, index: usize, limit: &FractionLimit, largest_known: f64, quantiles: &Quantiles) -> Figures {
+        let allowed = limit.allowed;
         let values = |all: &[Vec<f64>]| all.get(index).and_then(|values| batch_mean(values, quantiles));
         let (at_most, at_least) = (values(&self.at_most), values(&self.at_least));
         let trips = self.violating.get(index).is_some_and(|&violating| violating >= TRIP_BLOCKS)
             && at_least.is_some_and(|mean| mean.lower > allowed);
         let passes = self.blocks >= PASS_BLOCKS
             && at_most.is_some_and(|mean| mean.upper <= allowed)
+            && (limit.rare || self.operations(index) as f64 * allowed >= quantiles.none_of_so_many())
             && !self.episodes[index].leave_doubt(self.blocks, allowed, largest_known, quantiles);
         Figures { judgement: judgement(passes, trips), at_most, at_least, allowed }
     }
@@ -152,18 +162,21 @@ pub const FARTHEST: f64 = 3.4;
 /// Above, a hundred times: all operations where 1 % may be.
 pub const FARTHEST_ABOVE: f64 = 4.6;
 
-/// Per block, the part of the operations over a limit, at most.
+/// Per block, the operations over a limit, at most, as a part of those of a block on average: where blocks have few operations,
+/// one without any says nothing, and one with a single one is no more than that.
 pub fn fractions_at_most(blocks: &[Block], limit: usize) -> Vec<f64> {
-    blocks.iter().map(|block| part(block.counts[limit].above, block.counts[limit].n)).collect()
+    let mean = mean_operations(blocks, limit);
+    blocks.iter().map(|block| part(block.counts[limit].above, mean)).collect()
 }
 
-/// Per block, the part of the operations over a limit by what the service did alone. A load box that stalled sends a burst
+/// Per block, the same by what the service did alone. A load box that stalled sends a burst
 /// when it goes on, and near capacity that burst's queue outlives its block: a void block is no evidence, and neither is
 /// what follows until nothing has been over the limit for [`QUIET_BLOCKS`].
 pub fn fractions_at_least(blocks: &[Block], limit: usize) -> Vec<f64> {
+    let mean = mean_operations(blocks, limit);
     let mut quiet = QUIET_BLOCKS;
     let at_least = |block: &Block| {
-        let Count { n, above, anyway } = block.counts[limit];
+        let Count { above, anyway, .. } = block.counts[limit];
         if block.void {
             quiet = 0;
         } else if above == 0 {
@@ -171,18 +184,56 @@ pub fn fractions_at_least(blocks: &[Block], limit: usize) -> Vec<f64> {
         } else if quiet < QUIET_BLOCKS {
             quiet = 0;
         }
-        if quiet < QUIET_BLOCKS { 0.0 } else { part(anyway, n) }
+        if quiet < QUIET_BLOCKS { 0.0 } else { part(anyway, mean) }
     };
     blocks.iter().map(at_least).collect()
 }
 
-use super::outcome::Count;
+fn mean_operations(blocks: &[Block], limit: usize) -> f64 {
+    let all: u64 = blocks.iter().map(|block| block.counts[limit].n).sum();
+    all as f64 / blocks.len().max(1) as f64
+}
 
-fn part(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+fn part(part: u64, whole: f64) -> f64 {
+    if part == 0 { 0.0 } else { part as f64 / whole }
 }
 
 /// The mean of one trial's fractions over a limit, at most.
 pub fn mean_at_most(blocks: &[Block], limit: usize) -> Option<f64> {
     (!blocks.is_empty()).then(|| average(&fractions_at_most(blocks, limit)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::outcome::{FractionLimit, Signal};
+    use super::*;
+
+    /// What blocks of so many operations and so many over the limit say of a p99.
+    fn judged(blocks: &[(u64, u64)], rare: bool) -> Figures {
+        let fraction = FractionLimit { signal: Signal::ErrorRate, allowed: 0.01, rare };
+        let limits = Limits { fractions: vec![fraction], slopes: Vec::new() };
+        let block = |&(n, above): &(u64, u64)| Block { counts: vec![Count { n, above, anyway: above }], void: false };
+        let showing = Showing { blocks: blocks.iter().map(block).collect(), reads: Vec::new() };
+        let mut evidence = Evidence::default();
+        evidence.add(&showing, &[], &limits);
+        evidence.figures(&limits, 0, 0.0, &Quantiles::new(0.01))
+    }
+
+    #[test]
+    fn few_operations_of_which_none_was_slow_show_nothing() {
+        // Of 460 operations of which one in a hundred is slow, none is in one of a hundred samples.
+        let none = |blocks: usize, n: u64, rare: bool| judged(&vec![(n, 0); blocks], rare).judgement;
+        assert_eq!([none(160, 1, false), none(92, 5, false)], [Judgement::Undecided; 2]);
+        assert_eq!([none(93, 5, false), none(40, 12, false)], [Judgement::Pass; 2]);
+        assert_eq!(none(160, 1, true), Judgement::Pass, "the report says what it leaves open");
+    }
+
+    #[test]
+    fn blocks_without_operations_say_nothing_of_the_mean() {
+        // Four in ten blocks have one operation each, of which one in forty is slow.
+        let blocks: Vec<(u64, u64)> = (0..1000).map(|i| (u64::from(i % 5 < 2), u64::from(i % 100 == 0))).collect();
+        let figures = judged(&blocks, false);
+        let mean = figures.at_most.unwrap();
+        assert!((mean.mean - 0.025).abs() < 1e-9 && figures.judgement != Judgement::Pass, "{figures:?}");
+    }
 }

@@ -34,6 +34,12 @@ impl Grid {
         Self { centre, width, levels }
     }
 
+    /// Whose first pair begins at this level.
+    pub fn from(low: Rate, width: f64, levels: Levels) -> Self {
+        let grid = Self::around(low.as_f64(), width, levels);
+        Self { centre: low.as_f64() * grid.half_step().exp(), ..grid }
+    }
+
     /// The same levels in other steps around another guess.
     pub fn again(&self, centre: f64, width: f64) -> Self {
         Self { centre, width, ..*self }

@@ -107,7 +107,7 @@ mod tests {
     fn limits() -> Limits {
         let durable = DurableName { stream: "S".into(), durable: "d".into() };
         Limits {
-            fractions: vec![FractionLimit { signal: Signal::ErrorRate, allowed: 0.01 }],
+            fractions: vec![FractionLimit { signal: Signal::ErrorRate, allowed: 0.01, rare: false }],
             slopes: vec![SlopeLimit { durable, per_second: 30.0 }],
         }
     }

@@ -9,7 +9,7 @@ use super::outcome::{
 };
 use crate::core::backlog::{Backlog, BacklogRead, DurableName};
 use crate::core::measurement::{Fault, FleetBlock, SeriesMeasurement, StepMeasurement};
-use crate::core::slo::{Gate, SeriesSlo, Slo};
+use crate::core::slo::{Gate, SeriesSlo, Slo, WHOLE_PPM};
 use crate::core::verdict::{apart, few_users, owed_a_sample};
 use plimsoll_common::snapshot::StepEnd;
 
@@ -25,8 +25,12 @@ pub fn limits(slo: &Slo, durables: &[DurableName]) -> Limits {
     let percentile = |(series, gate): (&SeriesSlo, Gate)| FractionLimit {
         signal: Signal::Percentile { series: series.series.clone(), quantile: gate.quantile, limit: gate.limit },
         allowed: 1.0 - gate.quantile.as_f64(),
+        rare: series.part_ppm != WHOLE_PPM,
     };
-    let errors = FractionLimit { signal: Signal::ErrorRate, allowed: slo.error_rate.as_f64().max(LEAST_ALLOWED) };
+    let allowed = slo.error_rate.as_f64();
+    // No number of operations shows that there are no errors at all.
+    let rare = allowed < LEAST_ALLOWED;
+    let errors = FractionLimit { signal: Signal::ErrorRate, allowed: allowed.max(LEAST_ALLOWED), rare };
     let slope = |durable: &DurableName| SlopeLimit {
         durable: durable.clone(),
         per_second: match slo.may_grow.contains(&durable.durable) {
@@ -84,13 +88,25 @@ fn one(block: &FleetBlock, slo: &Slo) -> Block {
         // charged its part.
         let (above, anyway) = (series.above[gate.above_index], series.above_anyway[gate.above_index]);
         let (open, never_left) = (objective.part_of(open), objective.part_of(counters.never_left()));
-        Count { n: series.n + open + never_left, above: above + open + never_left, anyway: anyway + open }
+        let refused = if counts_refused(objective, &gate, slo) { series.refused } else { 0 };
+        Count {
+            n: series.n + refused + open + never_left,
+            above: above + refused + open + never_left,
+            anyway: anyway + refused + open,
+        }
     };
     let errors = Count { n: counters.attempted, above: counters.errors(), anyway: counters.failed_anyway };
     Block {
         counts: gates(slo).map(percentile).chain([errors]).collect(),
         void: block.void || counters.underrun * UNDERRUN > counters.due,
     }
+}
+
+/// Whether what was refused of a series lies above its limit: where workloads have several kinds of operations, so that one that
+/// fails altogether is not lost among the others. Of a rare one too few happen to prove that no more of it fail than may; where
+/// more may fail than may be slow, they are no matter of the percentile.
+fn counts_refused(objective: &SeriesSlo, gate: &Gate, slo: &Slo) -> bool {
+    objective.part_ppm != WHOLE_PPM && slo.error_rate.as_f64() <= 1.0 - gate.quantile.as_f64()
 }
 
 /// What was due over a hold, beside what its level brings in the long run: the difference is chance.
@@ -163,13 +179,15 @@ pub fn fault(step: &StepMeasurement, slo: &Slo, was_stopped: bool) -> Option<Str
             let objective = slo.series.iter().find(|objective| objective.series == name);
             objective.is_none_or(|objective| owed_a_sample(objective, step.counters.attempted))
         };
-        let is_silent =
-            |series: &&SeriesMeasurement| series.counts.n == 0 && !series.limits_us.is_empty() && owed(&series.series);
+        let is_silent = |series: &&SeriesMeasurement| {
+            series.counts.ended() == 0 && !series.limits_us.is_empty() && owed(&series.series)
+        };
         let silent = step.series.iter().find(is_silent)?;
         let why = || format!("{} has no samples although operations completed", silent.series);
-        (step.counters.completed > 0 && step.counters.errors() == 0).then(why)
+        let holds = slo.error_rate.holds(step.counters.errors(), step.counters.attempted);
+        (step.counters.completed > 0 && holds).then(why)
     };
-    let doubt = || few_users(step).or_else(|| apart(step)).map(|doubt| crate::report::words::doubt(&doubt));
+    let doubt = || few_users(step).or_else(|| apart(step, slo)).map(|doubt| crate::report::words::doubt(&doubt));
     named.or_else(empty).or_else(silent).or_else(doubt)
 }
 
@@ -177,13 +195,63 @@ pub fn fault(step: &StepMeasurement, slo: &Slo, was_stopped: bool) -> Option<Str
 mod tests {
     use super::*;
     use crate::core::backlog::DurableState;
-    use plimsoll_common::snapshot::Counters;
+    use plimsoll_common::snapshot::{Counters, SeriesCounts};
 
     /// Blocks of a thousand operations, of which so many fail, and so many complete.
     fn part_left_undone(failed: u64, completed: u64) -> f64 {
         let count = Count { n: 1000, above: failed, anyway: failed };
         let showing = Showing { blocks: vec![Block { counts: vec![count], void: false }; 12], reads: Vec::new() };
         behind(&showing, &[completed; 12])
+    }
+
+    #[test]
+    fn a_trial_whose_agents_did_not_begin_together_is_not_used_whether_or_not_it_was_stopped() {
+        let mut step = crate::core::fixture::measurement();
+        let slo = crate::core::fixture::slo();
+        let late =
+            |step: &mut StepMeasurement, ms: i64| step.agents[1].start.as_mut().unwrap().lag_ns += ms * 1_000_000;
+        late(&mut step, 100);
+        assert_eq!((fault(&step, &slo, false), fault(&step, &slo, true)), (None, None));
+        late(&mut step, 1);
+        for was_stopped in [false, true] {
+            let words = fault(&step, &slo, was_stopped).unwrap();
+            assert_eq!(
+                words,
+                "the agents' holds began 101ms apart > 100ms (--max-skew), box-b last: they are not one window"
+            );
+        }
+    }
+
+    #[test]
+    fn an_action_of_several_that_is_refused_is_above_its_limits() {
+        let counted = |part_ppm, error_rate: &str| {
+            let mut slo = crate::core::fixture::slo();
+            (slo.series[1].part_ppm, slo.error_rate) = (part_ppm, error_rate.parse().unwrap());
+            let mut block = crate::core::fixture::measurement().blocks[0].clone();
+            let counts = SeriesCounts { n: 6, refused: 4, failed_anyway: 4, ..SeriesCounts::zero(2) };
+            block.series = vec![SeriesCounts { n: 500, ..SeriesCounts::zero(2) }, counts];
+            let counts = one(&block, &slo).counts;
+            [counts[2], counts[3]].map(|count| (count.n, count.above, count.anyway))
+        };
+        assert_eq!(counted(20_000, "0.001"), [(10, 4, 4); 2]);
+        // Three in a hundred may fail, and one in a hundred be slow.
+        assert_eq!(counted(20_000, "0.03"), [(10, 4, 4), (6, 0, 0)]);
+        // Of the only kind the error rate says it.
+        assert_eq!(counted(WHOLE_PPM, "0.001"), [(6, 0, 0); 2]);
+    }
+
+    #[test]
+    fn a_series_without_a_sample_is_missing_as_long_as_the_error_rate_holds() {
+        let slo = crate::core::fixture::slo();
+        let empty = |failed: u64| {
+            let mut step = crate::core::fixture::measurement();
+            step.series[1].counts = plimsoll_common::snapshot::SeriesCounts::zero(2);
+            step.fail(failed, 0);
+            fault(&step, &slo, false)
+        };
+        let words = "E2 has no samples although operations completed".to_owned();
+        assert_eq!([empty(0), empty(1), empty(10)], [Some(words.clone()), Some(words.clone()), Some(words)]);
+        assert_eq!(empty(11), None, "that is what a broken error rate looks like");
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub struct FractionLimit {
     pub signal: Signal,
     /// The largest part of the operations that may be over it, above 0 and below 1.
     pub allowed: f64,
+    /// Too rare for a search to wait until their number alone shows that it holds: what is left open is said instead.
+    #[serde(default)]
+    pub rare: bool,
 }
 
 /// A limit on how fast a durable may fall behind.
@@ -81,6 +84,11 @@ impl Limits {
     /// Whether a level can break it: a durable that may fall behind as it likes is only looked after.
     pub fn is_limit(&self, limit: usize) -> bool {
         limit.checked_sub(self.fractions.len()).is_none_or(|slope| self.slopes[slope].is_limit())
+    }
+
+    /// Whether it is one of a percentile.
+    pub fn is_percentile(&self, limit: usize) -> bool {
+        self.fractions.get(limit).is_some_and(|fraction| matches!(fraction.signal, Signal::Percentile { .. }))
     }
 
     /// What a limit is about.
@@ -147,10 +155,19 @@ pub struct TrialOutcome {
     /// The part of what came in that the service left undone, where it fell behind steadily: see [`super::behind`].
     #[serde(default)]
     pub behind: f64,
+    /// A load box was found too small in it, and gets less from the next trial on: the others can carry its level then.
+    #[serde(default)]
+    pub boxes_get_less: bool,
+    /// An agent was lost in it, which is why nothing of it counts.
+    #[serde(default)]
+    pub lost_an_agent: bool,
     /// Durables, by their position among the slopes, that were deleted or created anew under load.
     pub vanished: Vec<usize>,
     /// Why nothing of this can be trusted, in words; `None`: it can.
     pub fault: Option<String>,
+    /// Why a trial in which no limit is broken shows nothing of its level, in words: that was not what the service had to do.
+    #[serde(default)]
+    pub unproved: Option<String>,
     /// Load that was sent: settle and hold.
     pub load: Duration,
     /// All that the trial took, recovery before it and drain behind it included.

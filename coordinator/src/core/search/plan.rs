@@ -146,6 +146,8 @@ pub const PROBE_RATE: u64 = 50_000;
 pub const PROBE_OPEN: u64 = 8;
 /// How long the probe lasts.
 pub const PROBE_HOLD: Duration = Duration::from_secs(1);
+/// A trial as long as this says whether a box can carry its share; what a second or two show of it is chance.
+pub const SHOWS_BOXES: Duration = Duration::from_secs(5);
 
 /// The hold before an answer.
 pub const SOAK: Duration = Duration::from_secs(60);

@@ -167,7 +167,7 @@ mod tests {
     fn distance_after(blocks: usize) -> Option<f64> {
         let durable = DurableName { stream: "S".into(), durable: "d".into() };
         let limits = Limits {
-            fractions: vec![FractionLimit { signal: Signal::ErrorRate, allowed: 0.01 }],
+            fractions: vec![FractionLimit { signal: Signal::ErrorRate, allowed: 0.01, rare: false }],
             slopes: vec![SlopeLimit { durable, per_second: 1.0 }],
         };
         let block = Block { counts: vec![Count { n: 1000, above: 1000, anyway: 1000 }], void: false };
@@ -175,8 +175,11 @@ mod tests {
             showing: Showing { blocks: vec![block; blocks], reads: vec![Vec::new()] },
             served: None,
             behind: 0.0,
+            boxes_get_less: false,
+            lost_an_agent: false,
             vanished: Vec::new(),
             fault: None,
+            unproved: None,
             load: Duration::ZERO,
             took: Duration::ZERO,
         };

@@ -1,9 +1,9 @@
 //! How fast a durable falls behind, from reads of which single ones lie, and of which the rest follow a load that comes by
 //! chance: what chance brought is known, and is taken out.
 
-use super::evidence::QUIET_BLOCKS;
 use super::outcome::{BLOCKS_PER_SECOND, Block, Read, Showing};
 use super::statistics::{FEWEST_BATCHES, Mean, Quantiles};
+use crate::core::verdict::QUIET_BLOCKS;
 
 /// Seconds of hold in the shortest piece that has a slope of its own: five reads or more, of which one may lie.
 const PIECE: f64 = 2.5;

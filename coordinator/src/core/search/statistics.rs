@@ -39,6 +39,12 @@ impl Quantiles {
         self.student[freedom.clamp(1, KEPT) - 1]
     }
 
+    /// What the expected number of events may be at most where there was none: so many operations, each of which might have been
+    /// one, show that few are.
+    pub fn none_of_so_many(&self) -> f64 {
+        self.poisson_upper[0]
+    }
+
     /// What the expected number of events may be at most where `seen` were; `None` for [`FEW_EVENTS`] and more.
     pub fn poisson_upper(&self, seen: usize) -> Option<f64> {
         self.poisson_upper.get(seen).copied()

@@ -21,7 +21,7 @@ fn plan(from: u64, precision: f64) -> SearchPlan {
         confidence: 0.95,
         max_time: Duration::from_secs(900),
         limits: Limits {
-            fractions: vec![FractionLimit { signal: Signal::ErrorRate, allowed: 0.01 }],
+            fractions: vec![FractionLimit { signal: Signal::ErrorRate, allowed: 0.01, rare: false }],
             slopes: vec![SlopeLimit { durable, per_second: 1.0 }],
         },
         frontier: false,
@@ -49,8 +49,11 @@ impl Service {
             showing,
             served: (over > 0).then_some(self.knee),
             behind: 0.0,
+            boxes_get_less: false,
+            lost_an_agent: false,
             vanished: vec![],
             fault: None,
+            unproved: None,
             load,
             took,
         }
@@ -198,6 +201,67 @@ fn trials_that_cannot_be_trusted_are_repeated_and_end_the_search_after_three() {
 }
 
 #[test]
+fn trials_that_lost_agents_are_held_again_without_a_limit_of_their_own_and_end_with_the_time() {
+    let service = Service { knee: 3300.0, durable: NO_LIMIT };
+    let mut search = Search::new(plan(500, 0.05));
+    let lost = |outcome: TrialOutcome| TrialOutcome {
+        fault: Some("agent box-b was lost".into()),
+        lost_an_agent: true,
+        ..outcome
+    };
+    // One box is lost in every trial of the first level, of which there are more than there may be faults.
+    for _ in 0..2 * MOST_FAULTS {
+        let Step::Hold(trial) = *search.next() else { panic!("{:?}", search.next()) };
+        assert_eq!((trial.why, trial.level), (Why::First, Rate::per_second(500).unwrap()));
+        search.record(&lost(service.hold(&search, &trial)));
+    }
+    // A fault of another kind is one of three all the same, and losses between them make it no less.
+    let mut untrusted = search.clone();
+    for is_loss in [false, true, false, true, false] {
+        let Step::Hold(trial) = *untrusted.next() else { panic!("{:?}", untrusted.next()) };
+        let outcome = lost(service.hold(&untrusted, &trial));
+        untrusted.record(&TrialOutcome { lost_an_agent: is_loss, ..outcome });
+    }
+    assert!(matches!(untrusted.conclusion().unwrap().doubt, Some(SearchDoubt::NotTrusted { .. })));
+    // With who is left it ends as every search.
+    let mut healthy = search.clone();
+    while let Step::Hold(trial) = *healthy.next() {
+        healthy.record(&service.hold(&healthy, &trial));
+    }
+    assert!(healthy.conclusion().is_some_and(Conclusion::is_conclusive), "{:?}", healthy.next());
+    // Where nobody is ever left in peace, the time ends it.
+    while let Step::Hold(trial) = *search.next() {
+        assert!(search.spent() < Duration::from_secs(900), "it goes on for ever");
+        search.record(&lost(service.hold(&search, &trial)));
+    }
+    assert_eq!(search.conclusion().unwrap().doubt, Some(SearchDoubt::OutOfTime));
+}
+
+#[test]
+fn the_time_of_trials_that_were_not_held_is_the_searchs_own_and_replays_so() {
+    let service = Service { knee: 3300.0, durable: NO_LIMIT };
+    let mut search = Search::new(plan(500, 0.05));
+    let mut records = vec![TrailRecord::Plan(Box::new(plan(500, 0.05)))];
+    let took = Duration::from_secs(290);
+    for _ in 0..2 {
+        let Step::Hold(trial) = *search.next() else { panic!("{:?}", search.next()) };
+        search.not_held(took);
+        records.push(TrailRecord::NotHeld { took });
+        assert_eq!(*search.next(), Step::Hold(trial), "the same trial is begun anew");
+        let outcome = service.hold(&search, &trial);
+        search.record(&outcome);
+        records.push(TrailRecord::Outcome(Box::new(outcome)));
+    }
+    assert!(search.spent() > took * 2 && search.trail().len() == 2);
+    search.not_held(took * 2);
+    records.push(TrailRecord::NotHeld { took: took * 2 });
+    let Step::Done(conclusion) = search.next() else { panic!("{:?}", search.next()) };
+    assert_eq!((conclusion.doubt.clone(), conclusion.spent), (Some(SearchDoubt::OutOfTime), search.spent()));
+    let read = |record: &TrailRecord| serde_json::from_str(&serde_json::to_string(record).unwrap()).unwrap();
+    assert_eq!(Search::replay(records.iter().map(read)), Some(search));
+}
+
+#[test]
 fn the_time_ends_a_search_with_what_was_shown() {
     let plan = SearchPlan { max_time: Duration::from_secs(40), ..plan(500, 0.01) };
     let (_, conclusion) = Service { knee: 3300.0, durable: NO_LIMIT }.search(plan);
@@ -330,6 +394,25 @@ fn a_search_that_is_short_of_time_shows_a_level_that_holds() {
 }
 
 #[test]
+fn a_level_that_boxes_hide_is_held_until_they_show_and_again_once_they_get_less() {
+    let mut search = Search::new(plan(1000, 0.05));
+    let mut holds = |boxes_get_less: &[bool]| -> Vec<String> {
+        let held = |&boxes_get_less: &bool| {
+            let Step::Hold(trial) = search.next().clone() else { panic!("{:?}", search.next()) };
+            let mut outcome = Service { knee: 3300.0, durable: NO_LIMIT }.hold(&search, &trial);
+            outcome.showing.blocks.iter_mut().for_each(|block| block.void = true);
+            search.record(&TrialOutcome { boxes_get_less, ..outcome });
+            format!("{} {:?}", trial.level, trial.hold)
+        };
+        boxes_get_less.iter().map(held).collect()
+    };
+    // However often a box gets less, the level is not over anything.
+    assert_eq!(holds(&[false, true, true, true]), ["1000 1s", "1000 5s", "1000 5s", "1000 5s"]);
+    // Where none gets less, two more of the same are the last.
+    assert_eq!(holds(&[false, false, false]), ["1000 5s", "1000 5s", "500 3s"]);
+}
+
+#[test]
 fn where_a_pair_begins_depends_on_what_broke() {
     let signal = Signal::Percentile {
         series: "E1".into(),
@@ -337,7 +420,7 @@ fn where_a_pair_begins_depends_on_what_broke() {
         limit: Duration::from_millis(200),
     };
     let mut plan = plan(500, 0.05);
-    plan.limits.fractions.insert(0, FractionLimit { signal, allowed: 0.01 });
+    plan.limits.fractions.insert(0, FractionLimit { signal, allowed: 0.01, rare: false });
     // ln 100 / 200 ms are 23 a second that have to be left over; but not for a durable alone, which is limit 2.
     for (served, broken, expected) in [
         (897.0, &[0][..], 0.9743),
@@ -363,4 +446,75 @@ fn operations_that_pile_up_say_nothing_of_a_backlog_elsewhere() {
     };
     assert_eq!(heard(vec![0, 1]), Outcome::Hint(hint::Hint::Behind(0.02)));
     assert_eq!(heard(vec![1]), Outcome::Hint(hint::Hint::Under), "the frontier of a durable alone");
+}
+
+/// A search against a service under every limit, whose trials of more than so many a second leave out more than they may.
+fn with_a_cap(knee: f64, cap: f64) -> (Search, Conclusion) {
+    let service = Service { knee, durable: NO_LIMIT };
+    let mut search = Search::new(plan(500, 0.05));
+    loop {
+        match search.next().clone() {
+            Step::Hold(trial) => {
+                let unproved = (trial.level.as_f64() > cap).then(|| "attempted 200 of 400 due".to_owned());
+                search.record(&TrialOutcome { unproved, ..service.hold(&search, &trial) });
+            }
+            Step::Done(conclusion) => return (search, *conclusion),
+        }
+    }
+}
+
+#[test]
+fn a_level_that_was_never_offered_in_whole_never_passes() {
+    let (search, conclusion) = with_a_cap(1e6, 2000.0);
+    assert!(!conclusion.is_conclusive(), "{conclusion:?}");
+    let passed = conclusion.passed.map(|passed| passed.level.as_f64());
+    assert!(passed.is_none_or(|passed| passed <= 2000.0), "{passed:?}");
+    assert!(search.trail().iter().any(|entry| entry.result == Outcome::Hint(hint::Hint::Unclear)), "{conclusion:?}");
+    // A limit that is broken all the same is broken: a service that pushes back is not excused.
+    let (_, conclusion) = with_a_cap(2000.0, 2000.0);
+    let (passed, tripped) = (conclusion.passed.unwrap(), conclusion.tripped.clone().unwrap());
+    assert!(conclusion.is_conclusive() && passed.level.as_f64() <= 2000.0, "{conclusion:?}");
+    assert!(tripped.level.as_f64() > 2000.0, "{conclusion:?}");
+}
+
+/// Users of whom none fewer than two are looked for.
+fn few_users() -> SearchPlan {
+    let levels = Levels::Users(Users { operations: 1.0, activation: 1e6, fewest: 2, bound: HighestBy::Fleet });
+    SearchPlan { levels, ..plan(4, 0.5) }
+}
+
+#[test]
+fn a_hint_at_the_lowest_level_ends_no_search() {
+    let lowest_first = |spoil: fn(&mut TrialOutcome), times: usize| {
+        let mut search = Search::new(few_users());
+        let mut spoilt = 0;
+        loop {
+            match search.next().clone() {
+                Step::Hold(trial) => {
+                    let mut outcome = Service { knee: 100.0, durable: NO_LIMIT }.hold(&search, &trial);
+                    if spoilt < times {
+                        spoilt += 1;
+                        spoil(&mut outcome);
+                    }
+                    search.record(&outcome);
+                }
+                Step::Done(conclusion) => return *conclusion,
+            }
+        }
+    };
+    // One slow request in each of the first two trials: at four users and at two.
+    let slow =
+        |outcome: &mut TrialOutcome| outcome.showing.blocks[0].counts[0] = Count { n: 1000, above: 200, anyway: 200 };
+    let conclusion = lowest_first(slow, 2);
+    assert!(!matches!(conclusion.doubt, Some(SearchDoubt::NothingPasses { .. })), "{conclusion:?}");
+    assert!(conclusion.passed.is_some(), "{conclusion:?}");
+    // What load boxes hide is no limit of the service's.
+    let stalled = |outcome: &mut TrialOutcome| {
+        outcome.showing.blocks.iter_mut().for_each(|block| {
+            block.void = true;
+            block.counts[0].above = 500;
+        });
+    };
+    let conclusion = lowest_first(stalled, usize::MAX);
+    assert!(matches!(conclusion.doubt, Some(SearchDoubt::Boxes { .. })), "{conclusion:?}");
 }

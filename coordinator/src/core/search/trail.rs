@@ -121,6 +121,11 @@ pub enum TrailRecord {
     Plan(Box<super::plan::SearchPlan>),
     /// Then, after each trial: what it showed.
     Outcome(Box<super::outcome::TrialOutcome>),
+    /// Where a trial was begun and nothing of it was measured, since agents were lost before: the time that it took.
+    NotHeld {
+        /// Of the time that the search may take.
+        took: Duration,
+    },
     /// Last, where it is so: what operations use up does not last for the next trial.
     UsedUp {
         /// Operations of it that an agent would have to make.

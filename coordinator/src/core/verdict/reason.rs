@@ -48,6 +48,13 @@ pub enum Breach {
     Percentile(Percentile),
     /// Too many operations failed or were lost.
     ErrorRate(Errors),
+    /// Too many operations of one kind failed, few as they may be among all.
+    SeriesErrors {
+        /// The series that they owed a sample.
+        series: String,
+        /// Of them.
+        errors: Errors,
+    },
     /// A durable's backlog grew.
     BacklogGrowth {
         /// Which durable.
@@ -116,6 +123,15 @@ pub enum Doubt {
         /// Who added what.
         boxes: Vec<BoxAtFault>,
     },
+    /// The same of one kind of operations.
+    SeriesErrorsByBoxes {
+        /// The series that they owed a sample.
+        series: String,
+        /// As counted, the boxes' own included.
+        errors: Errors,
+        /// Who added what.
+        boxes: Vec<BoxAtFault>,
+    },
     /// A durable has too few reads to tell whether its backlog grew.
     BacklogUnreadable {
         /// Which durable.
@@ -129,6 +145,15 @@ pub enum Doubt {
         durable: DurableName,
         /// By so many messages over the hold.
         growth: i64,
+        /// The most that passes.
+        limit: u64,
+    },
+    /// A durable's backlog does not grow, and stands so high that something else may end its growth.
+    BacklogStands {
+        /// Which durable.
+        durable: DurableName,
+        /// By so many messages above what it was at rest.
+        above: u64,
         /// The most that passes.
         limit: u64,
     },

@@ -15,6 +15,7 @@ use plimsoll_common::workload::SettingKind;
 use crate::settings::commands::LoadCommand;
 use crate::settings::error::{SettingsError, got};
 use crate::settings::layers::{Environment, Given, Layers, Source};
+use crate::settings::storage::StoragePlan;
 use crate::settings::table::Setting;
 use crate::settings::{InvocationError, command_line, resolve};
 
@@ -63,6 +64,10 @@ pub struct RunInPod {
     pub request_timeout: Duration,
     /// What it takes at least, every step held once.
     pub longest: Duration,
+    /// What pauses and repeats may add to it.
+    pub pauses: Duration,
+    /// How long the coordinator waits for agents.
+    pub wait_timeout: Duration,
 }
 
 /// What `plimsoll kube` says itself.
@@ -143,6 +148,7 @@ fn in_a_pod(command: LoadCommand, mut layers: Layers, in_pod: &InPod) -> Result<
             "credentials go to agents over TLS only: takes a run without secrets".into(),
         ));
     }
+    plan.storage.as_ref().map_or(Ok(()), passwords_are_there)?;
     let addresses = servers(&plan.target.nats_url).map_err(|problem| refused("--nats-url", problem))?;
     if let Some(local) = addresses.iter().find(|address| is_loopback(address)) {
         let takes = "the address at which pods reach the service, such as nats://chat.default.svc:4222";
@@ -161,7 +167,25 @@ fn in_a_pod(command: LoadCommand, mut layers: Layers, in_pod: &InPod) -> Result<
         targets: addresses.iter().map(ToString::to_string).collect(),
         request_timeout: plan.request_timeout,
         longest: plan.longest(),
+        pauses: plan.pauses(),
+        wait_timeout: plan.gather.map_or(Duration::ZERO, |gather| gather.timeout),
     })
+}
+
+/// A user's password is in a variable of this shell by default, which is in no pod.
+fn passwords_are_there(storage: &StoragePlan) -> Result<(), SettingsError> {
+    let of_cassandra = storage.cassandra.as_ref().and_then(|cassandra| cassandra.login.as_ref());
+    for (database, login) in [("mongo", storage.mongo.login.as_ref()), ("cassandra", of_cassandra)] {
+        if let Some(login) = login.filter(|login| login.password.starts_with("env:")) {
+            let problem = format!(
+                "the password of '{}' is in {}, which no pod has: takes --{database}-password secret:NAME/KEY besides, a key of \
+                 a Secret of the namespace",
+                login.user, login.password
+            );
+            return Err(refused(&format!("--{database}-username"), problem));
+        }
+    }
+    Ok(())
 }
 
 fn is_loopback(address: &ServerAddress) -> bool {

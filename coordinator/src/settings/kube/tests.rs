@@ -57,6 +57,14 @@ fn variables_and_plan_files_count_and_what_the_cluster_says_itself_does_not() {
 }
 
 #[test]
+fn names_are_what_kubernetes_takes_for_them() {
+    let flags = ["--name", "n-2", "--namespace", "2026-load", "--results-claim", "runs.of-2026"];
+    let plan = check(&flags, &RUN).unwrap();
+    assert_eq!(plan.namespace.as_deref(), Some("2026-load"));
+    assert_eq!(plan.results_claim.as_deref(), Some("runs.of-2026"));
+}
+
+#[test]
 fn files_go_along_and_secrets_are_named_where_they_are() {
     let dir = tempfile::tempdir().unwrap();
     let ca = dir.path().join("nats-ca.pem");
@@ -88,6 +96,30 @@ fn files_go_along_and_secrets_are_named_where_they_are() {
 }
 
 #[test]
+fn a_database_s_user_needs_a_password_that_a_pod_has() {
+    let mongo = ["--mongo-uri", "mongodb://chat-db:27017", "--mongo-username", "ann"];
+    let cassandra = ["--cassandra-hosts", "chat-db:9042", "--cassandra-username", "bob"];
+    let with = |more: &[&[&str]]| check(&[], &[&RUN[..], &more.concat()].concat());
+    let error = with(&[&mongo]).unwrap_err();
+    assert!(
+        error.starts_with("--mongo-username: the password of 'ann' is in env:MONGO_PASSWORD, which no pod has: takes --mongo-password secret:NAME/KEY"),
+        "{error}"
+    );
+    let password = ["--mongo-password", "secret:chat-db/password"];
+    let plan = with(&[&mongo, &password]).unwrap();
+    assert!(plan.run.files["plan.toml"].contains("mongo-password = \"/etc/plimsoll/secrets/chat-db/password\"\n"));
+    let error = with(&[&mongo, &password, &cassandra]).unwrap_err();
+    assert!(
+        error.starts_with("--cassandra-username: the password of 'bob' is in env:CASSANDRA_PASSWORD")
+            && error.contains("--cassandra-password secret:NAME/KEY"),
+        "{error}"
+    );
+    assert!(with(&[&mongo, &password, &cassandra, &["--cassandra-password", "secret:a/b"]]).is_ok());
+    // Without the database's address nobody logs in.
+    assert!(with(&[&["--mongo-username", "ann"]]).is_ok());
+}
+
+#[test]
 fn what_cannot_be_made_is_refused_before_anything_is() {
     let of_run = |run: &[&str]| check(&[], run).unwrap_err();
     assert!(
@@ -105,16 +137,69 @@ fn what_cannot_be_made_is_refused_before_anything_is() {
     for (flags, begins) in [
         (["--name", "Upper"], "--name: got 'Upper'"),
         (["--cpu", "two"], "--cpu: got 'two'"),
-        (["--memory", "1T"], "--memory: got '1T'"),
+        (["--memory", "1TB"], "--memory: got '1TB', takes bytes such as 512Mi, 2Gi or 2G"),
+        (["--memory", "1e3Gi"], "--memory: got '1e3Gi'"),
+        (["--memory", "0"], "--memory: got '0'"),
         (["--node-selector", "pool"], "--node-selector: got 'pool'"),
+        (["--node-selector", "a b=c d"], "--node-selector: got 'a b=c d', takes KEY=VALUE"),
+        (["--node-selector", "a/b/c=d"], "--node-selector: got 'a/b/c=d'"),
+        (["--node-selector", "pool=-a"], "--node-selector: got 'pool=-a'"),
+        (["--node-selector", "a=b,a=c"], "--node-selector: got 'a=c', takes one value for each key"),
         (["--toleration", "a:Never"], "--toleration: got 'a:Never'"),
-        (["--deadline", "1m"], "--deadline: got '1m', takes at least what the run takes"),
+        (["--toleration", "x y:NoSchedule"], "--toleration: got 'x y:NoSchedule'"),
+        (["--toleration", "x=y z"], "--toleration: got 'x=y z'"),
+        (["--toleration", "x:"], "--toleration: got 'x:'"),
+        (
+            ["--name", "2026-night"],
+            "--name: got '2026-night', takes a name of at most 40 lower-case letters, digits and dashes, a letter first",
+        ),
+        (["--name", "night-"], "--name: got 'night-'"),
+        (["--namespace", "load.tests"], "--namespace: got 'load.tests', takes a name of at most 63 lower-case"),
+        (["--metrics-from", "a.b"], "--metrics-from: got 'a.b'"),
+        (["--results-claim", "runs..old"], "--results-claim: got 'runs..old', takes a name of at most 253"),
     ] {
         let error = of_flags(&flags);
         assert!(error.starts_with(begins), "{error}");
     }
     assert!(of_flags(&["--keep"]).contains("--apply"));
     assert!(of_flags(&["--agent-tls-secret", "a"]).contains("--coordinator-tls-secret"));
+}
+
+#[test]
+fn a_deadline_has_room_for_the_start_the_run_and_what_may_come_between() {
+    let run = ["run", "--preset", "medium", "--rate", "100", "--duration", "30m", "--nats-url", "nats://chat:4222"];
+    let of_deadline = |deadline: &str, run: &[&str]| check(&["--start-timeout", "4m", "--deadline", deadline], run);
+    let error = of_deadline("31m", &run).unwrap_err();
+    assert!(error.starts_with("--deadline: got '31m', takes at least 43m "), "{error}");
+    for part in ["4m to start (--start-timeout)", "waits 4m for agents", "the run takes 30m", "up to 5m 5s"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    // What it names fits, and a second less does not.
+    let named = error.split("at least ").nth(1).and_then(|rest| rest.split(',').next()).unwrap();
+    let whole = humantime::parse_duration(named).unwrap();
+    let plan = of_deadline(&format!("{}s", whole.as_secs()), &run).unwrap();
+    assert_eq!(plan.deadline, whole);
+    assert!(of_deadline(&format!("{}s", whole.as_secs() - 1), &run).is_err());
+    // The coordinator may be told to wait longer than pods may take to start.
+    let waits = [&run[..], &["--wait-timeout", "20m"]].concat();
+    assert!(of_deadline(&format!("{}s", whole.as_secs()), &waits).unwrap_err().contains("waits 20m for agents"));
+}
+
+#[test]
+fn agents_wait_longer_than_the_coordinator_may_take_to_start() {
+    let idle = |start: &str| check(&["--start-timeout", start], &RUN).unwrap().idle_limit();
+    assert_eq!([idle("1m"), idle("10m"), idle("30m")], [900, 900, 2100].map(Duration::from_secs));
+}
+
+#[test]
+fn quantities_and_labels_are_taken_as_kubernetes_has_them() {
+    for memory in ["1G", "1T", "2.5Gi", "1e9", "1E", "512Mi", "1073741824", "64k"] {
+        assert_eq!(check(&["--memory", memory], &RUN).unwrap().memory, memory);
+    }
+    assert_eq!(check(&["--cpu", "1500m"], &RUN).unwrap().cpu, "1500m");
+    let plan = check(&["--node-selector", "example.com/pool=load_1.a,empty="], &RUN).unwrap();
+    let expected = [("example.com/pool", "load_1.a"), ("empty", "")].map(|(key, value)| (key.into(), value.into()));
+    assert_eq!(plan.node_selector, expected);
 }
 
 #[test]

@@ -4,6 +4,19 @@ use std::time::Duration;
 
 use plimsoll_proto::PROTOCOL_VERSION;
 
+/// What an agent's refusal is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Its way to the target fails.
+    Unreachable,
+    /// The start instant was past when it heard of it.
+    TooLate,
+    /// Its box lacks something.
+    Box,
+    /// What it was asked.
+    Order,
+}
+
 /// Why a fleet cannot do what it is asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FleetError {
@@ -87,8 +100,8 @@ pub enum FleetError {
         what: &'static str,
         /// Its words.
         words: String,
-        /// It is its way to the target that fails, and not what it was asked.
-        unreachable: bool,
+        /// What kind of refusal.
+        kind: Refusal,
     },
     /// Too few agents are there by the end of the wait.
     #[error(
@@ -143,8 +156,36 @@ impl FleetError {
         matches!(self, Self::Unreachable { .. } | Self::Denied { .. })
     }
 
+    /// Whether the agent works for another coordinator.
+    pub fn is_of_another(&self) -> bool {
+        matches!(self, Self::Denied { words, .. } if words.contains("is leased to "))
+    }
+
+    /// Whether it is an agent that is missing, which others may stand in for, and nothing that was asked.
+    pub fn is_a_loss(&self) -> bool {
+        match self {
+            Self::NoAnswer { .. } | Self::Lost { .. } => true,
+            Self::Refused { kind, .. } => matches!(kind, Refusal::Unreachable | Refusal::Box),
+            _ => false,
+        }
+    }
+
     /// Whether somebody has to change what was asked, rather than look after a box.
     pub fn is_usage(&self) -> bool {
-        !matches!(self, Self::NoAnswer { .. } | Self::Lost { .. })
+        !matches!(self, Self::NoAnswer { .. } | Self::Lost { .. } | Self::Refused { kind: Refusal::Box, .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_box_that_lacks_something_is_missing_and_nobody_has_to_change_what_was_asked() {
+        let refused = |kind| FleetError::Refused { agent: "a".into(), what: "do it", words: "no".into(), kind };
+        let classed = |kind| (refused(kind).is_a_loss(), refused(kind).is_usage());
+        assert_eq!(classed(Refusal::Box), (true, false));
+        assert_eq!(classed(Refusal::Unreachable), (true, true));
+        assert_eq!(classed(Refusal::Order), (false, true));
     }
 }

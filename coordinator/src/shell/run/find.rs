@@ -10,19 +10,18 @@ use crate::core::answer::Ending;
 use crate::core::backlog::Fate;
 use crate::core::budget::Short;
 use crate::core::ramp::{JudgedTrial, NextTrial};
+use crate::core::roster::Occasion;
 use crate::core::search::measured::{self, Due};
 use crate::core::search::outcome::TrialOutcome;
-use crate::core::search::plan::{Lengths, Levels, PROBE_OPEN, SearchPlan};
+use crate::core::search::plan::{Lengths, Levels, PROBE_OPEN, SHOWS_BOXES, SearchPlan};
 use crate::core::search::slope::{longest_undisturbed, slope};
 use crate::core::search::trail::{self, TrailRecord, Why};
 use crate::core::search::{Search, Step};
-use crate::core::verdict::judge;
+use crate::core::verdict::{judge, no_pass};
 use crate::report::search::trail_line;
+use crate::report::words;
 use crate::settings::{FindPlan, Phases};
 use crate::shell::{Stop, users};
-
-/// A trial as long as this says whether a box can carry its share.
-const SHOWS_BOXES: Duration = Duration::from_secs(5);
 
 impl Run<'_> {
     /// Holds trial after trial until the search is over.
@@ -45,16 +44,27 @@ impl Run<'_> {
                 self.search.as_mut().expect("a search is under way").use_up(needed, left);
                 continue;
             }
-            if let Err(stop) = self.try_level(next).await
-                && let Some(ending) = self.end_unless_others_go_on(stop)
-            {
-                return ending;
+            let (began, recorded) = (Instant::now(), self.recorded());
+            if let Err(stop) = self.try_level(next).await {
+                if let Some(ending) = self.end_unless_others_go_on(stop) {
+                    return ending;
+                }
+                if self.recorded() == recorded {
+                    let took = began.elapsed();
+                    self.keep(&TrailRecord::NotHeld { took });
+                    self.search.as_mut().expect("a search is under way").not_held(took);
+                }
             }
         }
     }
 
+    /// How many trials the search has the outcome of.
+    fn recorded(&self) -> usize {
+        self.search.as_ref().map_or(0, |search| search.trail().len())
+    }
+
     fn search_plan(&self, find: &FindPlan) -> SearchPlan {
-        let (levels, highest) = users::levels_to_search(self.plan, &self.fleet.capacities());
+        let (levels, highest) = users::levels_to_search(self.plan, &self.crew.fleet.capacities());
         let slo = &self.plan.slo;
         // Requests of people have limits of their own, and it is messages that an overload shows in.
         let shows = if levels == Levels::Rates { slo.tightest_limit() } else { slo.slowest_tightest_limit() };
@@ -75,7 +85,13 @@ impl Run<'_> {
     async fn try_level(&mut self, next: trail::NextTrial) -> Result<(), Stop> {
         let began = Instant::now();
         let trial = NextTrial { trial: TrialId { step: next.number, trial: 0 }, level: next.level };
-        self.muster(trial).await?;
+        // A level is this search's step: while it is held again nobody joins.
+        let before = if self.level_before.replace(next.level) == Some(next.level) {
+            Occasion::Repeat
+        } else {
+            Occasion::NewStep
+        };
+        self.muster(before).await?;
         let shares = self.shares(next.level)?;
         self.deal_for(&shares).await?;
         let recovery = self.recover(trial).await?;
@@ -83,11 +99,14 @@ impl Run<'_> {
         let open = matches!(next.why, Why::Probe).then_some(PROBE_OPEN);
         let measured = self.hold(trial, &shares, &recovery, phases, open).await?;
         let verdict = judge(&measured.step, &self.plan.slo);
-        // What a second or two show of a box is chance.
         let shows_boxes = measured.stopped.is_none() && next.hold >= SHOWS_BOXES;
         let (verdict, capped) = if shows_boxes { self.learn(&measured.step, verdict) } else { (verdict, Vec::new()) };
-        let judged = JudgedTrial { trial: trial.trial, level: next.level, verdict };
         let mut outcome = self.outcome(&next, &measured);
+        outcome.lost_an_agent = verdict.lost_an_agent();
+        let judged = JudgedTrial { trial: trial.trial, level: next.level, verdict };
+        // Where the others cannot carry the level either, another trial of it shows no more.
+        outcome.boxes_get_less =
+            !capped.is_empty() && self.plan.split(next.level, &self.crew.fleet.capacities()).is_ok();
         if measured.stopped.is_some() {
             self.let_it_drain(&next, &outcome).await?;
         }
@@ -100,7 +119,7 @@ impl Run<'_> {
         search.record(&outcome);
         let line = search.trail().last().map(|entry| trail_line(entry, search.plan()));
         self.progress.say(&line.unwrap_or_default());
-        self.fleet.first_gone().map_or(Ok(()), |lost| Err(lost.into()))
+        self.crew.fleet.first_gone().map_or(Ok(()), |lost| Err(lost.into()))
     }
 
     fn keep(&mut self, record: &TrailRecord) {
@@ -139,8 +158,15 @@ impl Run<'_> {
             // What people do together says nothing of how many messages of theirs are carried.
             served: measured.completed_per_second.filter(|_| is_rate).map(kept_up).filter(|served| *served > 0.0),
             behind: measured::behind(&showing, &measured.ended),
+            boxes_get_less: false,
+            lost_an_agent: false,
             vanished: (0..measured.step.backlog.len()).filter(|&i| vanished(&measured.step.backlog[i])).collect(),
             fault: measured::fault(&measured.step, slo, measured.stopped.is_some()),
+            // A probe asks for all that there is, and whatever leaves is what it shows.
+            unproved: match next.why {
+                Why::Probe => None,
+                _ => no_pass(&measured.step, slo).map(|doubt| words::doubt(&doubt)),
+            },
             load: next.settle + held,
             took: Duration::ZERO,
             showing,
