@@ -94,6 +94,7 @@ fn agent(name: &str) -> AgentMeasurement {
             ..HealthDigest::default()
         },
         start: Some(StartLag { lag_ns: 80_000, error: us(150), own_boottime_ns: 5_000_080_000 }),
+        server: None,
     }
 }
 

@@ -23,7 +23,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::fixture::slo;
 use super::merge::{AgentPart, ServiceReads, TrialMerge, TrialPlan};
-use super::ramp::{NextTrial, OnTrip, Ramp};
+use super::ramp::{Astray, NextTrial, OnTrip, Ramp};
 use super::roster::{Comebacks, Hands, LossPolicy, Next, Occasion, OnAgentLoss, Roster};
 use super::verdict::{Verdict, judge};
 
@@ -254,7 +254,7 @@ impl World {
                 host: Host::default(),
                 members: Vec::new(),
                 roster: Roster::new(policy, []),
-                ramp: Ramp::new(&steps, OnTrip::Stop, NonZeroU32::MIN),
+                ramp: Ramp::new(&steps, OnTrip::Stop, NonZeroU32::MIN, Astray::Stay),
                 doing: Doing::Waiting,
                 silent_at: 0,
             },

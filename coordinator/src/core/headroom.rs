@@ -8,7 +8,8 @@ use super::split::SplitError;
 use super::verdict::{Doubt, Verdict};
 
 /// A box that leaves out or spoils operations in at least this part of the hold's blocks is too small for its share; one that does
-/// so in fewer was disturbed, and may do better next time. That it stalls is not enough: a tenth of a tight limit is a stall that
+/// so in fewer was disturbed, and may do better next time. One that did no better is too small all the same. That it stalls is not
+/// enough: a tenth of a tight limit is a stall that
 /// every box has all the time.
 const WEAK_PART: f64 = 0.5;
 /// Of what a box released in time it is asked for no more than this: at its very ceiling it would stall again.
@@ -18,12 +19,19 @@ const MARGIN_OF_SHARE: f64 = 0.5;
 
 /// By position: what each box that could not carry its share is to be asked for at most from now on, in operations per second,
 /// of which a share, a rate or users, makes as many as `rate_of` says. Nothing is learned from a trial that the boxes did not
-/// make inconclusive.
-pub fn learned(step: &StepMeasurement, verdict: &Verdict, rate_of: impl Fn(Rate) -> Rate) -> Vec<(usize, Rate)> {
-    let blamed = verdict.boxes_that_spoiled();
+/// make inconclusive. `before` is the verdict of the trial that this one repeats.
+pub fn learned(
+    step: &StepMeasurement,
+    verdict: &Verdict,
+    before: Option<&Verdict>,
+    rate_of: impl Fn(Rate) -> Rate,
+) -> Vec<(usize, Rate)> {
+    let (blamed, blamed_before) =
+        (verdict.boxes_that_spoiled(), before.map_or(Vec::new(), Verdict::boxes_that_spoiled));
     let blocks = (step.hold.as_secs_f64() / BLOCK.as_secs_f64()).ceil();
     let is_weak = |agent: &AgentMeasurement| {
-        blamed.contains(&&*agent.agent) && f64::from(agent.health.spoilt_blocks) >= blocks * WEAK_PART
+        let always = f64::from(agent.health.spoilt_blocks) >= blocks * WEAK_PART;
+        blamed.contains(&&*agent.agent) && (always || blamed_before.contains(&&*agent.agent))
     };
     let carries = |agent: &AgentMeasurement| {
         let counters = &agent.counters;
@@ -78,7 +86,7 @@ mod tests {
     }
 
     fn learned_of(step: &StepMeasurement, rate_of: impl Fn(Rate) -> Rate) -> Vec<(usize, String)> {
-        let learned = learned(step, &judge(step, &slo()), rate_of);
+        let learned = learned(step, &judge(step, &slo()), None, rate_of);
         learned.into_iter().map(|(position, rate)| (position, rate.to_string())).collect()
     }
 
@@ -104,6 +112,28 @@ mod tests {
             "it stalls by a tenth of a tight limit all the time, and left all out in one pause"
         );
         assert_eq!(check(0, 20, 20), [], "the trial passed all the same");
+    }
+
+    #[test]
+    fn a_box_that_was_disturbed_in_the_trial_before_too_is_asked_for_less() {
+        let of = |underrun: u64| {
+            let mut step = measurement();
+            step.counters.attempted -= underrun;
+            step.counters.underrun = underrun;
+            let weak = &mut step.agents[1];
+            (weak.counters.attempted, weak.counters.underrun) = (5000 - underrun, underrun);
+            weak.health.spoilt_blocks = 4;
+            step
+        };
+        let (disturbed, quiet) = (of(2000), of(0));
+        let learned = |before: Option<&Verdict>| {
+            let verdict = judge(&disturbed, &slo());
+            let learned = super::learned(&disturbed, &verdict, before, |share| share);
+            learned.into_iter().map(|(position, rate)| (position, rate.to_string())).collect::<Vec<_>>()
+        };
+        assert_eq!(learned(Some(&judge(&disturbed, &slo()))), [(1, "210".to_owned())]);
+        assert_eq!(learned(Some(&judge(&quiet, &slo()))), []);
+        assert_eq!(learned(None), []);
     }
 
     #[test]

@@ -163,6 +163,9 @@ pub struct AgentMeasurement {
     pub health: HealthDigest,
     /// When it really began, against the instant it was given; `None` if it never said or its clock is unknown.
     pub start: Option<StartLag>,
+    /// What the target's server that it is connected to says of itself; `None`: it did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
 }
 
 impl AgentMeasurement {

@@ -58,6 +58,8 @@ pub struct AgentPart {
     pub clock: Option<ClockOffset>,
     /// Operations due in the warmup and in the hold by its users' own schedule; `None`: by its share, a rate.
     pub due: Option<(u64, u64)>,
+    /// What the target's server that it is connected to says of itself.
+    pub server: Option<String>,
 }
 
 /// What the coordinator itself saw of the service during a trial.

@@ -6,7 +6,7 @@ use plimsoll_common::plan::TrialId;
 use plimsoll_common::units::{Rate, Steps};
 use serde::{Deserialize, Serialize};
 
-use super::verdict::Verdict;
+use super::verdict::{Doubt, Verdict};
 
 /// What a TRIP does to the levels above it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +15,15 @@ pub enum OnTrip {
     Stop,
     /// They are held all the same.
     GoOn,
+}
+
+/// What becomes of agents that alone do not reach the target as the others do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Astray {
+    /// They are let go, and the others hold the trial again.
+    LetGo,
+    /// They stay.
+    Stay,
 }
 
 /// One trial that was judged.
@@ -52,19 +61,31 @@ pub struct Ramp {
     on_trip: OnTrip,
     /// Trials that a step may have.
     most_trials: NonZeroU32,
+    astray: Astray,
     trials: Vec<JudgedTrial>,
 }
 
 impl Ramp {
     /// A ramp before its first trial.
-    pub fn new(steps: &Steps, on_trip: OnTrip, most_trials: NonZeroU32) -> Self {
-        Self { levels: steps.rates().to_vec(), on_trip, most_trials, trials: Vec::new() }
+    pub fn new(steps: &Steps, on_trip: OnTrip, most_trials: NonZeroU32, astray: Astray) -> Self {
+        Self { levels: steps.rates().to_vec(), on_trip, most_trials, astray, trials: Vec::new() }
+    }
+
+    /// The agents that are let go after this verdict, each with what says that it is astray.
+    pub fn to_let_go<'v>(&self, verdict: &'v Verdict) -> Vec<(&'v str, &'v Doubt)> {
+        if self.astray == Astray::LetGo { verdict.astray() } else { Vec::new() }
+    }
+
+    /// Whether somebody was let go for what it alone saw of this step.
+    pub fn has_excused(&self, step: u32) -> bool {
+        let of_step = self.trials.iter().filter(|held| held.trial.step == step);
+        of_step.flat_map(|held| held.verdict.astray()).any(|(_, doubt)| matches!(doubt, Doubt::SlowAlone { .. }))
     }
 
     /// The trial to hold now; `None` when the ramp is over. Says the same until its verdict is recorded.
     ///
     /// An INCONCLUSIVE trial is repeated where load boxes were the reason and trials are left, and where an agent was lost in
-    /// it, which takes none of them: whether there is a fleet to repeat it is not the ramp's to say. The first conclusive
+    /// it or is let go after it, which takes none of them: whether there is a fleet to repeat it is not the ramp's to say. The first conclusive
     /// trial is the step's verdict.
     pub fn next_trial(&self) -> Option<NextTrial> {
         let Some(last) = self.trials.last() else { return self.first_of(0) };
@@ -119,11 +140,12 @@ impl Ramp {
     }
 
     fn is_worth_repeating(&self, trial: TrialId, verdict: &Verdict) -> bool {
-        if verdict.lost_an_agent() {
+        let takes_none = |verdict: &Verdict| verdict.lost_an_agent() || !self.to_let_go(verdict).is_empty();
+        if takes_none(verdict) {
             return true;
         }
         let of_step = self.trials.iter().filter(|held| held.trial.step == trial.step);
-        let whole = of_step.filter(|held| !held.verdict.lost_an_agent()).count();
+        let whole = of_step.filter(|held| !takes_none(&held.verdict)).count();
         whole < self.most_trials.get() as usize && !verdict.boxes_to_blame().is_empty()
     }
 
@@ -136,10 +158,12 @@ impl Ramp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::measurement::Fault;
     use crate::core::non_empty::NonEmpty;
-    use crate::core::verdict::{BoxAtFault, Breach, Doubt, Errors, Shortfall};
+    use crate::core::verdict::{Alone, BoxAtFault, Breach, Errors, Objective, Shortfall};
     use plimsoll_common::snapshot::Stall;
     use proptest::prelude::*;
+    use std::time::Duration;
 
     fn trip() -> Verdict {
         let limit = "0.001".parse().unwrap();
@@ -161,7 +185,7 @@ mod tests {
     /// The trail of a ramp whose trials get these verdicts in turn: `level.trial word`.
     fn trail(on_trip: OnTrip, trials: u32, verdicts: &[Verdict]) -> String {
         let steps: Steps = "500,1k,2k".parse().unwrap();
-        let mut ramp = Ramp::new(&steps, on_trip, NonZeroU32::new(trials).unwrap());
+        let mut ramp = Ramp::new(&steps, on_trip, NonZeroU32::new(trials).unwrap(), Astray::LetGo);
         let mut verdicts = verdicts.iter();
         let mut trail = Vec::new();
         while let Some(NextTrial { trial, level }) = ramp.next_trial() {
@@ -217,9 +241,38 @@ mod tests {
     }
 
     #[test]
+    fn a_trial_after_which_somebody_is_let_go_is_held_again_and_takes_none_of_a_steps() {
+        let slow = |agent: &str| {
+            let objective = Objective::Errors;
+            let alone = Alone { objective, bad: 9, of: 9, others_bad: 0, others: 9, write_blocked: Duration::ZERO };
+            Doubt::SlowAlone { agent: agent.to_owned(), alone }
+        };
+        let cut_off = || Doubt::Fault(Fault::CutOff { agent: "box-b".to_owned(), length: Duration::from_secs(1) });
+        let by = |doubt| Verdict::Inconclusive(NonEmpty::one(doubt));
+        assert_eq!(
+            trail(OnTrip::Stop, 1, &[by(slow("box-a")), by(cut_off()), trip()]),
+            "500.0 INCONCLUSIVE, 500.1 INCONCLUSIVE, 500.2 TRIP"
+        );
+        let steps: Steps = "500,1k".parse().unwrap();
+        let mut ramp = Ramp::new(&steps, OnTrip::Stop, NonZeroU32::MIN, Astray::LetGo);
+        let both = Verdict::Inconclusive(NonEmpty::one(cut_off()).and(slow("box-b")).and(slow("box-a")));
+        let names = |ramp: &Ramp| ramp.to_let_go(&both).iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>();
+        assert_eq!(names(&ramp), ["box-b", "box-a"], "each once");
+        // Cut off is nobody's excuse: what was heard of the target was as fast as ever.
+        ramp.record(by(cut_off()));
+        assert!(!ramp.has_excused(0));
+        ramp.record(both.clone());
+        assert!(ramp.has_excused(0) && !ramp.has_excused(1));
+        let mut stay = Ramp::new(&steps, OnTrip::Stop, NonZeroU32::MIN, Astray::Stay);
+        assert_eq!(names(&stay), Vec::<String>::new());
+        stay.record(both.clone());
+        assert_eq!(stay.next_trial().map(|next| next.trial.step), Some(1));
+    }
+
+    #[test]
     fn a_ramp_that_repeats_no_more_goes_on_with_the_next_level() {
         let steps: Steps = "500,1k,2k".parse().unwrap();
-        let mut ramp = Ramp::new(&steps, OnTrip::Stop, NonZeroU32::new(3).unwrap());
+        let mut ramp = Ramp::new(&steps, OnTrip::Stop, NonZeroU32::new(3).unwrap(), Astray::LetGo);
         ramp.record(by_a_box());
         assert_eq!(ramp.to_come(), steps.rates());
         ramp.repeat_no_more();
@@ -239,7 +292,7 @@ mod tests {
         #[test]
         fn every_ramp_ends_and_keeps_every_trial(verdicts in prop::collection::vec(0_u8..4, 9), trials in 1_u32..=3) {
             let steps: Steps = "500,1k,2k".parse().unwrap();
-            let mut ramp = Ramp::new(&steps, OnTrip::GoOn, NonZeroU32::new(trials).unwrap());
+            let mut ramp = Ramp::new(&steps, OnTrip::GoOn, NonZeroU32::new(trials).unwrap(), Astray::LetGo);
             let mut held = 0;
             while ramp.next_trial().is_some() {
                 let verdict = match verdicts[held] {
@@ -253,10 +306,10 @@ mod tests {
             }
             prop_assert!((3..=3 * trials as usize).contains(&held));
             prop_assert_eq!(ramp.trials().len(), held);
-            let mut again = Ramp::new(&steps, OnTrip::GoOn, NonZeroU32::new(trials).unwrap());
+            let mut again = Ramp::new(&steps, OnTrip::GoOn, NonZeroU32::new(trials).unwrap(), Astray::LetGo);
             prop_assert_eq!(again.replay(ramp.trials().iter().cloned()), Ok(()));
             prop_assert_eq!(&again, &ramp);
-            let mut without_first = Ramp::new(&steps, OnTrip::GoOn, NonZeroU32::new(trials).unwrap());
+            let mut without_first = Ramp::new(&steps, OnTrip::GoOn, NonZeroU32::new(trials).unwrap(), Astray::LetGo);
             prop_assert!(without_first.replay(ramp.trials()[1..].iter().cloned()).is_err());
             prop_assert!(ramp.trials().windows(2).all(|pair| pair[0].trial < pair[1].trial));
         }

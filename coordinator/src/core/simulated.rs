@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 
 use super::fixture::measurement;
 use super::measurement::{Batch, FleetBlock, SeriesMeasurement, StepMeasurement};
-use super::ramp::{JudgedTrial, NextTrial, OnTrip, Ramp};
+use super::ramp::{Astray, JudgedTrial, NextTrial, OnTrip, Ramp};
 use super::slo::{SeriesSlo, Slo};
 use super::verdict::judge;
 
@@ -61,7 +61,7 @@ impl Simulation {
 
     /// Ramps over the steps and judges each.
     pub fn ramp(&mut self, steps: &Steps, hold: Duration, slo: &Slo) -> Vec<(JudgedTrial, StepMeasurement)> {
-        let mut ramp = Ramp::new(steps, OnTrip::Stop, NonZeroU32::MIN);
+        let mut ramp = Ramp::new(steps, OnTrip::Stop, NonZeroU32::MIN, Astray::Stay);
         let mut measured = Vec::new();
         while let Some(NextTrial { trial, level }) = ramp.next_trial() {
             let step = StepMeasurement { trial, target: level, ..self.hold(level, hold, slo) };

@@ -1,6 +1,7 @@
 //! PASS, TRIP or INCONCLUSIVE: what a measurement says about the objectives, with the reasons as data.
 
 mod aftermath;
+mod alone;
 mod errors;
 mod reason;
 
@@ -8,7 +9,8 @@ use plimsoll_common::snapshot::{SeriesCounts, StepEnd};
 use serde::{Deserialize, Serialize};
 
 pub(in crate::core) use self::aftermath::QUIET_BLOCKS;
-pub use self::reason::{BoxAtFault, Breach, Doubt, Errors, Percentile, Shortfall};
+pub use self::alone::alone;
+pub use self::reason::{Alone, BoxAtFault, Breach, Doubt, Errors, Objective, Percentile, Shortfall};
 use super::backlog::{DurableBacklog, Fate};
 use super::measurement::{AgentMeasurement, Fault, SeriesMeasurement, StepMeasurement};
 use super::non_empty::NonEmpty;
@@ -26,11 +28,23 @@ pub enum Verdict {
     Inconclusive(NonEmpty<Doubt>),
 }
 
-/// Judges a trial by objectives whose limits travelled with its plan.
+/// Judges a trial by objectives whose limits travelled with its plan. What load boxes alone see broken, while the others hold
+/// every objective, is no TRIP.
 ///
 /// # Panics
 /// When the measurement was counted against other limits.
 pub fn judge(step: &StepMeasurement, slo: &Slo) -> Verdict {
+    match (judge_as_one(step, slo), NonEmpty::new(alone(step, slo))) {
+        (Verdict::Trip(_), Some(doubts)) => Verdict::Inconclusive(doubts),
+        (verdict, _) => verdict,
+    }
+}
+
+/// The same where no load box is excused: what one saw alone at a level was then seen by another, who had taken over its part.
+///
+/// # Panics
+/// As [`judge`].
+pub fn judge_as_one(step: &StepMeasurement, slo: &Slo) -> Verdict {
     if let Some(failures) = NonEmpty::new(measurement_failures(step, slo)) {
         return Verdict::Inconclusive(failures);
     }
@@ -314,6 +328,20 @@ impl Verdict {
         doubts.iter().any(|doubt| matches!(doubt, Doubt::Fault(fault) if is_loss(fault)))
     }
 
+    /// The agents that alone did not reach the target as the others did, each once, with what says so: what they measure is their
+    /// own way there, and the others can hold the trial again.
+    pub fn astray(&self) -> Vec<(&str, &Doubt)> {
+        let mut astray: Vec<(&str, &Doubt)> = Vec::new();
+        for doubt in self.doubts() {
+            if let Doubt::SlowAlone { agent, .. } | Doubt::Fault(Fault::CutOff { agent, .. }) = doubt
+                && astray.iter().all(|(known, _)| known != agent)
+            {
+                astray.push((agent, doubt));
+            }
+        }
+        astray
+    }
+
     /// Whether the fleet cannot carry the level, so that no level above it either.
     pub fn lacks_headroom(&self) -> bool {
         let Self::Inconclusive(doubts) = self else { return false };
@@ -362,6 +390,7 @@ impl Doubt {
             Self::NeverLeft { shortfall, .. } | Self::RateShort { shortfall, .. } => &shortfall.late,
             Self::Fault(_)
             | Self::NothingAttempted
+            | Self::SlowAlone { .. }
             | Self::FewUsers { .. }
             | Self::NoSamples { .. }
             | Self::StartsApart { .. }

@@ -6,7 +6,7 @@ use plimsoll_common::snapshot::{Stall, StepEnd};
 
 use crate::core::measurement::{Fault, Mismatch, SumOf};
 use crate::core::slo::{Fraction, Gate, Slo};
-use crate::core::verdict::{BoxAtFault, Breach, Doubt, Errors, Percentile, Shortfall, Verdict};
+use crate::core::verdict::{Alone, BoxAtFault, Breach, Doubt, Errors, Objective, Percentile, Shortfall, Verdict};
 
 /// Digits of a duration that a reader takes in.
 const DIGITS: u32 = 3;
@@ -128,6 +128,7 @@ pub fn doubt(doubt: &Doubt) -> String {
             format!("only {online} of {users} users were online throughout the hold, 95% are needed")
         }
         Doubt::NoSamples { series } => format!("{series} has no samples although operations completed"),
+        Doubt::SlowAlone { agent, alone } => alone_words(agent, alone),
         Doubt::PercentileByBoxes { percentile, boxes } => {
             format!("{} only with stalls of load boxes: {}", percentile_words(percentile), boxes_words(boxes))
         }
@@ -175,6 +176,24 @@ pub fn doubt(doubt: &Doubt) -> String {
             shortfall_words(shortfall)
         ),
     }
+}
+
+fn alone_words(agent: &str, alone: &Alone) -> String {
+    let Alone { objective, bad, of, others_bad, others, write_blocked } = alone;
+    let (of_series, are) = match objective {
+        Objective::Limit { series, limit } => {
+            (format!("{series} operations"), format!("are above {}", show(micros(*limit), EVERY_DIGIT)))
+        }
+        Objective::ErrorsOf(series) => (format!("{series} operations"), "failed".to_owned()),
+        Objective::Errors => ("operations".to_owned(), "failed".to_owned()),
+    };
+    let blocked = (!write_blocked.is_zero())
+        .then(|| format!(", a write of it was blocked for {}", duration(*write_blocked)))
+        .unwrap_or_default();
+    format!(
+        "{bad} of agent {agent}'s {of} {of_series} {are}, and {others_bad} of the others' {others}: its link, its box or its \
+         distance from the target, not the service{blocked}"
+    )
 }
 
 fn shortfall_words(shortfall: &Shortfall) -> String {

@@ -328,6 +328,11 @@ impl Fleet {
         self.members[agent].gone = Some(why);
     }
 
+    /// What the target's server that an agent is connected to says of itself, where it said so.
+    pub fn server(&self, agent: usize) -> Option<&str> {
+        self.members[agent].server.as_deref()
+    }
+
     /// Gives up on everybody whose trouble makes it a loss, unless somebody's is of another kind; the one that decides what
     /// becomes of the run.
     pub fn not_done(&mut self, troubles: &NonEmpty<FleetError>) -> FleetError {
@@ -427,11 +432,6 @@ impl Fleet {
     /// Every agent that cannot, or is lost; the others are prepared, unless what was asked is wrong.
     pub async fn prepare(&mut self, plan: &AgentPlan) -> Result<(), NonEmpty<FleetError>> {
         let heard = self.ask_to_prepare(0, plan, Patience::UntilWrong).await;
-        for (member, heard) in self.members.iter_mut().zip(&heard) {
-            if let Some(Ok(server)) = heard {
-                member.server = Some(server.clone());
-            }
-        }
         self.every(0, heard, PREPARE, PREPARE_LIMIT, Patience::UntilWrong).map(drop)
     }
 
@@ -446,7 +446,13 @@ impl Fleet {
             AgentEvent::Prepared(server) => Some(server),
             _ => None,
         };
-        self.hear(position, PREPARE, Instant::now() + PREPARE_LIMIT, patience, prepared).await
+        let heard = self.hear(position, PREPARE, Instant::now() + PREPARE_LIMIT, patience, prepared).await;
+        for (member, heard) in self.members[position..].iter_mut().zip(&heard) {
+            if let Some(Ok(server)) = heard {
+                member.server = (!server.is_empty()).then(|| server.clone());
+            }
+        }
+        heard
     }
 
     /// Deals rooms and users for these shares. Where users come online one after the other, that may take so much more.

@@ -36,12 +36,12 @@ use crate::core::intervals::not_excluded;
 use crate::core::measurement::StepMeasurement;
 use crate::core::merge::ServiceReads;
 use crate::core::non_empty::NonEmpty;
-use crate::core::ramp::{JudgedTrial, NextTrial, Ramp};
+use crate::core::ramp::{Astray, JudgedTrial, NextTrial, Ramp};
 use crate::core::roster::{Asked, Next, Occasion};
 use crate::core::search::Search;
 use crate::core::search::outcome::Showing;
 use crate::core::split::{SplitError, due};
-use crate::core::verdict::{Verdict, judge};
+use crate::core::verdict::{Doubt, Verdict, judge, judge_as_one};
 use crate::exit::Failure;
 use crate::report::csv::CsvReport;
 use crate::report::soak::Soak;
@@ -147,6 +147,8 @@ struct Run<'a> {
     search: Option<Search>,
     /// Of the trial of a search that was begun last, held or not.
     level_before: Option<Rate>,
+    /// Levels of a search of which somebody was let go for what it alone saw.
+    excused: Vec<Rate>,
 }
 
 impl<'a> Run<'a> {
@@ -160,7 +162,12 @@ impl<'a> Run<'a> {
             within: plan.find.as_ref().map_or(plan.target.recovery_limit, |find| find.drain_limit),
             flag: if plan.find.is_some() { "--drain-limit" } else { "--recovery-limit" },
         };
-        let ramp = Ramp::new(&plan.steps, plan.on_trip, plan.trials);
+        // Hours of a soak are not held again for a moment that one agent was cut off.
+        let astray = match plan.goal {
+            Goal::MaxRps if plan.workload.pool().is_none() => Astray::LetGo,
+            Goal::MaxRps | Goal::Soak => Astray::Stay,
+        };
+        let ramp = Ramp::new(&plan.steps, plan.on_trip, plan.trials, astray);
         let trials = Vec::new();
         Self {
             plan,
@@ -180,6 +187,7 @@ impl<'a> Run<'a> {
             trials,
             search: None,
             level_before: None,
+            excused: Vec::new(),
         }
     }
 
@@ -331,9 +339,12 @@ impl<'a> Run<'a> {
         let recovery = self.recover(next).await?;
         let measured = self.hold(next, &shares, &recovery, self.plan.phases, None).await?;
         let Measured { step, reads, started_at, interrupted, .. } = measured;
-        let (verdict, capped) = self.learn(&step, judge(&step, &self.plan.slo));
+        let is_excused = self.ramp.has_excused(next.trial.step);
+        let verdict = if is_excused { judge_as_one(&step, &self.plan.slo) } else { judge(&step, &self.plan.slo) };
+        let (verdict, capped) = self.learn(&step, verdict);
         self.ramp.record(verdict);
         let judged = self.ramp.trials().last().expect("a verdict was just recorded").clone();
+        self.let_go(&judged.verdict);
         self.write_down(judged, step, reads, started_at, &recovery)?;
         self.cap(capped);
         if interrupted {
@@ -348,13 +359,30 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Holds agents for lost that alone did not reach the target as the others did. Whom a moment cut off may come back; who is slow
+    /// would be slow again. Whether there are any.
+    fn let_go(&mut self, verdict: &Verdict) -> bool {
+        let astray = self.ramp.to_let_go(verdict);
+        for (agent, doubt) in &astray {
+            let names = self.crew.fleet.names();
+            let Some(position) = names.iter().position(|(_, name)| name == agent) else { continue };
+            self.crew.fleet.give_up_on(position, words::doubt(doubt));
+            if matches!(doubt, Doubt::SlowAlone { .. }) {
+                self.crew.roster.shut_out((*agent).to_owned());
+            }
+        }
+        !astray.is_empty()
+    }
+
     /// Takes what a trial showed of its boxes: those that are too small get less, and the others the rest. Where work is dealt
     /// once, it stays as it was dealt.
     fn learn(&mut self, step: &StepMeasurement, verdict: Verdict) -> (Verdict, Vec<Capped>) {
         if self.dealt.budget.is_some() {
             return (verdict, Vec::new());
         }
-        let learned = learned(step, &verdict, |share| self.plan.rate_of(share));
+        let last = self.trials.last().filter(|last| last.judged.level == step.target);
+        let before = last.map(|last| &last.judged.verdict);
+        let learned = learned(step, &verdict, before, |share| self.plan.rate_of(share));
         if learned.is_empty() {
             return (verdict, Vec::new());
         }

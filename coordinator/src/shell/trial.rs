@@ -181,6 +181,7 @@ fn trial_plan(
         share,
         clock: Some(clock),
         due: Some(due[index]),
+        server: fleet.server(index).map(str::to_owned),
     };
     TrialPlan {
         trial: order.next.trial,

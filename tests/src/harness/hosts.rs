@@ -23,6 +23,8 @@ use tokio::time::Instant;
 
 /// Beyond what a device of 1500 bytes lets through.
 const PACKET: usize = 2048;
+/// What waits in front of a path of bounded speed; more is lost.
+const LONGEST_QUEUE: Duration = Duration::from_secs(3);
 /// What the wire's losses and jitter are drawn with: the same in every run.
 const SEED: u64 = 7;
 /// `10.77.0.1` is the first host.
@@ -39,12 +41,19 @@ pub struct Path {
     pub jitter: Duration,
     /// The part that is lost, 0 to 1.
     pub loss: f64,
+    /// What the path carries, in bytes per second; 0: whatever comes. The rest waits in front of it, three seconds' worth at most.
+    pub bytes_per_second: u64,
     /// Nothing arrives, and nobody is told.
     pub cut: bool,
 }
 
 impl Path {
-    pub const CUT: Self = Self { delay: Duration::ZERO, jitter: Duration::ZERO, loss: 0.0, cut: true };
+    pub const CUT: Self =
+        Self { delay: Duration::ZERO, jitter: Duration::ZERO, loss: 0.0, bytes_per_second: 0, cut: true };
+
+    pub fn narrow(bytes_per_second: u64) -> Self {
+        Self { bytes_per_second, ..Self::default() }
+    }
 
     pub fn delayed(ms: u64, jitter_ms: u64) -> Self {
         Self { delay: Duration::from_millis(ms), jitter: Duration::from_millis(jitter_ms), ..Self::default() }
@@ -182,6 +191,8 @@ struct State {
     paths: Vec<Vec<Path>>,
     /// By sender, by receiver: when the newest packet arrives, which none overtakes.
     newest: Vec<Vec<Instant>>,
+    /// By sender, by receiver: when a path of bounded speed has taken what was sent.
+    free: Vec<Vec<Instant>>,
     under_way: BinaryHeap<Packet>,
     sent: u64,
     over: bool,
@@ -224,6 +235,7 @@ impl Network {
         let state = State {
             paths: vec![vec![Path::default(); count]; count],
             newest: vec![vec![Instant::now(); count]; count],
+            free: vec![vec![Instant::now(); count]; count],
             under_way: BinaryHeap::new(),
             sent: 0,
             over: false,
@@ -319,8 +331,17 @@ impl Wire {
         if path.cut || (path.loss > 0.0 && state.chance.random::<f64>() < path.loss) {
             return;
         }
+        let free = state.free[from][to].max(now);
+        if path.bytes_per_second > 0 {
+            if free - now > LONGEST_QUEUE {
+                return;
+            }
+            let takes = Duration::from_secs_f64(bytes.len() as f64 / path.bytes_per_second as f64);
+            state.free[from][to] = free + takes;
+        }
+        let through = if path.bytes_per_second > 0 { state.free[from][to] } else { now };
         let varied = path.jitter.mul_f64(2.0 * state.chance.random::<f64>());
-        let arrives = (now + path.delay + varied - path.jitter.min(path.delay)).max(state.newest[from][to]);
+        let arrives = (through + path.delay + varied - path.jitter.min(path.delay)).max(state.newest[from][to]);
         state.newest[from][to] = arrives;
         if arrives <= now {
             drop(state);
@@ -415,5 +436,24 @@ mod tests {
         }
         assert!(sent.elapsed() >= Duration::from_millis(5));
         assert!(numbers.is_sorted() && (50..150).contains(&numbers.len()), "{numbers:?}");
+    }
+    #[test]
+    fn a_narrow_path_takes_its_time_and_loses_what_finds_no_room() {
+        let network = network();
+        let (one, other) = (network.host(0).clone(), network.host(1).clone());
+        let bound = |host: &Host| host.inside(|| UdpSocket::bind((host.address(), 0))).unwrap().unwrap();
+        let (from, to) = (bound(&one), bound(&other));
+        // 1,000 bytes and two headers: 20 a second, and three seconds' worth may wait.
+        network.one_way(0, 1, Path::narrow(20 * 1028));
+        let sent = Instant::now();
+        for _ in 0..120 {
+            from.send_to(&[0; 1000], to.local_addr().unwrap()).unwrap();
+        }
+        to.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        let mut heard = 0;
+        while to.recv(&mut [0; 1000]).is_ok() {
+            heard += 1;
+        }
+        assert!((60..80).contains(&heard) && sent.elapsed() >= Duration::from_secs(3), "{heard}");
     }
 }

@@ -117,8 +117,13 @@ impl World {
         let count = self.run.members.len() as u64;
         let share = Rate::from_milli(next.level.milli() / count).expect("a share");
         let start = self.now + LEAD;
-        let part =
-            |member: &Member| AgentPart { agent: format!("box-{}", member.agent), share, clock: None, due: None };
+        let part = |member: &Member| AgentPart {
+            agent: format!("box-{}", member.agent),
+            share,
+            clock: None,
+            due: None,
+            server: None,
+        };
         let plan = TrialPlan {
             trial: next.trial,
             target: next.level,

@@ -293,6 +293,7 @@ impl AgentMerge {
             strays: self.strays,
             health: HealthDigest { spoilt_blocks: self.spoilt.blocks(), ..self.health.digest() },
             start: self.start(plan, part),
+            server: part.server.clone(),
         }
     }
 

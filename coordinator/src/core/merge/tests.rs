@@ -11,6 +11,7 @@ const TRIAL: TrialId = TrialId { step: 1, trial: 0 };
 fn plan(operations: &[usize]) -> TrialPlan {
     let agents = operations.iter().enumerate().map(|(index, &count)| AgentPart {
         due: None,
+        server: None,
         agent: format!("box-{index}"),
         share: Rate::from_milli(count as u64 * 500).unwrap(),
         clock: Some(ClockOffset { offset_ns: 1_000, error: Duration::from_nanos(50) }),

@@ -3,7 +3,7 @@ use std::num::NonZeroU32;
 use super::*;
 use crate::core::measurement::Fault;
 use crate::core::non_empty::NonEmpty;
-use crate::core::ramp::{NextTrial, OnTrip, Ramp};
+use crate::core::ramp::{Astray, NextTrial, OnTrip, Ramp};
 use crate::core::verdict::{Doubt, Verdict};
 use plimsoll_common::units::Steps;
 use proptest::prelude::*;
@@ -177,7 +177,7 @@ proptest! {
         let on_loss = if retry { OnAgentLoss::Retry } else { OnAgentLoss::Abort };
         let mut roster = roster(agents, policy(min_agents.min(agents), on_loss, Hands::Anew));
         let steps: Steps = "500,1k,2k".parse().unwrap();
-        let mut ramp = Ramp::new(&steps, OnTrip::Stop, NonZeroU32::MIN);
+        let mut ramp = Ramp::new(&steps, OnTrip::Stop, NonZeroU32::MIN, Astray::Stay);
         let mut mishaps = mishaps.into_iter().cycle();
         let (mut turns, mut most_there) = (0, agents);
         let ended = loop {

@@ -26,7 +26,12 @@ fn is_judged(objective: &SeriesSlo, attempted: u64) -> bool {
 
 /// Whether too many of the operations that owe a series a sample failed, whoever is to blame.
 pub(super) fn is_broken(objective: &SeriesSlo, counts: &SeriesCounts, attempted: u64, slo: &Slo) -> bool {
-    is_judged(objective, attempted) && as_counted(counts, slo).are_no_chance()
+    is_broken_by(objective, as_counted(counts, slo), attempted)
+}
+
+/// The same of so many that failed.
+pub(super) fn is_broken_by(objective: &SeriesSlo, errors: Errors, attempted: u64) -> bool {
+    is_judged(objective, attempted) && errors.are_no_chance()
 }
 
 fn as_counted(counts: &SeriesCounts, slo: &Slo) -> Errors {

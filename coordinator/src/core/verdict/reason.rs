@@ -89,6 +89,42 @@ pub struct BoxAtFault {
     pub void_blocks: u32,
 }
 
+/// Of what one load box alone shows too much.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Objective {
+    /// Operations of a series above a limit.
+    Limit {
+        /// Which series.
+        series: String,
+        /// What they exceed.
+        #[serde(rename = "limit_ns", with = "crate::core::encoding::nanos")]
+        limit: Duration,
+    },
+    /// Failed operations of the kind that owes this series a sample.
+    ErrorsOf(String),
+    /// Failed operations of all kinds.
+    Errors,
+}
+
+/// How one load box's operations differ from everybody else's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alone {
+    /// Where they differ.
+    pub objective: Objective,
+    /// Of its operations.
+    pub bad: u64,
+    /// Of so many.
+    pub of: u64,
+    /// Of all others.
+    pub others_bad: u64,
+    /// Of so many.
+    pub others: u64,
+    /// The longest that one of its writes was blocked.
+    #[serde(rename = "write_blocked_ns", with = "crate::core::encoding::nanos")]
+    pub write_blocked: Duration,
+}
+
 /// Why a trial is neither a PASS nor a TRIP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -108,6 +144,13 @@ pub enum Doubt {
     NoSamples {
         /// Which series.
         series: String,
+    },
+    /// Objectives are broken for this load box alone, and hold for all others.
+    SlowAlone {
+        /// Its name.
+        agent: String,
+        /// By what it shows.
+        alone: Alone,
     },
     /// A percentile is broken, but not by what the service alone did.
     PercentileByBoxes {

@@ -51,6 +51,7 @@ fn doubt(doubt: &Doubt) -> String {
         Doubt::Fault(Fault::CutOff { agent, .. }) => format!("{agent} cut off"),
         Doubt::Fault(Fault::EndedEarly { agent, .. }) => format!("{agent} ended early"),
         Doubt::Fault(Fault::DoesNotAddUp { agent, .. }) => format!("{agent} does not add up"),
+        Doubt::SlowAlone { agent, alone } => format!("{agent} alone {}/{}", alone.bad, alone.of),
         Doubt::NothingAttempted => "nothing attempted".into(),
         Doubt::FewUsers { online, users } => format!("{online} of {users} users"),
         Doubt::NoSamples { series } => format!("{series} no samples"),
@@ -190,6 +191,8 @@ fn a_service_that_answers_only_errors_trips() {
         step.fail(DUE, 0);
         empty_series(step, 0);
         empty_series(step, 1);
+        let all = step.counters;
+        step.agents.iter_mut().for_each(|agent| agent.counters = all);
     });
     assert_eq!(got, "TRIP errors 10000/10000");
 }
@@ -247,6 +250,8 @@ fn a_service_that_pushes_back_is_not_excused_by_the_shortfall_it_causes() {
     let got = check(|step| {
         step.keep_back(3_000, 1_000);
         step.slow(1, 1, 5_000, 0);
+        let slow = step.agents[0].series.clone();
+        step.agents[1].series = slow;
     });
     assert_eq!(got, "TRIP E2 p95 5000/6000, E2 p99 5000/6000");
 }

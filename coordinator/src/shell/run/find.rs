@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use plimsoll_common::plan::TrialId;
+use plimsoll_common::units::Rate;
 use tokio::time::{Instant, sleep};
 
 use super::{Measured, Run};
 use crate::core::answer::Ending;
 use crate::core::backlog::Fate;
 use crate::core::budget::Short;
+use crate::core::non_empty::NonEmpty;
 use crate::core::ramp::{JudgedTrial, NextTrial};
 use crate::core::roster::Occasion;
 use crate::core::search::measured::{self, Due};
@@ -17,7 +19,7 @@ use crate::core::search::plan::{Lengths, Levels, PROBE_OPEN, SHOWS_BOXES, Search
 use crate::core::search::slope::{longest_undisturbed, slope};
 use crate::core::search::trail::{self, TrailRecord, Why};
 use crate::core::search::{Search, Step};
-use crate::core::verdict::{judge, no_pass};
+use crate::core::verdict::{Doubt, Verdict, alone, judge, judge_as_one, no_pass};
 use crate::report::search::trail_line;
 use crate::report::words;
 use crate::settings::{FindPlan, Phases};
@@ -98,11 +100,18 @@ impl Run<'_> {
         let phases = Phases { warmup: next.settle, hold: next.hold, cooldown: Duration::ZERO };
         let open = matches!(next.why, Why::Probe).then_some(PROBE_OPEN);
         let measured = self.hold(trial, &shares, &recovery, phases, open).await?;
-        let verdict = judge(&measured.step, &self.plan.slo);
+        let verdict = self.judge_level(next.level, &measured);
         let shows_boxes = measured.stopped.is_none() && next.hold >= SHOWS_BOXES;
         let (verdict, capped) = if shows_boxes { self.learn(&measured.step, verdict) } else { (verdict, Vec::new()) };
         let mut outcome = self.outcome(&next, &measured);
-        outcome.lost_an_agent = verdict.lost_an_agent();
+        let astray = verdict.astray();
+        if let Some((_, doubt)) = astray.first() {
+            outcome.fault.get_or_insert_with(|| words::doubt(doubt));
+        }
+        if astray.iter().any(|(_, doubt)| matches!(doubt, Doubt::SlowAlone { .. })) {
+            self.excused.push(next.level);
+        }
+        outcome.lost_an_agent = self.let_go(&verdict) || verdict.lost_an_agent();
         let judged = JudgedTrial { trial: trial.trial, level: next.level, verdict };
         // Where the others cannot carry the level either, another trial of it shows no more.
         outcome.boxes_get_less =
@@ -120,6 +129,20 @@ impl Run<'_> {
         let line = search.trail().last().map(|entry| trail_line(entry, search.plan()));
         self.progress.say(&line.unwrap_or_default());
         self.crew.fleet.first_gone().map_or(Ok(()), |lost| Err(lost.into()))
+    }
+
+    /// Says what a trial shows of its level. Also of one that was stopped, for what agents alone saw broken.
+    fn judge_level(&self, level: Rate, measured: &Measured) -> Verdict {
+        let (step, slo) = (&measured.step, &self.plan.slo);
+        if self.excused.contains(&level) {
+            return judge_as_one(step, slo);
+        }
+        match judge(step, slo) {
+            Verdict::Inconclusive(doubts) if measured.stopped.is_some() => {
+                Verdict::Inconclusive(alone(step, slo).into_iter().fold(doubts, NonEmpty::and))
+            }
+            verdict => verdict,
+        }
     }
 
     fn keep(&mut self, record: &TrailRecord) {

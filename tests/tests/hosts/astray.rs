@@ -1,0 +1,50 @@
+//! Agents whose own way to the target is at fault, while the coordinator reaches them: what they measure is no limit of the service.
+
+use super::*;
+
+/// A fourth of what an agent's requests need.
+const NARROW: u64 = 6_000;
+/// Long enough for a second and a half of silence, and for what waits at a narrow path to be late.
+const HOLD: Duration = Duration::from_secs(5);
+
+#[test]
+fn agents_with_a_slow_link_or_none_are_named_and_the_others_hold_their_steps() -> anyhow::Result<()> {
+    let scene = Scene::set()?;
+    let (slow, cut) = (scene.name(1), scene.name(2));
+    let rates = [200.0, 240.0, 280.0];
+    let mut running = scene.run(&rates).hold(HOLD).start()?;
+    running.process.wait_for_stderr("step 1/3 200/s warmup ", Duration::from_secs(60))?;
+    scene.network.one_way(FIRST + 1, TARGET, Path::narrow(NARROW));
+    running.process.wait_for_stderr("step 2/3 240/s hold ", Duration::from_secs(60))?;
+    scene.network.both_ways(FIRST + 2, TARGET, Path::CUT);
+    running.process.wait_for_stderr("step 2/3 240/s hold trial 2 ", Duration::from_secs(60))?;
+    scene.network.heal();
+    let outcome = running.finish()?;
+    let at = |step: usize| {
+        let of_step: Vec<&Trial> =
+            outcome.trials.iter().filter(|t| (t.target_rate - rates[step]).abs() < 0.001).collect();
+        assert_eq!(of_step[0].verdict == Verdict::Inconclusive, step < 2, "{outcome}");
+        of_step
+    };
+    let [first, second, third] = [at(0), at(1), at(2)];
+    assert!(first[0].reasons.contains(&format!(" of agent {slow}'s ")), "{outcome}");
+    assert!(
+        first[0].reasons.contains("its link, its box or its distance from the target, not the service"),
+        "{outcome}"
+    );
+    assert!(second[0].reasons.contains(&format!("agent {cut} heard nothing from the target for ")), "{outcome}");
+    for again in [&first, &second].map(|step| step.last().expect("a trial")) {
+        assert!(again.trial == 2 && again.attempted * 100 >= again.due * 95, "the others made all of it: {outcome}");
+    }
+    for trial in [first[1], second[1], third[0]] {
+        let busy = !prove::whole() && trial.verdict == Verdict::Inconclusive;
+        assert!(busy || trial.verdict == Verdict::Pass, "{outcome}");
+    }
+    for agent in [&slow, &cut] {
+        assert!(outcome.ended.stdout.contains(&format!("held without agent {agent}, which was lost: ")), "{outcome}");
+    }
+    // A cut ends; what is slow stays slow.
+    assert!(outcome.ended.stderr.contains(&format!("agent {cut} joined")), "{outcome}");
+    assert!(!outcome.ended.stderr.contains(&format!("agent {slow} joined")), "{outcome}");
+    scene.check_silence()
+}
