@@ -121,7 +121,8 @@ impl Band {
         match self {
             Self::Dm => 2,
             Self::Small => 10,
-            Self::Medium | Self::Large => 20,
+            Self::Medium => 45,
+            Self::Large => 60,
         }
     }
 }
