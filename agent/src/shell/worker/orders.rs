@@ -6,7 +6,7 @@ use plimsoll_common::contract::fixtures::Fixtures;
 use plimsoll_common::plan::{AgentPlan, StepOrder, TrialId};
 use plimsoll_common::snapshot::{StepEnd, UsersOnline};
 
-use super::FENCE_TIMEOUT;
+use super::fence::FENCE_TIMEOUT;
 use crate::core::exchange::Desk;
 use crate::core::recorder::{WorkerBlock, WorkerTotals};
 use crate::shell::lease::Lease;
