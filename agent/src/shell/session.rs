@@ -17,7 +17,7 @@ use tonic::{Status, Streaming};
 
 pub use self::end::{HadRun, Over, SessionEnd};
 use self::end::{await_threads, run_over};
-use self::workers::Workers;
+use self::workers::{Workers, tell};
 use super::calibrate::calibrate;
 use super::clock::boottime_ns;
 use super::health::BoxWatch;
@@ -80,6 +80,7 @@ pub struct Session {
 impl Session {
     /// A session whose lease begins now.
     pub fn new(config: SessionConfig, claim: Claim, outbox: Outbox) -> Self {
+        // Unbounded, and cannot grow: each worker says a block per 0.5 s, until the lease ends, as it does where the session does not read.
         let (events_in, events) = mpsc::unbounded_channel();
         let now_ns = boottime_ns();
         let lease = Lease::until(now_ns + claim.lease_timeout.as_nanos() as u64);
@@ -251,7 +252,7 @@ impl Session {
     /// Has the workers release nothing more. What they released ends within the request timeout, and the totals follow.
     fn drain(&self) {
         for commands in self.workers.iter().flat_map(|prepared| &prepared.commands) {
-            let _ = commands.send(WorkerCommand::Drain);
+            tell(commands, WorkerCommand::Drain);
         }
     }
 }

@@ -22,7 +22,9 @@ use rand_chacha::ChaCha8Rng;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
-pub use self::orders::{BlockHealth, Finish, WorkerCommand, WorkerEvent, WorkerOrder, WorkerRefusal, WorkerSpec};
+pub use self::orders::{
+    BlockHealth, COMMANDS, Finish, WorkerCommand, WorkerEvent, WorkerOrder, WorkerRefusal, WorkerSpec,
+};
 use self::state::State;
 use self::thread::unless_over;
 pub use self::thread::{run, run_null};
@@ -81,7 +83,7 @@ impl<W: Workload> Worker<W> {
         Ok(worker)
     }
 
-    async fn serve(mut self, mut commands: mpsc::UnboundedReceiver<WorkerCommand>) {
+    async fn serve(mut self, mut commands: mpsc::Receiver<WorkerCommand>) {
         while let Some(command) = commands.recv().await {
             match command {
                 WorkerCommand::Deal(part) => {

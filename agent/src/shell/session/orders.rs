@@ -8,13 +8,13 @@ use plimsoll_proto::v1::{self, agent_message};
 use tokio::sync::mpsc;
 
 use super::refusal::{kind_of_limit, kind_of_step};
-use super::workers::{Awaited, Workers};
+use super::workers::{Awaited, Workers, tell};
 use super::{HadRun, Session, SessionEnd};
 use crate::core::admission::check_step;
 use crate::core::exchange::Exchange;
 use crate::shell::clock::boottime_ns;
 use crate::shell::nats_target::servers;
-use crate::shell::worker::{self, WorkerCommand, WorkerSpec};
+use crate::shell::worker::{self, COMMANDS, WorkerCommand, WorkerSpec};
 
 impl Session {
     pub(super) async fn on_prepare(&mut self, prepare: v1::Prepare) -> Result<(), SessionEnd> {
@@ -53,7 +53,7 @@ impl Session {
             let connection = format!("plimsoll/{}/{}", self.claim.run_id, plan.agent_index);
             let (plan, fixtures, lease) = (plan.clone(), fixtures.clone(), self.lease.clone());
             let spec = WorkerSpec { index, connection, plan, fixtures, workers, desk, lease };
-            let (sender, receiver) = mpsc::unbounded_channel();
+            let (sender, receiver) = mpsc::channel(COMMANDS);
             let events = self.events_in.clone();
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
             match thread.spawn(move || worker::run(spec, receiver, events)) {
@@ -66,7 +66,8 @@ impl Session {
         }
         let awaited = Awaited::Connections { left: commands.len() };
         self.run = HadRun::Yes;
-        self.workers = Some(Workers { plan, fixtures, commands, parts: Vec::new(), awaited, running: None });
+        self.workers =
+            Some(Workers { plan, fixtures, commands, parts: Vec::new(), awaited, running: None, stopped: false });
         Ok(())
     }
 
@@ -99,7 +100,7 @@ impl Session {
         let budgets = vec![None; prepared.commands.len()];
         prepared.awaited = Awaited::Deal { left: prepared.commands.len(), answer, budgets };
         for (commands, part) in prepared.commands.iter().zip(&prepared.parts) {
-            let _ = commands.send(WorkerCommand::Deal(part.clone()));
+            tell(commands, WorkerCommand::Deal(part.clone()));
         }
         Ok(())
     }
@@ -135,10 +136,8 @@ impl Session {
 
     pub(super) fn on_stop(&mut self) -> Result<(), SessionEnd> {
         // A step that is already over has said so; its totals are on their way.
-        if let Some(prepared) = self.workers.as_ref().filter(|prepared| prepared.running.is_some()) {
-            for commands in &prepared.commands {
-                let _ = commands.send(WorkerCommand::Stop);
-            }
+        if let Some(prepared) = &mut self.workers {
+            prepared.stop();
         }
         Ok(())
     }

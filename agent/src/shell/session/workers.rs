@@ -19,11 +19,13 @@ pub(super) struct Workers {
     pub plan: Arc<AgentPlan>,
     /// `None`: the workload has no rooms to deal.
     pub fixtures: Option<Arc<Fixtures>>,
-    pub commands: Vec<mpsc::UnboundedSender<WorkerCommand>>,
+    pub commands: Vec<mpsc::Sender<WorkerCommand>>,
     /// One per worker once dealt.
     pub parts: Vec<Part>,
     pub awaited: Awaited,
     pub running: Option<Aggregate>,
+    /// Whether the trial that runs was told to stop.
+    pub stopped: bool,
 }
 
 /// What the workers have yet to answer.
@@ -76,6 +78,7 @@ impl Workers {
         let (warmup, hold) = (Part::split(warmup, &self.parts), Part::split(hold, &self.parts));
         let in_flight = Part::split(order.max_in_flight, &self.parts);
         self.running = Some(Aggregate::new(order.trial, self.commands.len()));
+        self.stopped = false;
         let workers = self.commands.len() as u64;
         for (index, commands) in self.commands.iter().enumerate() {
             // Workers are staggered as agents are: (index + the agent's own phase) of the workers' interval.
@@ -91,9 +94,22 @@ impl Workers {
                 max_in_flight: in_flight[index].max(1),
                 phase_ppm,
             };
-            let _ = commands.send(WorkerCommand::Start(order));
+            tell(commands, WorkerCommand::Start(order));
         }
     }
+
+    /// Has a running trial end, once: a coordinator that says it again and again fills no queue.
+    pub fn stop(&mut self) {
+        if self.running.is_some() && !std::mem::replace(&mut self.stopped, true) {
+            self.commands.iter().for_each(|commands| tell(commands, WorkerCommand::Stop));
+        }
+    }
+}
+
+/// Says it without waiting: no worker may hold up the session. One that is gone has said why.
+pub(super) fn tell(commands: &mpsc::Sender<WorkerCommand>, command: WorkerCommand) {
+    let told = commands.try_send(command);
+    debug_assert!(!matches!(told, Err(mpsc::error::TrySendError::Full(_))), "there is room for all that can wait");
 }
 
 /// Which of an agent's users each worker drives. The error is for people.
@@ -113,4 +129,53 @@ fn deal_users(
     let direct_users = users.len().min(daily.max_direct_users as usize);
     let answer = v1::Dealt { deal, senders: users.len() as u32, ..v1::Dealt::default() };
     Ok((Part::of_users(&users, direct_users, daily.multiplex_pool_size, workers), answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use plimsoll_common::contract::presets::MessagesPreset;
+    use plimsoll_common::plan::{More, RoomReadWorkload, Target, TrialId, Workload};
+    use plimsoll_common::units::Rate;
+
+    use super::*;
+    use crate::shell::worker::COMMANDS;
+
+    #[test]
+    fn who_says_stop_a_thousand_times_says_it_once_for_each_trial() {
+        let (commands, mut heard) = mpsc::channel(COMMANDS);
+        let plan = AgentPlan {
+            agent_index: 0,
+            run_nonce: 0,
+            seed: 0,
+            target: Target { url: "nats://nowhere".to_owned(), credentials: None },
+            workload: Workload::RoomRead(RoomReadWorkload { preset: MessagesPreset::Small, site_id: "s".to_owned() }),
+            request_timeout: Duration::from_secs(5),
+            series: Vec::new(),
+            max_lateness: Duration::from_millis(100),
+        };
+        let (parts, commands) = (Part::equal(1), vec![commands]);
+        let (fixtures, awaited, running) = (None, Awaited::Nothing, None);
+        let mut workers = Workers { plan: Arc::new(plan), fixtures, commands, parts, awaited, running, stopped: false };
+        let order = |trial| StepOrder {
+            trial: TrialId { step: 0, trial },
+            share: Rate::per_second(1).unwrap(),
+            start_boottime_ns: 1,
+            warmup: Duration::ZERO,
+            hold: Duration::from_secs(1),
+            arrivals: Arrivals::Poisson,
+            max_in_flight: 1,
+            more: More::default(),
+        };
+        workers.stop();
+        assert!(heard.try_recv().is_err(), "nothing runs that could be stopped");
+        for trial in 0..3 {
+            workers.start(&order(trial));
+            (0..1000).for_each(|_| workers.stop());
+            assert!(matches!(heard.try_recv(), Ok(WorkerCommand::Start(_))));
+            assert!(matches!(heard.try_recv(), Ok(WorkerCommand::Stop)));
+            assert!(heard.try_recv().is_err());
+        }
+    }
 }

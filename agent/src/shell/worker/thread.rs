@@ -21,7 +21,7 @@ const LOOK_AT_LEASE: Duration = Duration::from_millis(50);
 /// the connection: nothing that waits in a queue is sent.
 pub fn run(
     spec: WorkerSpec,
-    commands: mpsc::UnboundedReceiver<WorkerCommand>,
+    commands: mpsc::Receiver<WorkerCommand>,
     events: mpsc::UnboundedSender<(u8, WorkerEvent)>,
 ) {
     let run = spec.plan.clone();
@@ -32,7 +32,7 @@ pub fn run(
 pub fn run_null(
     spec: WorkerSpec,
     plan: NullPlan,
-    commands: mpsc::UnboundedReceiver<WorkerCommand>,
+    commands: mpsc::Receiver<WorkerCommand>,
     events: mpsc::UnboundedSender<(u8, WorkerEvent)>,
 ) {
     run_with::<Null>(spec, plan, commands, &events);
@@ -41,7 +41,7 @@ pub fn run_null(
 fn run_with<W: Workload>(
     spec: WorkerSpec,
     plan: W::Plan,
-    commands: mpsc::UnboundedReceiver<WorkerCommand>,
+    commands: mpsc::Receiver<WorkerCommand>,
     events: &mpsc::UnboundedSender<(u8, WorkerEvent)>,
 ) {
     priority::raise();
@@ -71,7 +71,7 @@ fn run_with<W: Workload>(
 /// given meanwhile but those that end a step, and no step is held.
 pub(super) async fn unless_over<T>(
     work: impl Future<Output = T>,
-    commands: &mut mpsc::UnboundedReceiver<WorkerCommand>,
+    commands: &mut mpsc::Receiver<WorkerCommand>,
     lease: &Lease,
 ) -> Option<T> {
     let over = async {

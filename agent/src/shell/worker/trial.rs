@@ -27,11 +27,7 @@ const GAP_NS: u64 = 20_000_000;
 
 impl<W: Workload> Worker<W> {
     /// Holds one trial. Returns whether the worker goes on: not when the lease or the session has ended.
-    pub(super) async fn hold(
-        &mut self,
-        order: WorkerOrder,
-        commands: &mut mpsc::UnboundedReceiver<WorkerCommand>,
-    ) -> bool {
+    pub(super) async fn hold(&mut self, order: WorkerOrder, commands: &mut mpsc::Receiver<WorkerCommand>) -> bool {
         let window = self.begin(&order);
         let trial = order.order.trial;
         let mut pace = match Pace::new(window) {
@@ -133,7 +129,7 @@ impl<W: Workload> Worker<W> {
         &self,
         start_ns: u64,
         pace: &Pace,
-        commands: &mut mpsc::UnboundedReceiver<WorkerCommand>,
+        commands: &mut mpsc::Receiver<WorkerCommand>,
     ) -> Result<(), StepEnd> {
         while boottime_ns() < start_ns {
             tokio::select! {
