@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{ArgMatches, Args, FromArgMatches as _, Subcommand};
+use plimsoll_agent::shell::files;
 use plimsoll_agent::shell::tls::TlsFiles;
 use plimsoll_common::plan::{MAX_AGENTS, redact_url};
 
@@ -69,11 +70,7 @@ pub fn sources(text: &str) -> Result<Vec<AgentSource>, String> {
 fn file(path: &str) -> Result<Vec<AgentSource>, String> {
     let unreadable =
         |why: String| format!("got the file '{path}', takes the path of a file with {LINE_TAKES} per line: {why}");
-    let bytes = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?.len();
-    if bytes > MOST_FILE_BYTES {
-        return Err(unreadable(format!("it has {bytes} bytes, at most {MOST_FILE_BYTES} are read")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+    let text = files::read_text(path, MOST_FILE_BYTES).map_err(|error| unreadable(error.to_string()))?;
     let mut sources = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let entry = line.split('#').next().unwrap_or_default().trim();

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use plimsoll_agent::shell::files::{self, ReadError};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -36,11 +37,12 @@ const MOST_BYTES: u64 = 1024 * 1024;
 /// It cannot be read, is no TOML, or holds a key or a value that no setting of the command has.
 pub fn read(path: &str, command: LoadCommand) -> Result<PlanFile, SettingsError> {
     let error = |problem: String| SettingsError::PlanFile { path: path.to_owned(), problem };
-    let bytes = std::fs::metadata(path).map_err(|cause| error(cause.to_string()))?.len();
-    if bytes > MOST_BYTES {
-        return Err(error(format!("{bytes} bytes are too many for a plan: takes a TOML file of settings")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|cause| error(cause.to_string()))?;
+    let text = files::read_text(path, MOST_BYTES).map_err(|cause| match cause {
+        ReadError::TooLarge { bytes, .. } => {
+            error(format!("{bytes} bytes are too many for a plan: takes a TOML file of settings"))
+        }
+        ReadError::Io(cause) => error(cause.to_string()),
+    })?;
     parse(path, &text, command)
 }
 

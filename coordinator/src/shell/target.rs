@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use plimsoll_agent::shell::files;
 use plimsoll_common::plan::{Credentials, Login, Target, TlsIdentity};
 
 use crate::settings::{Login as LoginChoice, TargetChoice};
@@ -42,13 +43,8 @@ pub fn open(choice: &TargetChoice) -> Result<Target, String> {
 /// # Errors
 /// It cannot be read; its flag and path, never what it holds.
 pub fn file(flag: &str, path: &Path, what: &str) -> Result<String, String> {
-    let error =
-        |why: &dyn std::fmt::Display| format!("{flag}: got '{}', takes the path of {what}: {why}", path.display());
-    let bytes = std::fs::metadata(path).map_err(|cause| error(&cause))?.len();
-    if bytes > MOST_BYTES {
-        return Err(error(&format!("it has {bytes} bytes, at most {MOST_BYTES} are read")));
-    }
-    std::fs::read_to_string(path).map_err(|cause| error(&cause))
+    let error = |why| format!("{flag}: got '{}', takes the path of {what}: {why}", path.display());
+    files::read_text(path, MOST_BYTES).map_err(error)
 }
 
 /// The first line of a file, or of the variable after `env:`.

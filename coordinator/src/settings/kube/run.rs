@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use plimsoll_agent::core::limits::ServerAddress;
+use plimsoll_agent::shell::files::{self, ReadError};
 use plimsoll_agent::shell::nats_target::servers;
 use plimsoll_common::plan::redact_url;
 use plimsoll_common::workload::SettingKind;
@@ -252,11 +253,12 @@ impl Gathered {
         let takes = |why: &dyn std::fmt::Display| {
             refused(&format!("--{}", setting.name), got(path, format!("the path of a text file: {why}")))
         };
-        let bytes = std::fs::metadata(path).map_err(|error| takes(&error))?.len();
-        if bytes > MOST_BYTES as u64 {
-            return Err(takes(&format!("it has {bytes} bytes, at most {MOST_BYTES} fit into a ConfigMap")));
-        }
-        let text = std::fs::read_to_string(path).map_err(|error| takes(&error))?;
+        let text = files::read_text(path, MOST_BYTES as u64).map_err(|error| match error {
+            ReadError::TooLarge { bytes, most } => {
+                takes(&format!("it has {bytes} bytes, at most {most} fit into a ConfigMap"))
+            }
+            ReadError::Io(error) => takes(&error),
+        })?;
         let extension = Path::new(path).extension().and_then(|text| text.to_str());
         let plain = |text: &&str| text.bytes().all(|byte| byte.is_ascii_alphanumeric());
         let name = match extension.filter(plain) {

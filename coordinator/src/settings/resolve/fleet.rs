@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use plimsoll_agent::shell::files;
 use plimsoll_common::plan::{MAX_AGENTS, Workload};
 
 use super::LONGEST;
@@ -13,6 +14,8 @@ use crate::settings::layers::Source;
 use crate::settings::plan::{FleetChoice, GatherPlan};
 use crate::settings::values::{Named, Values, number};
 
+/// More text than this holds no ceilings.
+const MOST_FILE_BYTES: u64 = 1024 * 1024;
 /// More agents than this in one process are no fleet but a mistake.
 const MOST_LOCAL: u64 = 64;
 
@@ -92,7 +95,7 @@ pub(super) fn ceilings(
         let path = file.text();
         file.error(format!("got '{path}', takes the path of a file that `plimsoll calibrate` wrote: {why}"))
     };
-    let text = std::fs::read_to_string(file.text()).map_err(|error| takes(error.to_string()))?;
+    let text = files::read_text(file.text(), MOST_FILE_BYTES).map_err(|error| takes(error.to_string()))?;
     let ceilings = Ceilings::parse(&text).map_err(takes)?;
     if ceilings.workload != workload.name() {
         return Err(takes(format!(

@@ -1,5 +1,6 @@
 //! The workload that was named, of the settings that it takes.
 
+use plimsoll_agent::shell::files;
 use plimsoll_common::plan::Workload;
 use plimsoll_common::workload::{self, BadSetting, Given, SettingKind};
 
@@ -56,10 +57,6 @@ const MOST_FILE_BYTES: u64 = 1024 * 1024;
 
 /// The text of the file that a setting names.
 fn file_text(value: &Named) -> Result<String, SettingsError> {
-    let error = |problem: String| value.takes(format!("the path of a text file: {problem}"));
-    let bytes = std::fs::metadata(value.text()).map_err(|cause| error(cause.to_string()))?.len();
-    if bytes > MOST_FILE_BYTES {
-        return Err(error(format!("it has {bytes} bytes, at most {MOST_FILE_BYTES} are read")));
-    }
-    std::fs::read_to_string(value.text()).map_err(|cause| error(cause.to_string()))
+    let error = |why| value.takes(format!("the path of a text file: {why}"));
+    files::read_text(value.text(), MOST_FILE_BYTES).map_err(error)
 }
