@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
-use plimsoll_common::units::Rate;
+use plimsoll_common::units::{Rate, parse_duration};
 
 use crate::core::certificate::Side;
 use crate::core::limits::{Limits, TargetPattern, Targets};
@@ -111,7 +111,7 @@ pub fn command() -> clap::Command {
 }
 
 fn at_least_a_second(text: &str) -> Result<Duration, String> {
-    let length = humantime::parse_duration(text).ok().filter(|length| *length >= Duration::from_secs(1));
+    let length = parse_duration(text).filter(|length| *length >= Duration::from_secs(1));
     length.ok_or_else(|| "takes a time with its unit, at least 1s, such as 30m".to_owned())
 }
 

@@ -11,7 +11,7 @@ use crate::contract::daily::fixtures::DailyFixtures;
 use crate::contract::daily::{Band, CONTENT_BYTES, DailyPreset, FEWEST_USERS, MOST_USERS};
 use crate::contract::fixtures::account;
 use crate::contract::subjects;
-use crate::units::Rate;
+use crate::units::{Rate, parse_duration};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "daily",
@@ -213,17 +213,14 @@ fn switch(given: &Given<'_>, name: &'static str) -> Result<bool, BadSetting> {
     }
 }
 
-/// `8h`, `30m`, `180s` or `1500ms`.
+/// The day's length: as it travels, whole milliseconds.
 fn day(text: &str) -> Result<Duration, BadSetting> {
-    let parse = |suffix: &str, millis: u64| {
-        let count: u64 = text.strip_suffix(suffix)?.parse().ok()?;
-        Some(Duration::from_millis(count.checked_mul(millis)?))
+    let within = |length: &Duration| {
+        let longest = Duration::from_secs(7 * 86_400);
+        (Duration::from_secs(1)..=longest).contains(length) && length.subsec_nanos() % 1_000_000 == 0
     };
-    let length =
-        parse("ms", 1).or_else(|| parse("s", 1_000)).or_else(|| parse("m", 60_000)).or_else(|| parse("h", 3_600_000));
-    let within = |length: &Duration| (Duration::from_secs(1)..=Duration::from_secs(7 * 86_400)).contains(length);
     let takes = "a length from 1s to 168h, such as 8h, 30m or 180s";
-    length.filter(within).ok_or_else(|| BadSetting::takes("day", text, takes))
+    parse_duration(text).filter(within).ok_or_else(|| BadSetting::takes("day", text, takes))
 }
 
 impl DailyWorkload {
@@ -430,7 +427,7 @@ mod tests {
     fn a_day_is_a_length_with_its_unit() {
         assert_eq!(day("8h"), Ok(Duration::from_secs(28_800)));
         assert_eq!(day("1500ms"), Ok(Duration::from_millis(1_500)));
-        for wrong in ["8", "0s", "h", "-1s", "9999h", ""] {
+        for wrong in ["8", "0s", "h", "-1s", "9999h", "1500500us", ""] {
             assert!(day(wrong).is_err(), "{wrong}");
         }
     }

@@ -5,6 +5,7 @@ pub mod run;
 use std::time::Duration;
 
 use clap::{ArgMatches, Args, FromArgMatches as _, Subcommand};
+use plimsoll_common::units::parse_duration;
 
 use self::run::{InPod, RunInPod};
 use super::error::{SettingsError, got};
@@ -218,7 +219,7 @@ pub fn parse(
 }
 
 fn length(text: &str) -> Result<Duration, String> {
-    let length = humantime::parse_duration(text).ok().filter(|length| length.as_secs() >= 1);
+    let length = parse_duration(text).filter(|length| length.as_secs() >= 1);
     length.ok_or_else(|| "takes a time with its unit, at least 1s, such as 30m".to_owned())
 }
 

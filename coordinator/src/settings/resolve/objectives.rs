@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use plimsoll_common::histogram::HIGHEST_US;
 use plimsoll_common::plan::Workload;
+use plimsoll_common::units::parse_duration;
 
 use super::levels::Levels;
 use super::{LONGEST_SOAK, SHORTEST_HOLD};
 use crate::core::slo::{Quantile, Slo};
 use crate::settings::error::SettingsError;
-use crate::settings::values::{Values, duration, list};
+use crate::settings::values::{Values, list};
 
 /// Latencies are told apart up to this.
 pub(super) const HIGHEST_LIMIT: Duration = Duration::from_micros(HIGHEST_US);
@@ -38,7 +39,7 @@ pub(super) fn slo(values: &Values, workload: &Workload) -> Result<Slo, SettingsE
         let (series, gate) = entry.split_once(':').ok_or_else(takes)?;
         let (quantile, limit) = gate.split_once('=').ok_or_else(takes)?;
         let quantile: Quantile = quantile.parse().map_err(|error| overrides.error(error))?;
-        let limit = duration(limit).filter(|limit| is_limit(*limit)).ok_or_else(takes)?;
+        let limit = parse_duration(limit).filter(|limit| is_limit(*limit)).ok_or_else(takes)?;
         slo.set_limit(series, quantile, limit).map_err(|error| overrides.error(error))?;
     }
     Ok(slo)

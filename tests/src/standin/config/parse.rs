@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use plimsoll_common::units::parse_duration;
 
 use super::{Endpoint, Latency, Refusal};
 
@@ -69,7 +70,7 @@ pub fn parse_fraction(given: &str) -> anyhow::Result<f64> {
 }
 
 pub(super) fn duration(given: &str) -> anyhow::Result<Duration> {
-    humantime::parse_duration(given).with_context(|| format!("{given:?} is no duration such as 5ms or 1s"))
+    parse_duration(given).with_context(|| format!("{given:?} is no duration such as 5ms or 1s"))
 }
 
 #[cfg(test)]
