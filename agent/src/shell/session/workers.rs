@@ -8,7 +8,7 @@ use plimsoll_common::plan::{AgentPlan, Arrivals, DailyWorkload, StepOrder};
 use plimsoll_proto::v1;
 use tokio::sync::mpsc;
 
-use crate::core::admission::Hand;
+use crate::core::admission::AgentPart;
 use crate::core::people::users_of;
 use crate::shell::aggregate::Aggregate;
 use crate::shell::worker::{WorkerCommand, WorkerOrder};
@@ -41,9 +41,9 @@ impl Workers {
     }
 
     /// What was dealt to it, and what of it to its workers.
-    pub fn hand(&self) -> Hand {
+    pub fn agent_part(&self) -> AgentPart {
         let users = self.parts.iter().map(|part| part.users.len() as u64).sum();
-        Hand { users, workers_ppm: Part::split(1_000_000, &self.parts) }
+        AgentPart { users, workers_ppm: Part::split(1_000_000, &self.parts) }
     }
 
     /// What each worker does of this agent's share, and what of it the coordinator is told. The error is for people.
@@ -59,16 +59,16 @@ impl Workers {
         let weight = |room: &Room| self.plan.workload.room_weight(room);
         let weights: Vec<f64> = fixtures.rooms.iter().map(weight).collect();
         let dealt = deal_to_agents(&members, &weights, fixtures.users, shares).map_err(|error| error.to_string())?;
-        let hand = &dealt.hands[own];
+        let assignment = &dealt.assignments[own];
         let answer = v1::Dealt {
             deal,
-            rooms: hand.pieces.len() as u32,
-            senders: hand.sender_count(),
-            pairs: hand.pairs(),
+            rooms: assignment.pieces.len() as u32,
+            senders: assignment.sender_count(),
+            pairs: assignment.pairs(),
             largest_deviation_ppm: (dealt.largest_deviation * 1e6).round() as u64,
             operations_left: None,
         };
-        Ok((Part::of_hands(deal_to_workers(hand, &members, fixtures.users, workers)), answer))
+        Ok((Part::of_assignments(deal_to_workers(assignment, &members, fixtures.users, workers)), answer))
     }
 
     pub fn start(&mut self, order: &StepOrder) {
