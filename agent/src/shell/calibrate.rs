@@ -43,16 +43,16 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// The box has no port, thread or time for it; for people.
 pub async fn calibrate(order: CalibrationOrder, workers: u8, lease: Lease) -> Result<Calibration, String> {
     let target = NullTarget::start(order.reply_bytes as usize).map_err(|error| format!("no null target: {error}"))?;
-    let mut crew = Crew::hire(&order, workers, &lease, target.url())?;
-    crew.await_all(|event| matches!(event, WorkerEvent::Connected(_))).await?;
-    for (commands, part) in crew.commands.iter().zip(Part::equal(usize::from(workers))) {
+    let mut running = Workers::start(&order, workers, &lease, target.url())?;
+    running.await_all(|event| matches!(event, WorkerEvent::Connected(_))).await?;
+    for (commands, part) in running.commands.iter().zip(Part::equal(usize::from(workers))) {
         let _ = commands.try_send(WorkerCommand::Deal(part));
     }
-    crew.await_all(|event| matches!(event, WorkerEvent::Dealt(_))).await?;
-    let flat_out = crew.hold(0, FLAT_OUT as f64, FLAT_OUT_HOLD).await?;
+    running.await_all(|event| matches!(event, WorkerEvent::Dealt(_))).await?;
+    let flat_out = running.hold(0, FLAT_OUT as f64, FLAT_OUT_HOLD).await?;
     let ceiling = ceiling(&flat_out.finishes).ok_or("the null target was never asked anything")?;
     let paced = ceiling / 2.0;
-    let held = crew.hold(1, paced / f64::from(workers), PACED_HOLD).await?;
+    let held = running.hold(1, paced / f64::from(workers), PACED_HOLD).await?;
     let counters = held.finishes.iter().map(|finish| finish.totals.counters);
     let rate = |per_second: f64| Rate::from_milli((per_second * 1000.0) as u64).ok_or("it is too slow to tell");
     Ok(Calibration {
@@ -77,7 +77,7 @@ fn ceiling(finishes: &[Finish]) -> Option<f64> {
 }
 
 /// The workers of a calibration. Dropping it ends them: their commands end.
-struct Crew {
+struct Workers {
     commands: Vec<mpsc::Sender<WorkerCommand>>,
     events: mpsc::UnboundedReceiver<(u8, WorkerEvent)>,
 }
@@ -87,8 +87,8 @@ struct Held {
     lateness: LatencyHistogram,
 }
 
-impl Crew {
-    fn hire(order: &CalibrationOrder, workers: u8, lease: &Lease, url: String) -> Result<Self, String> {
+impl Workers {
+    fn start(order: &CalibrationOrder, workers: u8, lease: &Lease, url: String) -> Result<Self, String> {
         let plan = Arc::new(plan(order, url));
         // Unbounded, and cannot grow: a calibration has some ten events of each worker, its answers and the blocks of two short holds.
         let (events_in, events) = mpsc::unbounded_channel();

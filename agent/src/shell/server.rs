@@ -24,7 +24,7 @@ use super::session::{Claim, HadRun, Over, Session, SessionConfig, SessionEnd};
 use super::tls;
 use crate::AfterRun;
 use crate::core::certificate::Certificate;
-use crate::core::held::HeldRuns;
+use crate::core::held_runs::HeldRuns;
 
 /// Bytes of a coordinator's name.
 const MAX_COORDINATOR: usize = 256;
