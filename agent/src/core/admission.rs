@@ -44,7 +44,7 @@ pub enum NotHeld {
     },
     /// Its book would grow too large.
     #[error(
-        "a share of {share}/s takes a book of {slots} operations, {} MiB of memory, and an agent keeps one of {MAX_SLOTS}: lower \
+        "a share of {share}/s needs a book of {slots} operations, {} MiB of memory, and an agent keeps one of {MAX_SLOTS}: lower \
          the rate or the request timeout, or add agents",
         slots.saturating_mul(SLOT_BYTES) >> 20
     )]

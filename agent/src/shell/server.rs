@@ -205,7 +205,7 @@ impl Daemon {
         let names = certificate.names.join(", ");
         tracing::warn!(peer = ?request.remote_addr(), %names, "refused a coordinator");
         Err(Status::permission_denied(format!(
-            "the coordinator's certificate is of {}, and this agent's --allow-coordinator takes {}",
+            "the coordinator's certificate is of {}, and this agent's --allow-coordinator accepts {}",
             if certificate.names.is_empty() { "no name".to_owned() } else { certificate.names.join(", ") },
             coordinators.join(", "),
         )))

@@ -66,7 +66,7 @@ impl TlsFiles {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file that does not do.
-    #[error("{flag}: got '{}', takes the path of {takes}: {why}", path.display())]
+    #[error("{flag}: got '{}', expected the path of {takes}: {why}", path.display())]
     File {
         /// Whose value it is.
         flag: &'static str,

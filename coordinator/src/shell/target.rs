@@ -43,7 +43,7 @@ pub fn open(choice: &TargetChoice) -> Result<Target, String> {
 /// # Errors
 /// It cannot be read; its flag and path, never what it holds.
 pub fn file(flag: &str, path: &Path, what: &str) -> Result<String, String> {
-    let error = |why| format!("{flag}: got '{}', takes the path of {what}: {why}", path.display());
+    let error = |why| format!("{flag}: got '{}', expected the path of {what}: {why}", path.display());
     files::read_text(path, MOST_BYTES).map_err(error)
 }
 
@@ -54,12 +54,12 @@ pub fn file(flag: &str, path: &Path, what: &str) -> Result<String, String> {
 pub fn secret(flag: &str, from: &str, what: &str) -> Result<String, String> {
     let text = match from.strip_prefix("env:") {
         Some(name) => std::env::var(name)
-            .map_err(|_| format!("{flag}: got '{from}', takes env: and the name of a variable that is set"))?,
+            .map_err(|_| format!("{flag}: got '{from}', expected env: and the name of a variable that is set"))?,
         None => file(flag, Path::new(from), what)?,
     };
     // Comments are for seeds that were kept as `nk` prints them.
     let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
-    line.map(str::to_owned).ok_or_else(|| format!("{flag}: got '{from}', takes the path of {what}: it is empty"))
+    line.map(str::to_owned).ok_or_else(|| format!("{flag}: got '{from}', expected the path of {what}: it is empty"))
 }
 
 #[cfg(test)]
@@ -95,7 +95,10 @@ mod tests {
             (LoginChoice::Token(named("empty")), "it is empty"),
             (LoginChoice::NkeySeed(named("absent")), "--nats-nkey: got '"),
             (LoginChoice::Token("env:PLIMSOLL_NO_SUCH_VARIABLE".into()), "a variable that is set"),
-            (LoginChoice::CredentialsFile(PathBuf::from("/absent")), "--nats-creds: got '/absent', takes the path of"),
+            (
+                LoginChoice::CredentialsFile(PathBuf::from("/absent")),
+                "--nats-creds: got '/absent', expected the path of",
+            ),
         ] {
             let error = open(&choice(login)).unwrap_err();
             assert!(error.contains(words), "{error}");

@@ -45,7 +45,7 @@ impl<'a> Reader<'a> {
             DeValue::Array(_) => "an array".to_owned(),
             DeValue::Table(_) => "a table".to_owned(),
         };
-        DescriptionError { line, problem: format!("{key}: got {found}, takes {takes}") }
+        DescriptionError { line, problem: format!("{key}: got {found}, expected {takes}") }
     }
 }
 
@@ -79,7 +79,7 @@ impl<'a> Section<'a> {
         let Some((key, line)) = unknown.first() else { return Ok(()) };
         let kind = self.table.get("kind").and_then(|kind| kind.get_ref().as_str());
         let what = kind.map_or_else(|| self.what.to_owned(), |kind| format!("{} of kind {kind}", self.what));
-        let problem = format!("unknown key '{key}' in {what}: takes {}", known.join(", "));
+        let problem = format!("unknown key '{key}' in {what}: expected {}", known.join(", "));
         Err(DescriptionError { line: *line, problem })
     }
 
@@ -93,11 +93,11 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn got(&self, line: usize, key: &str, found: &str, takes: &str) -> DescriptionError {
-        DescriptionError { line, problem: format!("{key}: got '{found}', takes {takes}") }
+        DescriptionError { line, problem: format!("{key}: got '{found}', expected {takes}") }
     }
 
     pub(super) fn missing(&self, key: &str, takes: &str) -> DescriptionError {
-        DescriptionError { line: self.line, problem: format!("{} without '{key}': it takes {takes}", self.what) }
+        DescriptionError { line: self.line, problem: format!("{} without '{key}': expected {takes}", self.what) }
     }
 
     pub(super) fn text(&self, key: &str) -> Result<Option<(&'a str, usize)>, DescriptionError> {

@@ -24,7 +24,7 @@ pub(super) fn fleet(values: &Values) -> Result<FleetChoice, SettingsError> {
     let (agents, local) = (values.optional("agents"), values.optional("local"));
     match (&agents, &local) {
         (Some(agents), Some(local)) if agents.strength() == local.strength() => {
-            Err(local.error("agents in this process and --agents exclude each other: takes one of the two"))
+            Err(local.error("agents in this process and --agents exclude each other: give only one of the two"))
         }
         (Some(agents), other) if other.as_ref().is_none_or(|local| agents.strength() > local.strength()) => {
             remote(agents).map(FleetChoice::Remote)
@@ -59,14 +59,14 @@ pub(super) fn gather(values: &Values, fleet: &FleetChoice) -> Result<Option<Gath
     let (count, timeout) = (values.optional("wait-agents"), values.optional("wait-timeout"));
     let Some(count) = count else {
         return match timeout.filter(|timeout| timeout.strength() > 0) {
-            Some(timeout) => Err(timeout.error("it says for how long to wait: takes --wait-agents besides")),
+            Some(timeout) => Err(timeout.error("it says for how long to wait: add --wait-agents")),
             None => Ok(None),
         };
     };
     let agents = number(&count, 1, MAX_AGENTS as u64)? as usize;
     let named = match fleet {
         FleetChoice::Local(_) => {
-            return Err(count.error("agents in this process are there at once: takes --agents besides"));
+            return Err(count.error("agents in this process are there at once: add --agents"));
         }
         FleetChoice::Remote(sources) if sources.iter().any(|source| matches!(source, AgentSource::Dns { .. })) => None,
         FleetChoice::Remote(sources) => Some(sources.len()),
@@ -87,13 +87,13 @@ pub(super) fn ceilings(
     if matches!(fleet, FleetChoice::Local(_)) {
         // A variable or plan file may be made for other runs; a flag is meant.
         return match file.strength() == Source::Flag.strength() {
-            true => Err(file.error("agents in this process have no ceilings of their own: takes --agents besides")),
+            true => Err(file.error("agents in this process have no ceilings of their own: add --agents")),
             false => Ok(None),
         };
     }
     let takes = |why: String| {
         let path = file.text();
-        file.error(format!("got '{path}', takes the path of a file that `plimsoll calibrate` wrote: {why}"))
+        file.error(format!("got '{path}', expected the path of a file that `plimsoll calibrate` wrote: {why}"))
     };
     let text = files::read_text(file.text(), MOST_FILE_BYTES).map_err(|error| takes(error.to_string()))?;
     let ceilings = Ceilings::parse(&text).map_err(takes)?;

@@ -88,9 +88,9 @@ pub(super) const NOT_OF_FIND: [&str; 6] = ["steps", "warmup", "hold", "cooldown"
 fn find(values: &Values) -> Result<Option<FindPlan>, SettingsError> {
     let asked = values.switch("find")?;
     let (idle, words) = if asked {
-        (&NOT_OF_FIND[..], "--find chooses its own rates and lengths: takes --find or this")
+        (&NOT_OF_FIND[..], "--find chooses its own rates and lengths: give either --find or this")
     } else {
-        (&OF_FIND[..], "only a search takes it: takes --find besides")
+        (&OF_FIND[..], "only a search uses it: add --find")
     };
     let given = idle.iter().filter_map(|name| values.optional(name)).find(|value| value.strength() > 0);
     if let Some(given) = given {

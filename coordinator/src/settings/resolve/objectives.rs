@@ -79,7 +79,7 @@ pub(super) fn request_timeout(values: &Values, slo: &Slo, workload: &Workload) -
         if own > timeout || own <= largest {
             let value = values.required("request-timeout", "a time")?;
             return Err(value.error(format!(
-                "the operation '{operation}' has a timeout of {}: takes at least that here, and it must be above the largest \
+                "the operation '{operation}' has a timeout of {}: expected at least that here, and it must be above the largest \
                  limit, which is {}",
                 words(own),
                 words(largest)

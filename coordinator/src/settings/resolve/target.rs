@@ -19,7 +19,7 @@ pub(super) fn target(values: &Values, workload: &Workload) -> Result<TargetChoic
         if address.parse::<async_nats::ServerAddr>().is_err() {
             return Err(match may_be_a_login(address) {
                 true => url.error(format!(
-                    "it takes {TAKES}; what was given has no host behind a name and a word, and is not shown"
+                    "expected {TAKES}; what was given has no host behind a name and a word, and is not shown"
                 )),
                 false => url.takes(TAKES),
             });
