@@ -48,8 +48,8 @@ pub struct Flags {
     /// How long a run may hold this agent before its session is ended (30m, 8h)
     #[arg(long, value_name = "TIME", env = "PLIMSOLL_MAX_RUN", value_parser = at_least_a_second)]
     pub max_run: Option<Duration>,
-    /// Targets that load may be sent to: [SCHEME://]HOST[:PORT], where HOST is a name, *.example.com, an address, a network (10.1.0.0/16) or *;
-    /// may be repeated [default: anywhere when listening on loopback, else loopback only]
+    /// Targets that load may be sent to: [SCHEME://]HOST[:PORT], where HOST is a name, *.example.com, an address, a network
+    /// (10.1.0.0/16) or *; may be repeated [default: anywhere when listening on loopback, else loopback only]
     #[arg(long, value_name = "PATTERN", env = "PLIMSOLL_ALLOW_TARGET", value_delimiter = ',')]
     pub allow_target: Vec<String>,
     /// This agent's certificate (PEM); coordinators then have to use mutual TLS

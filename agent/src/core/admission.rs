@@ -21,7 +21,7 @@ pub fn issued_of(due: u64, order: &StepOrder, timeout: Duration) -> u64 {
 
 /// What an agent was dealt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AgentPart {
+pub struct DealtPart {
     /// Users; 0 where levels are rates.
     pub users: u64,
     /// What each worker does of a million operations of this agent.
@@ -60,7 +60,7 @@ pub enum NotHeld {
 ///
 /// # Errors
 /// The first reason not to hold it.
-pub fn check_step(limits: &Limits, plan: &AgentPlan, dealt: &AgentPart, order: &StepOrder) -> Result<(), NotHeld> {
+pub fn check_step(limits: &Limits, plan: &AgentPlan, dealt: &DealtPart, order: &StepOrder) -> Result<(), NotHeld> {
     let share = order.share;
     let is_of_users = plan.workload.daily().is_some();
     if is_of_users && Some(share) != Rate::per_second(dealt.users) {
@@ -89,8 +89,8 @@ mod tests {
     use super::*;
 
     /// So many users, on workers that do alike.
-    fn part(users: u64, workers: u64) -> AgentPart {
-        AgentPart { users, workers_ppm: vec![1_000_000 / workers; workers as usize] }
+    fn part(users: u64, workers: u64) -> DealtPart {
+        DealtPart { users, workers_ppm: vec![1_000_000 / workers; workers as usize] }
     }
 
     fn rate(per_second: u64) -> Rate {

@@ -1,4 +1,4 @@
-//! RateLimiter that come no faster than so many a second, in the order in which they were asked for. Pure: instants come in as times
+//! Turns that come no faster than so many a second, in the order in which they were asked for. Pure: instants come in as times
 //! since one beginning.
 
 use std::time::Duration;

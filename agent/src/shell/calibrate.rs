@@ -90,7 +90,7 @@ struct Held {
 impl Workers {
     fn start(order: &CalibrationOrder, workers: u8, lease: &Lease, url: String) -> Result<Self, String> {
         let plan = Arc::new(plan(order, url));
-        // Unbounded, and cannot grow: a calibration has some ten events of each worker, its answers and the blocks of two short holds.
+        // Unbounded, and cannot grow: each worker has some ten events, its answers and the blocks of two short holds.
         let (events_in, events) = mpsc::unbounded_channel();
         let mut commands = Vec::new();
         for index in 0..workers {

@@ -80,7 +80,8 @@ pub struct Session {
 impl Session {
     /// A session whose lease begins now.
     pub fn new(config: SessionConfig, claim: Claim, outbox: Outbox) -> Self {
-        // Unbounded, and cannot grow: each worker says a block per 0.5 s, until the lease ends, as it does where the session does not read.
+        // Unbounded, and cannot grow: workers say a block per 0.5 s each, and where the session does not read, its lease ends
+        // and so do they.
         let (events_in, events) = mpsc::unbounded_channel();
         let now_ns = boottime_ns();
         let lease = Lease::until(now_ns + claim.lease_timeout.as_nanos() as u64);

@@ -89,7 +89,8 @@ struct KubeFlags {
     /// A namespace whose pods may read the metrics pages, such as Prometheus's [default: nobody]
     #[arg(long, value_name = "NAMESPACE", env = "PLIMSOLL_KUBE_METRICS_FROM")]
     metrics_from: Option<String>,
-    /// Run it in the cluster: create everything, follow the coordinator, print its answer, remove everything, and return its exit code
+    /// Run it in the cluster: create everything, follow the coordinator, print its answer, remove everything, and return
+    /// its exit code
     #[arg(long, env = "PLIMSOLL_KUBE_APPLY")]
     apply: bool,
     /// With --apply: remove nothing at the end

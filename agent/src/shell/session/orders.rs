@@ -121,7 +121,7 @@ impl Session {
         else {
             return self.refuse(v1::RefusedKind::Invalid, "started while not dealt");
         };
-        if let Err(why) = check_step(limits, &prepared.plan, &prepared.agent_part(), &order) {
+        if let Err(why) = check_step(limits, &prepared.plan, &prepared.dealt_part(), &order) {
             return self.refuse(kind_of_step(&why), why.to_string());
         }
         if order.start_boottime_ns <= boottime_ns() {

@@ -8,7 +8,7 @@ use plimsoll_common::plan::{AgentPlan, Arrivals, DailyWorkload, StepOrder};
 use plimsoll_proto::v1;
 use tokio::sync::mpsc;
 
-use crate::core::admission::AgentPart;
+use crate::core::admission::DealtPart;
 use crate::core::people::users_of;
 use crate::shell::aggregate::Aggregate;
 use crate::shell::worker::{WorkerCommand, WorkerOrder};
@@ -41,9 +41,9 @@ impl Workers {
     }
 
     /// What was dealt to it, and what of it to its workers.
-    pub fn agent_part(&self) -> AgentPart {
+    pub fn dealt_part(&self) -> DealtPart {
         let users = self.parts.iter().map(|part| part.users.len() as u64).sum();
-        AgentPart { users, workers_ppm: Part::split(1_000_000, &self.parts) }
+        DealtPart { users, workers_ppm: Part::split(1_000_000, &self.parts) }
     }
 
     /// What each worker does of this agent's share, and what of it the coordinator is told. The error is for people.

@@ -32,8 +32,8 @@ pub struct WorkerSpec {
     pub lease: Lease,
 }
 
-/// Room for commands that a worker has not taken yet. At most four can wait: a deal or a start, since the next one comes after its
-/// answer; the stop of that trial, and that of the trial before, which may have ended by itself; and a drain.
+/// Room for commands that a worker has not taken yet. At most four can wait: a deal or a start, since the next one comes after
+/// its answer; the stop of that trial, and that of the trial before, which may have ended by itself; and a drain.
 pub const COMMANDS: usize = 8;
 
 /// What a worker is told.
