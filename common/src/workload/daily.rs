@@ -217,7 +217,7 @@ fn switch(given: &Given<'_>, name: &'static str) -> Result<bool, BadSetting> {
 fn day(text: &str) -> Result<Duration, BadSetting> {
     let within = |length: &Duration| {
         let longest = Duration::from_secs(7 * 86_400);
-        (Duration::from_secs(1)..=longest).contains(length) && length.subsec_nanos() % 1_000_000 == 0
+        (Duration::from_secs(1)..=longest).contains(length) && length.subsec_nanos().is_multiple_of(1_000_000)
     };
     let takes = "a length from 1s to 168h, such as 8h, 30m or 180s";
     parse_duration(text).filter(within).ok_or_else(|| BadSetting::takes("day", text, takes))
