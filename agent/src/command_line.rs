@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
-use plimsoll_common::units::Rate;
+use plimsoll_common::units::{Rate, parse_duration};
 
 use crate::core::certificate::Side;
 use crate::core::limits::{Limits, TargetPattern, Targets};
@@ -18,7 +18,7 @@ use crate::{AfterRun, AgentConfig};
 /// The name in the certificate that `plimsoll certs` makes for a coordinator.
 const COORDINATOR: &str = "plimsoll-coordinator";
 
-/// Plimsoll's load agent: waits for a coordinator, makes the load it is told to, and is silent without one.
+/// Plimsoll's load agent: waits for a coordinator, generates the load it asks for, and stops when the coordinator is gone.
 #[derive(Debug, Parser)]
 #[command(
     name = "plimsoll-agent",
@@ -26,72 +26,72 @@ const COORDINATOR: &str = "plimsoll-coordinator";
     args_conflicts_with_subcommands = true,
     after_help = "Examples:\n  plimsoll-agent\n  plimsoll-agent --listen 127.0.0.1:7710 --workers 2\n  \
     plimsoll-agent --metrics-listen 127.0.0.1:9710\n  \
-    plimsoll-agent --allow-target nats://chat.example.com:4222 --max-rate 20k --max-run 1h\n\nExit codes: 0 as it was told, \
-    1 after a run that ended for this agent alone (--exit-after-run), 2 usage, 3 not served, as where an address is taken."
+    plimsoll-agent --allow-target nats://chat.example.com:4222 --max-rate 20k --max-run 1h\n\nExit codes: 0 ended as asked, \
+    1 the run went on without this agent (--exit-after-run), 2 usage, 3 could not serve, as when an address is in use."
 )]
 pub struct Flags {
-    /// What to do in place of serving.
+    /// What to do instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// Address to listen on for coordinators. Anything but loopback needs TLS, or --insecure
-    #[arg(long, env = "PLIMSOLL_LISTEN", default_value = "127.0.0.1:7700")]
+    /// Address to listen on for coordinators. Anything but loopback needs TLS or --insecure
+    #[arg(long, value_name = "ADDRESS", env = "PLIMSOLL_LISTEN", default_value = "127.0.0.1:7700")]
     pub listen: SocketAddr,
     /// Worker threads, each with a connection to the target [default: one per core less one, at least one]
-    #[arg(long, env = "PLIMSOLL_WORKERS")]
+    #[arg(long, value_name = "COUNT", env = "PLIMSOLL_WORKERS")]
     pub workers: Option<usize>,
-    /// Ceiling on this agent's share in requests per second, which no coordinator can raise (500, 20k)
-    #[arg(long, env = "PLIMSOLL_MAX_RATE")]
+    /// Most requests per second that any coordinator gets from this agent (500, 20k)
+    #[arg(long, value_name = "RATE", env = "PLIMSOLL_MAX_RATE")]
     pub max_rate: Option<Rate>,
-    /// Connections to the target that a run may open here, one per worker
+    /// Most connections to the target that a run may open here; each worker needs one
     #[arg(long, value_name = "COUNT", env = "PLIMSOLL_MAX_CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: Option<u32>,
-    /// How long a run may hold this agent; its session ends then, whatever the coordinator wants (30m, 8h)
+    /// How long a run may hold this agent before its session is ended (30m, 8h)
     #[arg(long, value_name = "TIME", env = "PLIMSOLL_MAX_RUN", value_parser = at_least_a_second)]
     pub max_run: Option<Duration>,
-    /// Where load may go: [SCHEME://]HOST[:PORT], HOST being a name, *.example.com, an address, a network (10.1.0.0/16) or *;
-    /// may be repeated [default: anywhere when listening on loopback, else loopback only]
+    /// Targets that load may be sent to: [SCHEME://]HOST[:PORT], where HOST is a name, *.example.com, an address, a network
+    /// (10.1.0.0/16) or *; may be repeated [default: anywhere when listening on loopback, else loopback only]
     #[arg(long, value_name = "PATTERN", env = "PLIMSOLL_ALLOW_TARGET", value_delimiter = ',')]
     pub allow_target: Vec<String>,
-    /// This agent's certificate in PEM: coordinators are then let in over mutual TLS only
+    /// This agent's certificate (PEM); coordinators then have to use mutual TLS
     #[arg(long, value_name = "FILE", env = "PLIMSOLL_TLS_CERT")]
     pub tls_cert: Option<PathBuf>,
-    /// Its private key in PEM
+    /// Its private key (PEM)
     #[arg(long, value_name = "FILE", env = "PLIMSOLL_TLS_KEY")]
     pub tls_key: Option<PathBuf>,
-    /// The CA in PEM whose certificates coordinators must show
+    /// The CA (PEM) that must have issued the coordinators' certificates
     #[arg(long, value_name = "FILE", env = "PLIMSOLL_TLS_CA")]
     pub tls_ca: Option<PathBuf>,
-    /// A name in the certificates of coordinators to work for; may be repeated [default: plimsoll-coordinator]
+    /// A name that a coordinator's certificate has to carry to be accepted; may be repeated [default: plimsoll-coordinator]
     #[arg(long, value_name = "NAME", env = "PLIMSOLL_ALLOW_COORDINATOR", value_delimiter = ',')]
     pub allow_coordinator: Vec<String>,
     /// Address to serve Prometheus metrics and /healthz on
-    #[arg(long, env = "PLIMSOLL_METRICS_LISTEN")]
+    #[arg(long, value_name = "ADDRESS", env = "PLIMSOLL_METRICS_LISTEN")]
     pub metrics_listen: Option<SocketAddr>,
-    /// End once the first run is over that this agent was prepared for, or that ended before it was: with exit code 0 where its
-    /// coordinator said so, with 1 where the run goes on without this agent or its coordinator is gone
+    /// Exit after the first run that this agent was prepared for, or that ended before it was: with code 0 if the coordinator
+    /// ended it, with 1 if the run goes on without this agent or the coordinator is gone
     #[arg(long, env = "PLIMSOLL_EXIT_AFTER_RUN")]
     pub exit_after_run: bool,
-    /// End with exit code 0 once no coordinator has held this agent for so long, such as 15m
+    /// Exit with code 0 once no coordinator has held this agent for this long, such as 15m
     #[arg(long, value_name = "TIME", value_parser = at_least_a_second, env = "PLIMSOLL_EXIT_WHEN_IDLE")]
     pub exit_when_idle: Option<Duration>,
-    /// Listen beyond loopback without TLS: whoever reaches the port can make this box send load
+    /// Listen beyond loopback without TLS: whoever can reach the port can make this box send load
     #[arg(long, env = "PLIMSOLL_INSECURE")]
     pub insecure: bool,
 }
 
-/// What the program does in place of serving.
+/// What the program does instead of serving.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Asks an agent's /healthz whether it serves: exit code 0 if it does, 1 if not
     Health(Health),
-    /// Prints what completes this program's command line in a shell
+    /// Prints a shell completion script for this program
     Completions {
         /// The shell
         shell: Shell,
     },
     /// Writes this program's manual pages
     Man {
-        /// The directory to write to, made if it is not there
+        /// The directory to write to, created if it does not exist
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
     },
@@ -100,7 +100,7 @@ pub enum Command {
 /// `plimsoll-agent health`.
 #[derive(Debug, Args)]
 pub struct Health {
-    /// The agent's --metrics-listen; of an unspecified address, loopback is asked
+    /// The agent's --metrics-listen; if that is unspecified (0.0.0.0), loopback is asked
     #[arg(long, value_name = "ADDRESS", env = "PLIMSOLL_METRICS_LISTEN", default_value = "127.0.0.1:9700")]
     pub at: SocketAddr,
 }
@@ -111,8 +111,8 @@ pub fn command() -> clap::Command {
 }
 
 fn at_least_a_second(text: &str) -> Result<Duration, String> {
-    let length = humantime::parse_duration(text).ok().filter(|length| *length >= Duration::from_secs(1));
-    length.ok_or_else(|| "takes a time with its unit, at least 1s, such as 30m".to_owned())
+    let length = parse_duration(text).filter(|length| *length >= Duration::from_secs(1));
+    length.ok_or_else(|| "expected a time with its unit, at least 1s, such as 30m".to_owned())
 }
 
 impl Flags {
@@ -142,13 +142,11 @@ impl Flags {
         let files = TlsFiles::of(self.tls_cert.clone(), self.tls_key.clone(), self.tls_ca.clone());
         let files = match files {
             Ok(files) => files,
-            Err(missing) => bail!("{missing} is missing: TLS takes --tls-cert, --tls-key and --tls-ca together"),
+            Err(missing) => bail!("{missing} is missing: TLS needs --tls-cert, --tls-key and --tls-ca together"),
         };
         let Some(files) = files else {
             if !self.allow_coordinator.is_empty() {
-                bail!(
-                    "--allow-coordinator: only certificates have names: takes --tls-cert, --tls-key and --tls-ca besides"
-                );
+                bail!("--allow-coordinator: only certificates have names: add --tls-cert, --tls-key and --tls-ca");
             }
             if !self.listen.ip().is_loopback() && !self.insecure {
                 bail!(
@@ -160,7 +158,7 @@ impl Flags {
             return Ok(Door::Open);
         };
         if self.insecure {
-            bail!("--insecure and --tls-cert exclude each other: takes one of the two");
+            bail!("--insecure and --tls-cert exclude each other: give only one of the two");
         }
         let acceptor = Identity::load(&files, Side::Agent)?.acceptor()?;
         let names = match self.allow_coordinator.as_slice() {
@@ -168,7 +166,7 @@ impl Flags {
             names => names.to_vec(),
         };
         if names.iter().any(String::is_empty) {
-            bail!("--allow-coordinator: got '', takes a name in a coordinator's certificate");
+            bail!("--allow-coordinator: got '', expected a name in a coordinator's certificate");
         }
         Ok(Door::Tls { acceptor, coordinators: names.into() })
     }

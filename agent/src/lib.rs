@@ -74,7 +74,7 @@ pub struct Agent {
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// The address is taken, or not this box's.
-    #[error("cannot listen on {address}: {error}; take a free address of this host")]
+    #[error("cannot listen on {address}: {error}; choose a free address of this host")]
     Listen {
         /// What was asked for.
         address: SocketAddr,
@@ -82,7 +82,7 @@ pub enum AgentError {
         error: std::io::Error,
     },
     /// No thread to work with, or more than ids can tell apart.
-    #[error("--workers: got '{got}', takes 1 to {}", MAX_WORKERS - 1)]
+    #[error("--workers: got '{got}', expected 1 to {}", MAX_WORKERS - 1)]
     Workers {
         /// What was asked for.
         got: usize,

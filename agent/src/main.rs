@@ -96,7 +96,7 @@ async fn run(flags: Flags) -> Result<Served, Failed> {
     let agent = Agent::bind(flags.listen, config).await?;
     if let Some(address) = flags.metrics_listen {
         let listener = TcpListener::bind(address).await.with_context(|| {
-            format!("--metrics-listen: cannot listen on {address}, takes a free address of this host")
+            format!("--metrics-listen: cannot listen on {address}, choose a free address of this host")
         })?;
         tokio::spawn(agent.metrics().serve(listener));
     }

@@ -29,14 +29,14 @@ pub struct Piece {
 
 /// What one owner was dealt.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Hand {
+pub struct Assignment {
     /// The rooms, ascending.
     pub pieces: Vec<Piece>,
     /// For each piece: the members of its room that live with this owner, ascending, at least the anchor.
     pub senders: Vec<Vec<u32>>,
 }
 
-impl Hand {
+impl Assignment {
     /// Sum of the pieces' weights.
     pub fn weight(&self) -> f64 {
         self.pieces.iter().map(|piece| piece.weight).sum()
@@ -59,8 +59,8 @@ impl Hand {
 /// What everybody was dealt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Deal {
-    /// One per owner, in the order of the shares; an owner whose share is zero has an empty hand.
-    pub hands: Vec<Hand>,
+    /// One per owner, in the order of the shares; an owner whose share is zero has an empty one.
+    pub assignments: Vec<Assignment>,
     /// The largest relative deviation of a room's rate from its weight.
     pub largest_deviation: f64,
 }
@@ -106,29 +106,32 @@ pub fn deal_to_agents(members: &[&[u32]], weights: &[f64], users: u32, shares: &
         rooms: members.len(),
         users,
     })?;
-    let hands = with_senders(parts, anchors, members, users);
-    let largest_deviation = largest_deviation(&hands, weights, shares);
-    Ok(Deal { hands, largest_deviation })
+    let assignments = with_senders(parts, anchors, members, users);
+    let largest_deviation = largest_deviation(&assignments, weights, shares);
+    Ok(Deal { assignments, largest_deviation })
 }
 
-/// Deals one agent's hand on to its workers: whole pieces, as evenly as they go; the anchors are those of the pieces, and
+/// Deals one agent's assignment on to its workers: whole pieces, as evenly as they go; the anchors are those of the pieces, and
 /// only users whose home the agent is take part. A worker may go without.
-pub fn deal_to_workers(hand: &Hand, members: &[&[u32]], users: u32, workers: usize) -> Vec<Hand> {
+pub fn deal_to_workers(assignment: &Assignment, members: &[&[u32]], users: u32, workers: usize) -> Vec<Assignment> {
     let piece = |(room, piece): (u32, &Piece)| WeightedRoom { room, weight: piece.weight, start: piece.start };
-    let pieces: Vec<WeightedRoom> = (0..).zip(&hand.pieces).map(piece).collect();
+    let pieces: Vec<WeightedRoom> = (0..).zip(&assignment.pieces).map(piece).collect();
     let parts = deal_whole(&pieces, &vec![1; workers]);
     // The pieces' indices stand in for rooms while they are dealt; here they become rooms again.
-    let anchors: Vec<Vec<u32>> =
-        parts.iter().map(|part| part.iter().map(|dealt| hand.pieces[dealt.room as usize].anchor).collect()).collect();
+    let anchors: Vec<Vec<u32>> = parts
+        .iter()
+        .map(|part| part.iter().map(|dealt| assignment.pieces[dealt.room as usize].anchor).collect())
+        .collect();
     let parts: Vec<Vec<WeightedRoom>> = parts
         .into_iter()
         .map(|part| {
-            let room = |dealt: WeightedRoom| WeightedRoom { room: hand.pieces[dealt.room as usize].room, ..dealt };
+            let room =
+                |dealt: WeightedRoom| WeightedRoom { room: assignment.pieces[dealt.room as usize].room, ..dealt };
             part.into_iter().map(room).collect()
         })
         .collect();
     let mut at_home = vec![false; users as usize];
-    hand.senders.iter().flatten().for_each(|&user| at_home[user as usize] = true);
+    assignment.senders.iter().flatten().for_each(|&user| at_home[user as usize] = true);
     let locals: Vec<Vec<u32>> =
         members.iter().map(|room| room.iter().copied().filter(|&user| at_home[user as usize]).collect()).collect();
     let locals: Vec<&[u32]> = locals.iter().map(Vec::as_slice).collect();
@@ -304,7 +307,12 @@ fn augment(
 }
 
 /// Gives every user a home (the anchors first, then where most of their rooms' weight is) and lists each piece's senders.
-fn with_senders(parts: Vec<Vec<WeightedRoom>>, anchors: Vec<Vec<u32>>, members: &[&[u32]], users: u32) -> Vec<Hand> {
+fn with_senders(
+    parts: Vec<Vec<WeightedRoom>>,
+    anchors: Vec<Vec<u32>>,
+    members: &[&[u32]],
+    users: u32,
+) -> Vec<Assignment> {
     let mut home: Vec<Option<u32>> = vec![None; users as usize];
     for (owner, anchors) in (0..).zip(&anchors) {
         anchors.iter().for_each(|&anchor| home[anchor as usize] = Some(owner));
@@ -324,7 +332,7 @@ fn with_senders(parts: Vec<Vec<WeightedRoom>>, anchors: Vec<Vec<u32>>, members: 
             *home = most_claimed(claims);
         }
     }
-    let mut hands = Vec::with_capacity(parts.len());
+    let mut assignments = Vec::with_capacity(parts.len());
     for ((owner, part), anchors) in (0..).zip(parts).zip(anchors) {
         let lives_here = |user: &u32| home[*user as usize] == Some(owner);
         let senders: Vec<Vec<u32>> = part
@@ -337,9 +345,9 @@ fn with_senders(parts: Vec<Vec<WeightedRoom>>, anchors: Vec<Vec<u32>>, members: 
             Piece { room, weight, start, anchor }
         };
         let pieces = pieces.map(piece).collect();
-        hands.push(Hand { pieces, senders });
+        assignments.push(Assignment { pieces, senders });
     }
-    hands
+    assignments
 }
 
 fn most_claimed(claims: &mut [(u32, f64)]) -> Option<u32> {
@@ -352,14 +360,14 @@ fn most_claimed(claims: &mut [(u32, f64)]) -> Option<u32> {
     .map(|(owner, _)| owner)
 }
 
-/// A room's rate is the sum over its owners of share × piece ÷ hand; it should be its weight's part of all weights.
-fn largest_deviation(hands: &[Hand], weights: &[f64], shares: &[u64]) -> f64 {
+/// A room's rate is the sum over its owners of share × piece ÷ assignment; it should be its weight's part of all weights.
+fn largest_deviation(assignments: &[Assignment], weights: &[f64], shares: &[u64]) -> f64 {
     let total: f64 = weights.iter().sum();
     let sum: f64 = shares.iter().map(|&share| share as f64).sum();
     let mut rates = vec![0.0; weights.len()];
-    for (hand, &share) in hands.iter().zip(shares) {
-        let weight = hand.weight();
-        for piece in &hand.pieces {
+    for (assignment, &share) in assignments.iter().zip(shares) {
+        let weight = assignment.weight();
+        for piece in &assignment.pieces {
             rates[piece.room as usize] += share as f64 / sum * piece.weight / weight;
         }
     }
@@ -383,11 +391,11 @@ mod tests {
         Ok((fixtures, deal))
     }
 
-    fn check(fixtures: &Fixtures, hands: &[Hand], whole: f64) {
+    fn check(fixtures: &Fixtures, assignments: &[Assignment], whole: f64) {
         let mut homes: HashMap<u32, usize> = HashMap::new();
         let mut weights: HashMap<u32, f64> = HashMap::new();
-        for (owner, hand) in hands.iter().enumerate() {
-            for (piece, senders) in hand.pieces.iter().zip(&hand.senders) {
+        for (owner, assignment) in assignments.iter().enumerate() {
+            for (piece, senders) in assignment.pieces.iter().zip(&assignment.senders) {
                 *weights.entry(piece.room).or_default() += piece.weight;
                 assert!(senders.contains(&piece.anchor));
                 for sender in senders {
@@ -409,13 +417,13 @@ mod tests {
             workers in 1_usize..5,
         ) {
             let (fixtures, deal) = dealt(preset, &shares).unwrap();
-            check(&fixtures, &deal.hands, fixtures.subscriptions() as f64);
+            check(&fixtures, &deal.assignments, fixtures.subscriptions() as f64);
             prop_assert!(deal.largest_deviation <= WHOLE_ROOM_TOLERANCE + 1e-9, "{}", deal.largest_deviation);
             let members: Vec<&[u32]> = fixtures.rooms.iter().map(|room| room.members.as_slice()).collect();
-            for hand in &deal.hands {
-                let workers = deal_to_workers(hand, &members, fixtures.users, workers);
-                check(&fixtures, &workers, hand.weight());
-                prop_assert_eq!(workers.iter().map(Hand::sender_count).sum::<u32>(), hand.sender_count());
+            for assignment in &deal.assignments {
+                let workers = deal_to_workers(assignment, &members, fixtures.users, workers);
+                check(&fixtures, &workers, assignment.weight());
+                prop_assert_eq!(workers.iter().map(Assignment::sender_count).sum::<u32>(), assignment.sender_count());
             }
         }
     }
@@ -424,7 +432,7 @@ mod tests {
         #[test]
         fn a_few_small_rooms_feed_a_few_agents_whatever_their_shares(shares in prop::collection::vec(1_u64..10_000, 1..5)) {
             let (fixtures, deal) = dealt(MessagesPreset::Small, &shares).unwrap();
-            check(&fixtures, &deal.hands, 10.0);
+            check(&fixtures, &deal.assignments, 10.0);
             prop_assert!(deal.largest_deviation <= WHOLE_ROOM_TOLERANCE + 1e-9, "{}", deal.largest_deviation);
         }
     }
@@ -439,11 +447,12 @@ mod tests {
     #[test]
     fn few_rooms_are_cut_for_many_agents() {
         let (fixtures, deal) = dealt(MessagesPreset::Small, &[1, 1, 1, 1]).unwrap();
-        check(&fixtures, &deal.hands, 10.0);
+        check(&fixtures, &deal.assignments, 10.0);
         assert!(deal.largest_deviation < 1e-9);
-        assert!(deal.hands.iter().any(|hand| hand.pieces.iter().any(|piece| piece.weight < 2.0)));
+        assert!(deal.assignments.iter().any(|assignment| assignment.pieces.iter().any(|piece| piece.weight < 2.0)));
         for room in 0..5 {
-            let pieces = deal.hands.iter().flat_map(|hand| &hand.pieces).filter(|piece| piece.room == room);
+            let pieces =
+                deal.assignments.iter().flat_map(|assignment| &assignment.pieces).filter(|piece| piece.room == room);
             let mut pieces: Vec<(f64, f64)> = pieces.map(|piece| (piece.start, piece.start + piece.weight)).collect();
             pieces.sort_by(|a, b| a.0.total_cmp(&b.0));
             assert_eq!(pieces[0].0, 0.0);
@@ -455,14 +464,14 @@ mod tests {
     #[test]
     fn one_agent_uses_every_pair() {
         let (fixtures, deal) = dealt(MessagesPreset::Realistic, &[7]).unwrap();
-        assert_eq!(deal.hands[0].pairs(), fixtures.subscriptions() as u64);
+        assert_eq!(deal.assignments[0].pairs(), fixtures.subscriptions() as u64);
         assert_eq!(deal.largest_deviation, 0.0);
     }
 
     #[test]
     fn an_agent_without_a_share_gets_nothing() {
         let (_, deal) = dealt(MessagesPreset::Medium, &[1, 0, 1]).unwrap();
-        assert_eq!(deal.hands[1], Hand::default());
+        assert_eq!(deal.assignments[1], Assignment::default());
     }
 
     #[test]

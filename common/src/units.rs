@@ -1,4 +1,4 @@
-//! Rates and lists of steps, as people write them and as shares add up.
+//! Rates, lists of steps and lengths of time, as people write them; rates also as shares add up.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -243,6 +243,12 @@ pub fn split_largest_remainder(total: u64, weights: &[u64]) -> Vec<u64> {
     parts
 }
 
+/// A length of time with its unit, such as `500ms`, `30s` or `1h 30m`; nothing finer than a microsecond.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let length = humantime::parse_duration(text.trim()).ok()?;
+    (length.subsec_nanos() % 1000 == 0).then_some(length)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,6 +256,16 @@ mod tests {
 
     fn milli(text: &str) -> Option<u64> {
         text.parse::<Rate>().ok().map(Rate::milli)
+    }
+
+    #[test]
+    fn lengths_of_time_are_read_as_people_write_them() {
+        let ms = |text: &str| parse_duration(text).map(|length| length.as_millis());
+        assert_eq!([" 500ms ", "30s", "1h 30m"].map(ms), [Some(500), Some(30_000), Some(5_400_000)]);
+        assert_eq!(parse_duration("1us"), Some(Duration::from_micros(1)));
+        for wrong in ["", "5", "s", "-1s", "1ns", "1s1ns", "soon"] {
+            assert_eq!(parse_duration(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

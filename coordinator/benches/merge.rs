@@ -26,7 +26,7 @@ fn main() {
 
 fn plan() -> TrialPlan {
     let share = Rate::per_second(2 * SAMPLES).expect("a positive rate");
-    let part = |index| AgentPart { agent: format!("box-{index}"), share, clock: None, due: None };
+    let part = |index| AgentPart { agent: format!("box-{index}"), share, clock: None, due: None, server: None };
     TrialPlan {
         trial: TRIAL,
         target: Rate::per_second(2 * SAMPLES * AGENTS as u64).expect("a positive rate"),

@@ -54,7 +54,7 @@ struct Output {
 fn write(ask: &Certs, now: SystemTime) -> Result<String, String> {
     let leaves = leaves(ask)?;
     DirBuilder::new().recursive(true).mode(0o700).create(&ask.dir).map_err(|error| {
-        format!("--dir: got '{}', takes a directory that can be written: {error}", ask.dir.display())
+        format!("--dir: got '{}', expected a directory that can be written: {error}", ask.dir.display())
     })?;
     let (issuer, mut outputs) = authority(&ask.dir, now)?;
     let mut words = match outputs.first() {
@@ -123,7 +123,7 @@ fn leaves(ask: &Certs) -> Result<Vec<Leaf>, String> {
             }
         }
         if leaves.iter().any(|leaf| leaf.name == name) {
-            return Err(format!("--agent: '{name}' is named twice: takes each name once"));
+            return Err(format!("--agent: '{name}' is named twice: give each name once"));
         }
         leaves.push(Leaf { name, names, usage: ExtendedKeyUsagePurpose::ServerAuth });
     }
@@ -139,7 +139,7 @@ fn checked_name(flag: &str, name: &str) -> Result<String, String> {
     if !fits || name == "ca" {
         let shown: String = name.chars().filter(|c| !c.is_control()).take(80).collect();
         return Err(format!(
-            "{flag}: got '{shown}', takes a host's name other than ca, such as box-1 or box-1.example.com"
+            "{flag}: got '{shown}', expected a host's name other than ca, such as box-1 or box-1.example.com"
         ));
     }
     Ok(name.to_owned())
@@ -394,7 +394,7 @@ mod tests {
             assert!(error.starts_with("--agent: got '"), "{agent}: {error}");
         }
         let error = make(&ask(dir.path(), &["a", "a"])).unwrap_err().to_string();
-        assert_eq!(error, "--agent: 'a' is named twice: takes each name once");
+        assert_eq!(error, "--agent: 'a' is named twice: give each name once");
         assert!(make(&Certs { coordinator: "a/b".into(), ..ask(dir.path(), &[]) }).is_err());
     }
 }

@@ -73,7 +73,7 @@ fn a_bad_setting_is_named_before_anything_is_contacted() -> anyhow::Result<()> {
     let line = |path: &str, line: usize| format!("{path}: line {line}: ");
     let (many, in_dir) = (format!("--steps={many}"), dir.path().display().to_string());
     let (unknown_at, type_at, broken_at) = (line(&unknown_key, 3), line(&wrong_type, 2), line(&broken, 2));
-    let value_at = format!("--hold (from {wrong_value}, line 1, key hold): got '30', takes");
+    let value_at = format!("--hold (from {wrong_value}, line 1, key hold): got '30', expected");
     let rate = "is no rate: give a positive number of requests per second, such as 500, 2.5 or 2k";
     let empty = "is empty: give rates such as 500,1k,2k";
     let ascending = "--steps: steps must be strictly ascending: ";
@@ -103,20 +103,20 @@ fn a_bad_setting_is_named_before_anything_is_contacted() -> anyhow::Result<()> {
         (vec!["--steps=99999999999999999999"], vec![rate]),
         (vec![many.as_str()], vec!["--steps: ", "1001 steps are too many: give at most 1000"]),
         (vec!["--preset=huge"], vec!["--preset: ", "unknown preset \"huge\"", "small, medium, large and realistic"]),
-        (vec!["--workload=dayly"], vec!["--workload: got 'dayly', takes messages"]),
-        (vec!["--hold=30"], vec!["--hold: got '30', takes a time with its unit"]),
+        (vec!["--workload=dayly"], vec!["--workload: got 'dayly', expected messages"]),
+        (vec!["--hold=30"], vec!["--hold: got '30', expected a time with its unit"]),
         (vec!["--request-timeout=250ms"], vec!["--request-timeout: got '250ms'", "largest limit, which is 250ms"]),
         (vec!["--request-timeout=1s", "--slo=E2:p99=1s"], vec!["--request-timeout: ", "largest limit, which is 1s"]),
-        (vec![twice.as_str()], vec!["--agents: ", "is named twice: takes each agent once"]),
-        (vec!["--agents=box-1"], vec!["--agents: got 'box-1', takes addresses such as box-1:7700"]),
+        (vec![twice.as_str()], vec!["--agents: ", "is named twice: name each agent once"]),
+        (vec!["--agents=box-1"], vec!["--agents: got 'box-1', expected addresses such as box-1:7700"]),
         (vec!["--csv=/nonexistent/trials.csv"], vec!["--csv: got '/nonexistent/trials.csv'", "No such file"]),
         (vec!["--csv", &in_dir], vec!["--csv: got ", "can be written: Is a directory"]),
         (vec!["--metrics-listen", &taken], vec!["--metrics-listen: cannot listen on", "Address already in use"]),
-        (vec!["--plan", &unknown_key], vec!["--plan: ", &unknown_at, "unknown key 'holt': takes workload, preset,"]),
-        (vec!["--plan", &wrong_type], vec!["--plan: ", &type_at, "key 'hold' is true or false, takes a text"]),
+        (vec!["--plan", &unknown_key], vec!["--plan: ", &unknown_at, "unknown key 'holt': expected workload, preset,"]),
+        (vec!["--plan", &wrong_type], vec!["--plan: ", &type_at, "key 'hold' is true or false, expected a text"]),
         (vec!["--plan", &broken], vec!["--plan: ", &broken_at]),
         (vec!["--plan=/nonexistent/plan.toml"], vec!["--plan: /nonexistent/plan.toml: No such file"]),
-        (vec!["--nats-url=http://127.0.0.1:4222"], vec!["--nats-url: got 'http://127.0.0.1:4222', takes addresses"]),
+        (vec!["--nats-url=http://127.0.0.1:4222"], vec!["--nats-url: got 'http://127.0.0.1:4222', expected addresses"]),
         (vec!["--nats-creds=/nonexistent/a.creds"], vec!["--nats-creds: got '/nonexistent/a.creds'", "No such file"]),
         (vec!["--nats-creds", &no_creds], vec!["--nats-creds: no credentials file of NATS"]),
     ];
@@ -136,7 +136,7 @@ fn a_bad_setting_is_named_before_anything_is_contacted() -> anyhow::Result<()> {
     // Whatever the flags say is stronger than the file, which has to hold what it is to be blamed for.
     let ended = Program::Cli.run(["max-rps", "--preset=small", "--nats-url", &url, "--plan", &wrong_value])?;
     check(&ended, &[&value_at]);
-    check(&Program::Cli.run(["max-rps", "--nats-url", &url])?, &["--preset is missing: it takes small, medium"]);
+    check(&Program::Cli.run(["max-rps", "--nats-url", &url])?, &["--preset is missing: expected small, medium"]);
     assert_eq!(server.connections_ever()?, before);
     assert!(never_leased(&agent), "{}", agent.process.stderr());
     assert_eq!(
@@ -170,8 +170,8 @@ fn an_agent_that_cannot_be_as_asked_does_not_start() -> anyhow::Result<()> {
     for (arguments, part) in [
         (vec!["--listen=0.0.0.0:0"], "--listen 0.0.0.0:0 is not loopback: whoever reaches it could make this box send"),
         (vec!["--listen=[::]:0"], "or --insecure if the network is yours alone"),
-        (vec!["--listen=127.0.0.1:0", "--workers=0"], "--workers: got '0', takes 1 to 255"),
-        (vec!["--listen=127.0.0.1:0", "--workers=256"], "--workers: got '256', takes 1 to 255"),
+        (vec!["--listen=127.0.0.1:0", "--workers=0"], "--workers: got '0', expected 1 to 255"),
+        (vec!["--listen=127.0.0.1:0", "--workers=256"], "--workers: got '256', expected 1 to 255"),
     ] {
         check(&Program::Agent.run(arguments)?, &[part]);
     }

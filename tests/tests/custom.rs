@@ -253,7 +253,7 @@ async fn a_bad_file_is_one_error_with_its_line_and_what_fits() -> anyhow::Result
     let outcome = finish(nobody()).await?;
     let path = file.path().display();
     let words = format!(
-        "error: --scenario: {path}: line {line}: payload: unknown placeholder '{{{{words:50}}}}': takes {{{{sequence}}}}, "
+        "error: --scenario: {path}: line {line}: payload: unknown placeholder '{{{{words:50}}}}': expected {{{{sequence}}}}, "
     );
     assert!(outcome.code() == Some(2) && outcome.ended.stderr.starts_with(&words), "{outcome}");
     let slow = std::fs::read_to_string(example("echo.toml"))? + "timeout = \"9s\"\n";
@@ -261,7 +261,10 @@ async fn a_bad_file_is_one_error_with_its_line_and_what_fits() -> anyhow::Result
     let outcome = finish(nobody()).await?;
     assert!(outcome.ended.stderr.contains("the operation 'echo' has a timeout of 9s"), "{outcome}");
     let absent = finish(Run::custom("nats://127.0.0.1:1", Path::new("/nowhere.toml"))).await?;
-    assert!(absent.ended.stderr.contains("--scenario: got '/nowhere.toml', takes the path of a text file"), "{absent}");
+    assert!(
+        absent.ended.stderr.contains("--scenario: got '/nowhere.toml', expected the path of a text file"),
+        "{absent}"
+    );
     Ok(())
 }
 

@@ -359,7 +359,8 @@ async fn a_target_that_was_seeded_for_other_users_is_told_so_before_any_load() -
 
     let too_many = finish(Run::daily("nats://127.0.0.1:1", "daily-light", USERS).steps(&[2_000.0])).await?;
     assert_eq!(too_many.code(), Some(2), "{too_many}");
-    let words = "--steps: got 2000 users, and the target was seeded for 1000: takes at most that, or a larger --users";
+    let words =
+        "--steps: got 2000 users, and the target was seeded for 1000: expected at most that, or a larger --users";
     assert!(too_many.ended.stderr.contains(words), "{too_many}");
     Ok(())
 }

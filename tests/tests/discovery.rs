@@ -63,8 +63,8 @@ async fn agents_are_listed_with_who_holds_them_and_keep_their_leases() -> anyhow
 fn what_names_no_agents_is_refused_in_words() -> anyhow::Result<()> {
     for (agents, words) in [
         ("dns:nowhere.invalid:7700", "agent dns:nowhere.invalid:7700 cannot be reached"),
-        ("@/no/such/fleet.txt", "--agents: got the file '/no/such/fleet.txt', takes the path of a file"),
-        ("dns:7700", "--agents: got 'dns:7700', takes addresses such as box-1:7700"),
+        ("@/no/such/fleet.txt", "--agents: got the file '/no/such/fleet.txt', expected the path of a file"),
+        ("dns:7700", "--agents: got 'dns:7700', expected addresses such as box-1:7700"),
     ] {
         let ended = Program::Cli.run(["agents", "--agents", agents])?;
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{ended:?}");

@@ -87,7 +87,7 @@ fn a_results_directory_that_cannot_be_written_ends_the_command_before_anything_s
         cli(&["max-rps", "--preset", "small", "--nats-url", "nats://127.0.0.1:1", "--results", "/dev/null/runs"])?;
     assert_eq!(ended.code, Some(2), "{ended:?}");
     assert!(
-        ended.stderr.contains("--results: got '/dev/null/runs', takes a directory that can be written"),
+        ended.stderr.contains("--results: got '/dev/null/runs', expected a directory that can be written"),
         "{ended:?}"
     );
     Ok(())

@@ -252,7 +252,7 @@ async fn a_coordinator_or_agent_without_the_right_certificate_is_refused_in_word
     let stranger = strangers.files(COORDINATOR);
     let (here, no_tls) = (agent.address.to_string(), Vec::new());
     for (address, arguments, parts) in [
-        (&*here, no_tls, vec!["agent ", "cannot be reached", "it takes TLS only: give --tls-cert"]),
+        (&*here, no_tls, vec!["agent ", "cannot be reached", "it accepts TLS only: give --tls-cert"]),
         (
             &here,
             flags(&TlsFiles { ca: own.ca.clone(), ..stranger.clone() }).into(),
@@ -280,14 +280,14 @@ async fn a_coordinator_or_agent_without_the_right_certificate_is_refused_in_word
             certificates.flags("ops").into(),
             vec![
                 "agent ",
-                "refuses: the coordinator's certificate is of ops, and this agent's --allow-coordinator takes plimsoll-coordinator",
+                "refuses: the coordinator's certificate is of ops, and this agent's --allow-coordinator accepts plimsoll-coordinator",
             ],
         ),
-        (&here, vec!["--tls-cert=/nonexistent.pem".into()], vec!["--tls-cert: TLS takes --tls-key besides"]),
+        (&here, vec!["--tls-cert=/nonexistent.pem".into()], vec!["--tls-cert: TLS also needs --tls-key"]),
         (
             &here,
             flags(&TlsFiles { cert: "/nonexistent.pem".into(), ..own.clone() }).into(),
-            vec!["--tls-cert: got '/nonexistent.pem', takes the path of a certificate in PEM: No such file"],
+            vec!["--tls-cert: got '/nonexistent.pem', expected the path of a certificate in PEM: No such file"],
         ),
         (
             &here,
@@ -312,7 +312,7 @@ async fn a_coordinator_or_agent_without_the_right_certificate_is_refused_in_word
         (&here, Some(COORDINATOR), 0, " ready "),
         (&all, Some(COORDINATOR), 1, "it does not speak TLS"),
         (&here, Some("ops"), 1, "the coordinator's certificate is of ops"),
-        (&here, None, 1, "it takes TLS only"),
+        (&here, None, 1, "it accepts TLS only"),
         (&dns, Some(COORDINATOR), 1, "its certificate is not for the name localhost"),
     ] {
         let shown = name.map_or(Vec::new(), |name| certificates.flags(name).to_vec());
@@ -471,7 +471,7 @@ async fn a_token_opens_the_target_and_a_wrong_one_is_refused_without_repeating_i
         [vec!["--nats-token".into(), secret.clone()], vec!["--dry-run".into(), format!("--nats-nkey={secret}")]]
     {
         let ended = run(&server.url(), &["127.0.0.1:1".into()], &arguments).await?;
-        check(&ended, &["--nats-", "takes the path of a file, or env:NAME"]);
+        check(&ended, &["--nats-", "expected the path of a file, or env:NAME"]);
         hides("an error", &ended.stderr, &[&secret]);
     }
     Ok(())

@@ -36,10 +36,13 @@ async fn a_run_beyond_an_agents_limits_ends_before_it_begins_with_agent_limit_an
     for (arguments, parts) in [
         (
             &["--allow-target=*.example.com,10.0.0.0/8"][..],
-            ["--allow-target does not allow nats://127.0.0.1:", "it takes *.example.com, 10.0.0.0/8"],
+            ["--allow-target does not allow nats://127.0.0.1:", "it allows *.example.com, 10.0.0.0/8"],
         ),
         (&["--max-rate=100"], ["--steps: 200/s is 100/s more than the fleet carries", "at most 100/s"]),
-        (&["--max-run=2s"], ["takes runs of at most 2s (its --max-run), and this one may take 4s", "shorten the run"]),
+        (
+            &["--max-run=2s"],
+            ["accepts runs of at most 2s (its --max-run), and this one may take 4s", "shorten the run"],
+        ),
     ] {
         let agent = agent(arguments)?;
         let (url, address) = (server.url(), agent.address.to_string());
@@ -205,14 +208,14 @@ fn an_agent_with_flags_that_do_not_go_together_says_which_and_does_not_start() -
         (vec![&cert, &other_key, &ca], "--tls-cert and --tls-key do not go together"),
         (vec![&other_cert, &other_key, &ca], "the certificate is not for an agent"),
         (vec!["--allow-coordinator=ops"], "--allow-coordinator: only certificates have names"),
-        (vec![&cert, &key, &ca, "--allow-coordinator="], "--allow-coordinator: got '', takes a name"),
-        (vec!["--allow-target=http//x y"], "takes [SCHEME://]HOST[:PORT] such as nats://chat.example.com:4222"),
+        (vec![&cert, &key, &ca, "--allow-coordinator="], "--allow-coordinator: got '', expected a name"),
+        (vec!["--allow-target=http//x y"], "expected [SCHEME://]HOST[:PORT] such as nats://chat.example.com:4222"),
         (
             vec!["--workers=2", "--max-connections=1"],
             "--max-connections: got '1', and 2 workers need one connection each",
         ),
         (vec!["--max-connections=0"], "'--max-connections <COUNT>'"),
-        (vec!["--max-run=5"], "takes a time with its unit, at least 1s, such as 30m"),
+        (vec!["--max-run=5"], "expected a time with its unit, at least 1s, such as 30m"),
     ] {
         let mut command = Program::Agent.command()?;
         command.args(&arguments);

@@ -21,7 +21,7 @@ pub fn issued_of(due: u64, order: &StepOrder, timeout: Duration) -> u64 {
 
 /// What an agent was dealt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hand {
+pub struct DealtPart {
     /// Users; 0 where levels are rates.
     pub users: u64,
     /// What each worker does of a million operations of this agent.
@@ -44,7 +44,7 @@ pub enum NotHeld {
     },
     /// Its book would grow too large.
     #[error(
-        "a share of {share}/s takes a book of {slots} operations, {} MiB of memory, and an agent keeps one of {MAX_SLOTS}: lower \
+        "a share of {share}/s needs a book of {slots} operations, {} MiB of memory, and an agent keeps one of {MAX_SLOTS}: lower \
          the rate or the request timeout, or add agents",
         slots.saturating_mul(SLOT_BYTES) >> 20
     )]
@@ -60,7 +60,7 @@ pub enum NotHeld {
 ///
 /// # Errors
 /// The first reason not to hold it.
-pub fn check_step(limits: &Limits, plan: &AgentPlan, dealt: &Hand, order: &StepOrder) -> Result<(), NotHeld> {
+pub fn check_step(limits: &Limits, plan: &AgentPlan, dealt: &DealtPart, order: &StepOrder) -> Result<(), NotHeld> {
     let share = order.share;
     let is_of_users = plan.workload.daily().is_some();
     if is_of_users && Some(share) != Rate::per_second(dealt.users) {
@@ -89,8 +89,8 @@ mod tests {
     use super::*;
 
     /// So many users, on workers that do alike.
-    fn hand(users: u64, workers: u64) -> Hand {
-        Hand { users, workers_ppm: vec![1_000_000 / workers; workers as usize] }
+    fn part(users: u64, workers: u64) -> DealtPart {
+        DealtPart { users, workers_ppm: vec![1_000_000 / workers; workers as usize] }
     }
 
     fn rate(per_second: u64) -> Rate {
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn users_are_held_to_the_rate_of_all_who_were_dealt_whatever_the_order_says() {
         let limits = Limits { max_rate: Some(rate(100)), ..Limits::default() };
-        let check = |dealt, share| check_step(&limits, &plan(100), &hand(dealt, 1), &order(rate(share)));
+        let check = |dealt, share| check_step(&limits, &plan(100), &part(dealt, 1), &order(rate(share)));
         // Of a day of 100 s a user does 1.286 things a second at its peak.
         assert_eq!(check(77, 77), Ok(()));
         let refused = check(78, 78).unwrap_err();
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_day_of_a_second_makes_no_book_that_the_box_cannot_hold() {
-        let check = |day_s, users| check_step(&Limits::default(), &plan(day_s), &hand(users, 1), &order(rate(users)));
+        let check = |day_s, users| check_step(&Limits::default(), &plan(day_s), &part(users, 1), &order(rate(users)));
         assert_eq!(check(1, 20_000), Ok(()));
         let refused = check(1, 100_000).unwrap_err();
         assert!(matches!(refused, NotHeld::Book { slots, .. } if slots > MAX_SLOTS), "{refused}");
@@ -167,7 +167,7 @@ mod tests {
             request_timeout: Duration::from_millis(150),
             ..plan(100)
         };
-        let check = |share, workers| check_step(&Limits::default(), &rates, &hand(0, workers), &order(rate(share)));
+        let check = |share, workers| check_step(&Limits::default(), &rates, &part(0, workers), &order(rate(share)));
         // 30 million are due within the timeout, and 530 million until the last of them must have expired: 2^29 slots.
         let refused = check(200_000_000, 1).unwrap_err();
         assert_eq!(refused, NotHeld::Book { share: rate(200_000_000), slots: 1 << 29 });

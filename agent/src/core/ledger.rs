@@ -93,7 +93,7 @@ pub struct Window {
 /// What is to be sent: chosen by the workload at release, meaningful to it alone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Choice {
-    /// For chat workloads: the piece, an index into the worker's hand.
+    /// For chat workloads: the piece, an index into the worker's assignment.
     pub place: u32,
     /// For chat workloads: the acting user.
     pub actor: u32,

@@ -54,7 +54,7 @@ impl fmt::Display for ServerAddress {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LimitError {
     /// Not on the list.
-    #[error("its --allow-target does not allow {address}: it takes {takes}")]
+    #[error("its --allow-target does not allow {address}: it allows {takes}")]
     Target {
         /// What was asked for, without secrets.
         address: String,
@@ -175,7 +175,7 @@ enum HostPattern {
 /// The text is no pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "got '{0}', takes [SCHEME://]HOST[:PORT] such as nats://chat.example.com:4222, *.example.com, 10.1.0.0/16, [::1]:4222 \
+    "got '{0}', expected [SCHEME://]HOST[:PORT] such as nats://chat.example.com:4222, *.example.com, 10.1.0.0/16, [::1]:4222 \
      or *"
 )]
 pub struct PatternError(String);
@@ -354,7 +354,7 @@ mod tests {
         let two = [server("nats://127.0.0.1:4222"), server("nats://10.0.0.1:4222")];
         assert_eq!(
             limits.check_targets(&two).unwrap_err().to_string(),
-            "its --allow-target does not allow nats://10.0.0.1:4222: it takes loopback targets only, as it listens beyond \
+            "its --allow-target does not allow nats://10.0.0.1:4222: it allows loopback targets only, as it listens beyond \
              loopback and no --allow-target was given"
         );
         assert!(limits.check_targets(&[server("nats://localhost.evil.com:4222")]).is_err());

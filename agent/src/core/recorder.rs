@@ -1,6 +1,10 @@
 //! Counting what became of operations: exact counters per block of intended time, histograms of what ended, and the
 //! second look at what lies above a limit once the box's stalls are known.
 
+mod block;
+mod second_look;
+mod stalls;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -8,6 +12,10 @@ use plimsoll_common::histogram::LatencyHistogram;
 use plimsoll_common::plan::{BLOCK, SeriesLimits};
 use plimsoll_common::snapshot::{BlockDelta, Counters, Observed, SeriesCounts, SeriesHistograms, Stall, Strays};
 
+pub use self::block::{WorkerBlock, WorkerTotals};
+use self::block::{empty_histograms, take_observed};
+use self::second_look::Suspect;
+use self::stalls::{SPARE_STALLS, nanoseconds};
 use super::exchange::Stalls;
 use super::ledger::Window;
 
@@ -35,70 +43,6 @@ pub enum Ending {
     NoResponders,
 }
 
-/// What one worker recorded since its last closed block.
-#[derive(Debug)]
-pub struct WorkerBlock {
-    /// The wall block since the step's start.
-    pub number: u32,
-    /// Blocks of intended time that changed.
-    pub blocks: Vec<BlockDelta>,
-    /// One per series.
-    pub series: Vec<SeriesHistograms>,
-    /// Per series and limit.
-    pub overdue: Vec<Vec<u64>>,
-    /// Messages that changed nothing else.
-    pub strays: Strays,
-    /// What changed of the warmup.
-    pub warmup: Counters,
-    /// Lateness of every release.
-    pub lateness: LatencyHistogram,
-    /// The stall that this block was judged by.
-    pub stall: Stall,
-    /// Of the operations open.
-    pub in_flight_max: u64,
-    /// Hold only.
-    pub in_flight_sum: u64,
-    /// Hold only.
-    pub in_flight_samples: u64,
-    /// Sum of end − release of the hold's operations that ended, in microseconds.
-    pub open_time_us: u64,
-    /// What changed, one per observation of the workload.
-    pub observed: Vec<Observed>,
-}
-
-/// All that one worker counted in a trial, tallied apart from the blocks.
-#[derive(Debug, Clone, Default)]
-pub struct WorkerTotals {
-    /// Of the hold.
-    pub counters: Counters,
-    /// Of the warmup.
-    pub warmup: Counters,
-    /// Per series.
-    pub series: Vec<SeriesCounts>,
-    /// Samples per series.
-    pub samples: Vec<u64>,
-    /// Messages that changed nothing else.
-    pub strays: Strays,
-    /// One per observation of the workload.
-    pub observed: Vec<Observed>,
-}
-
-/// An operation above a limit, kept until what held up the block in which it ended is known.
-#[derive(Debug, Clone, Copy)]
-struct Suspect {
-    /// The series, or `None` for the operation as a whole, given up.
-    series: Option<u32>,
-    intended_block: u32,
-    intended_wall: u32,
-    ended_wall: u32,
-    /// Where a connection broke: in which block.
-    broke_wall: Option<u32>,
-    latency_ns: u64,
-    /// It has no sample: it was given up.
-    given_up: bool,
-}
-
-/// Counts and histograms of one worker in one trial.
 #[derive(Debug)]
 pub struct Recorder {
     window: Window,
@@ -138,13 +82,6 @@ pub struct Recorder {
     observed: Vec<Observed>,
     totals: WorkerTotals,
 }
-
-/// A stall without bound: larger than any latency, small enough to be added up.
-const UNBOUNDED_NS: u64 = 1 << 52;
-
-/// Stalls that are kept beyond what an operation spans: expiry may lag while a box stands still, and what is older than this is
-/// subtracted no more, which only makes the box's part smaller.
-const SPARE_STALLS: usize = 240;
 
 impl Recorder {
     /// An empty record of a trial.
@@ -188,32 +125,6 @@ impl Recorder {
             limits_ns,
             zero,
         }
-    }
-
-    /// Others hear answers for this worker, so what holds up any of them holds up this one, and the other way round. What
-    /// they were held up by is known for certain a block later: until then what ended is not looked at again.
-    pub fn share(&mut self, stalls: Arc<Stalls>) {
-        self.shared = Some(stalls);
-        self.judges_late = true;
-    }
-
-    /// The block that is closed next is the last one.
-    pub fn comes_to_its_end(&mut self) {
-        self.judges_late = false;
-    }
-
-    /// Takes over what is known by now of others' stalls in a closed block.
-    fn learn(&mut self, shared: &Stalls, number: u32) {
-        let stall_ns = nanoseconds(shared.of(self.begin_of(number)));
-        let since = (self.closed - 1 - number) as usize;
-        if let Some(known) = self.stalls_ns.iter_mut().rev().nth(since) {
-            *known = stall_ns.max(*known);
-        }
-    }
-
-    /// When a wall block begins.
-    fn begin_of(&self, number: u32) -> u64 {
-        self.window.start_ns + u64::from(number) * BLOCK_NS
     }
 
     /// The counters that an operation of this intended time belongs to: its block's, or the warmup's.
@@ -271,25 +182,6 @@ impl Recorder {
         self.held_up(now_ns, lateness_ns);
     }
 
-    /// The box held the worker up by this much, seen at `now_ns`.
-    #[inline]
-    pub fn held_up(&mut self, now_ns: u64, delay_ns: u64) {
-        // A block that was closed already has its stall.
-        let number = self.wall_of(now_ns);
-        let Some(wall) = number.checked_sub(self.closed) else { return };
-        let wall = wall as usize;
-        if self.lateness_ns.len() <= wall {
-            self.lateness_ns.resize(wall + 1, 0);
-        }
-        let largest = &mut self.lateness_ns[wall];
-        if delay_ns > *largest {
-            *largest = delay_ns;
-            if let Some(shared) = &self.shared {
-                shared.held_up(self.begin_of(number), Stall::Bounded(delay_ns.div_ceil(1000)));
-            }
-        }
-    }
-
     /// A series of an operation got what it was owed.
     #[inline]
     pub fn sample(&mut self, series: u32, intended_ns: u64, released_ns: u64, now_ns: u64) {
@@ -316,30 +208,6 @@ impl Recorder {
             *above += u64::from(given_up || latency_ns > limit);
         }
         self.limits_ns[index] = limits_ns;
-    }
-
-    /// An operation between these instants is looked at again.
-    fn suspect(
-        &mut self,
-        series: Option<u32>,
-        (intended_ns, now_ns): (u64, u64),
-        latency_ns: u64,
-        broke_ns: Option<u64>,
-        given_up: bool,
-    ) {
-        let Some(intended_block) = self.block_of(intended_ns) else { return };
-        let (intended_wall, ended_wall) = (self.wall_of(intended_ns), self.wall_of(now_ns));
-        // Of the box before the trial nothing is known.
-        let broke_wall = broke_ns.filter(|&broke_ns| broke_ns >= self.window.start_ns).map(|at_ns| self.wall_of(at_ns));
-        self.suspects.push(Suspect {
-            series,
-            intended_block,
-            intended_wall,
-            ended_wall,
-            broke_wall,
-            latency_ns,
-            given_up,
-        });
     }
 
     /// All that was owed came.
@@ -479,63 +347,6 @@ impl Recorder {
         block
     }
 
-    fn push_stall(&mut self, stall_ns: u64) {
-        if self.stalls_ns.len() == self.most_stalls {
-            self.stalls_ns.pop_front();
-        }
-        self.stalls_ns.push_back(stall_ns);
-        self.closed += 1;
-    }
-
-    fn look_again(&mut self, number: u32) {
-        let suspects = std::mem::take(&mut self.suspects);
-        let (now, later): (Vec<Suspect>, Vec<Suspect>) =
-            suspects.into_iter().partition(|suspect| suspect.ended_wall <= number);
-        self.suspects = later;
-        for suspect in now {
-            let latency_ns = suspect.latency_ns.saturating_sub(self.stalled_around_ns(&suspect));
-            let largest = self.largest_limit_ns;
-            let block = suspect.intended_block;
-            match suspect.series {
-                None => self.touch(block).counters.failed_anyway += u64::from(latency_ns > largest),
-                Some(series) => {
-                    let limits_ns = std::mem::take(&mut self.limits_ns[series as usize]);
-                    let counts = &mut self.touch(block).series[series as usize];
-                    counts.failed_anyway += u64::from(suspect.given_up && latency_ns > largest);
-                    let anyway = &mut counts.above_anyway;
-                    for (anyway, &limit) in anyway.iter_mut().zip(&limits_ns) {
-                        *anyway += u64::from(latency_ns > limit);
-                    }
-                    self.limits_ns[series as usize] = limits_ns;
-                }
-            }
-        }
-    }
-
-    /// The stalls that may have made an operation late, or its connection break: those of its blocks and the one before, and of
-    /// the block in which the connection broke and the one before. Between the two a connection that the target has broken is
-    /// gone, whatever the box does.
-    fn stalled_around_ns(&self, suspect: &Suspect) -> u64 {
-        let (first, ended) = (suspect.intended_wall.saturating_sub(1), suspect.ended_wall);
-        let Some(broke) = suspect.broke_wall else { return self.stalled_ns(first, ended) };
-        let before = broke.saturating_sub(1);
-        if broke + 1 >= first {
-            return self.stalled_ns(before.min(first), ended);
-        }
-        let forgotten = (broke as usize) < self.closed as usize - self.stalls_ns.len();
-        let around = if forgotten { 0 } else { self.stalled_ns(before, broke) };
-        around + self.stalled_ns(first, ended)
-    }
-
-    /// The stalls of closed wall blocks from the first to the last of these.
-    fn stalled_ns(&self, first: u32, last: u32) -> u64 {
-        let kept_from = self.closed as usize - self.stalls_ns.len();
-        let newest = self.stalls_ns.len() - 1;
-        let last = (last as usize).saturating_sub(kept_from).min(newest);
-        let first = (first as usize).saturating_sub(kept_from).min(last);
-        self.stalls_ns.range(first..=last).sum()
-    }
-
     /// How many wall blocks were closed.
     pub fn closed_blocks(&self) -> u32 {
         self.closed
@@ -545,38 +356,6 @@ impl Recorder {
     pub fn totals(&self) -> WorkerTotals {
         self.totals.clone()
     }
-}
-
-impl WorkerTotals {
-    fn add(&mut self, block: &WorkerBlock) {
-        for delta in &block.blocks {
-            self.counters.add(&delta.counters);
-            self.series.iter_mut().zip(&delta.series).for_each(|(total, counts)| total.add(counts));
-        }
-        self.warmup.add(&block.warmup);
-        self.strays.add(&block.strays);
-        self.observed.iter_mut().zip(&block.observed).for_each(|(total, observed)| total.add(observed));
-        self.samples.iter_mut().zip(&block.series).for_each(|(total, series)| *total += series.latency.len());
-    }
-}
-
-/// A stall as it is added up.
-fn nanoseconds(stall: Stall) -> u64 {
-    match stall {
-        Stall::Bounded(us) => us.saturating_mul(1000).min(UNBOUNDED_NS),
-        Stall::Unbounded => UNBOUNDED_NS,
-    }
-}
-
-/// Hands out what was observed and begins anew.
-fn take_observed(observed: &mut Observed) -> Observed {
-    let empty = Observed::new(observed.name.clone());
-    std::mem::replace(observed, empty)
-}
-
-fn empty_histograms(series: usize) -> Vec<SeriesHistograms> {
-    let empty = || SeriesHistograms { latency: LatencyHistogram::new(), service_time: LatencyHistogram::new() };
-    (0..series).map(|_| empty()).collect()
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use super::clock::boottime_ns;
 use super::health;
 use super::lease::Lease;
 use super::null_target::NullTarget;
-use super::worker::{self, Finish, WorkerCommand, WorkerEvent, WorkerOrder, WorkerSpec};
+use super::worker::{self, COMMANDS, Finish, WorkerCommand, WorkerEvent, WorkerOrder, WorkerSpec};
 use crate::core::recorder::WorkerBlock;
 use crate::workload::Part;
 use crate::workload::null::NullPlan;
@@ -43,16 +43,16 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// The box has no port, thread or time for it; for people.
 pub async fn calibrate(order: CalibrationOrder, workers: u8, lease: Lease) -> Result<Calibration, String> {
     let target = NullTarget::start(order.reply_bytes as usize).map_err(|error| format!("no null target: {error}"))?;
-    let mut crew = Crew::hire(&order, workers, &lease, target.url())?;
-    crew.await_all(|event| matches!(event, WorkerEvent::Connected(_))).await?;
-    for (commands, part) in crew.commands.iter().zip(Part::equal(usize::from(workers))) {
-        let _ = commands.send(WorkerCommand::Deal(part));
+    let mut running = Workers::start(&order, workers, &lease, target.url())?;
+    running.await_all(|event| matches!(event, WorkerEvent::Connected(_))).await?;
+    for (commands, part) in running.commands.iter().zip(Part::equal(usize::from(workers))) {
+        let _ = commands.try_send(WorkerCommand::Deal(part));
     }
-    crew.await_all(|event| matches!(event, WorkerEvent::Dealt(_))).await?;
-    let flat_out = crew.hold(0, FLAT_OUT as f64, FLAT_OUT_HOLD).await?;
+    running.await_all(|event| matches!(event, WorkerEvent::Dealt(_))).await?;
+    let flat_out = running.hold(0, FLAT_OUT as f64, FLAT_OUT_HOLD).await?;
     let ceiling = ceiling(&flat_out.finishes).ok_or("the null target was never asked anything")?;
     let paced = ceiling / 2.0;
-    let held = crew.hold(1, paced / f64::from(workers), PACED_HOLD).await?;
+    let held = running.hold(1, paced / f64::from(workers), PACED_HOLD).await?;
     let counters = held.finishes.iter().map(|finish| finish.totals.counters);
     let rate = |per_second: f64| Rate::from_milli((per_second * 1000.0) as u64).ok_or("it is too slow to tell");
     Ok(Calibration {
@@ -77,8 +77,8 @@ fn ceiling(finishes: &[Finish]) -> Option<f64> {
 }
 
 /// The workers of a calibration. Dropping it ends them: their commands end.
-struct Crew {
-    commands: Vec<mpsc::UnboundedSender<WorkerCommand>>,
+struct Workers {
+    commands: Vec<mpsc::Sender<WorkerCommand>>,
     events: mpsc::UnboundedReceiver<(u8, WorkerEvent)>,
 }
 
@@ -87,16 +87,17 @@ struct Held {
     lateness: LatencyHistogram,
 }
 
-impl Crew {
-    fn hire(order: &CalibrationOrder, workers: u8, lease: &Lease, url: String) -> Result<Self, String> {
+impl Workers {
+    fn start(order: &CalibrationOrder, workers: u8, lease: &Lease, url: String) -> Result<Self, String> {
         let plan = Arc::new(plan(order, url));
+        // Unbounded, and cannot grow: each worker has some ten events, its answers and the blocks of two short holds.
         let (events_in, events) = mpsc::unbounded_channel();
         let mut commands = Vec::new();
         for index in 0..workers {
             let (plan, lease) = (plan.clone(), lease.clone());
             let connection = "plimsoll/calibration".to_owned();
             let spec = WorkerSpec { index, connection, plan, fixtures: None, workers, desk: None, lease };
-            let (sender, receiver) = mpsc::unbounded_channel();
+            let (sender, receiver) = mpsc::channel(COMMANDS);
             let (null, events_in) = (NullPlan { request_bytes: order.request_bytes as usize }, events_in.clone());
             let thread = std::thread::Builder::new().name(format!("calibrate-{index}"));
             let spawned = thread.spawn(move || worker::run_null(spec, null, receiver, events_in));
@@ -140,7 +141,7 @@ impl Crew {
             };
             let (warmup_due, hold_due) = (share.due_in(WARMUP), share.due_in(hold));
             let order = WorkerOrder { order, warmup_due, hold_due, max_in_flight: OPEN, phase_ppm: 0 };
-            let _ = commands.send(WorkerCommand::Start(order));
+            let _ = commands.try_send(WorkerCommand::Start(order));
         }
         let mut held = Held { finishes: Vec::new(), lateness: LatencyHistogram::new() };
         while held.finishes.len() < self.commands.len() {

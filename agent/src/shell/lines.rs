@@ -20,7 +20,7 @@ use self::login::Door;
 use super::clock::boottime_ns;
 use super::lease::Lease;
 use crate::core::nats_words::{self, Heard};
-use crate::core::turns::Turns;
+use crate::core::rate_limiter::RateLimiter;
 
 /// What a line has yet to write at most: a server that takes nothing more for so long is gone.
 const MOST_UNWRITTEN: usize = 8 * 1024 * 1024;
@@ -83,8 +83,8 @@ struct Hub {
     /// When a line that is being opened has come so far, or has failed.
     settled: Notify,
     /// When users may come online, first or again.
-    turns: RefCell<Turns>,
-    /// What turns are counted from.
+    limiter: RefCell<RateLimiter>,
+    /// What its turns are counted from.
     began: Instant,
     /// The longest that a line took to write out what it had, since the last look.
     write_blocked_ns: Cell<u64>,
@@ -138,7 +138,7 @@ impl Lines {
             reported: RefCell::default(),
             denied: RefCell::default(),
             settled: Notify::new(),
-            turns: RefCell::new(Turns::new(1.0)),
+            limiter: RefCell::new(RateLimiter::new(1.0)),
             began: Instant::now(),
             write_blocked_ns: Cell::new(0),
         };
@@ -153,7 +153,7 @@ impl Lines {
     /// # Errors
     /// The server denies a subject, in its words; or the lease has ended.
     pub async fn settle(&self, wanted: Vec<Wanted>, users_per_second: f64) -> Result<(), Unsettled> {
-        self.hub.turns.borrow_mut().set_rate(users_per_second);
+        self.hub.limiter.borrow_mut().set_rate(users_per_second);
         let keep: HashMap<u32, &Wanted> = wanted.iter().map(|wanted| (wanted.line, wanted)).collect();
         self.lines.borrow_mut().retain(|line, open| {
             let extends = |wanted: &&Wanted| wanted.tags.starts_with(&open.shared.tags.borrow());
@@ -161,7 +161,7 @@ impl Lines {
         });
         drop(keep);
         let coming = wanted.iter().map(|wanted| self.coming(wanted)).fold(0, u32::saturating_add);
-        let limit = Instant::now() + self.hub.turns.borrow().lasts(coming) + SETTLE;
+        let limit = Instant::now() + self.hub.limiter.borrow().lasts(coming) + SETTLE;
         for wanted in wanted {
             let new_users = self.new_users(&wanted);
             if new_users > 0 {
@@ -281,7 +281,7 @@ impl Hub {
     /// Waits until so many users may come online.
     async fn turn(&self, users: u32) {
         let now = self.began.elapsed();
-        let turn = self.turns.borrow_mut().take(now, users);
+        let turn = self.limiter.borrow_mut().take(now, users);
         if turn > now {
             tokio::time::sleep_until(self.began + turn).await;
         }

@@ -34,5 +34,6 @@ pub fn print(text: &[u8]) -> Result<(), String> {
 /// A page cannot be written; with the flag and the directory.
 pub fn write_pages(command: Command, dir: &Path) -> Result<(), String> {
     let written = std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(command, dir));
-    written.map_err(|error| format!("--dir: got '{}', takes a directory that can be written: {error}", dir.display()))
+    written
+        .map_err(|error| format!("--dir: got '{}', expected a directory that can be written: {error}", dir.display()))
 }

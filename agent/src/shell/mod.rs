@@ -4,6 +4,7 @@ pub mod abort;
 pub mod aggregate;
 pub mod calibrate;
 pub mod clock;
+pub mod files;
 pub mod health;
 pub mod health_page;
 pub mod host;

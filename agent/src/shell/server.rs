@@ -24,7 +24,7 @@ use super::session::{Claim, HadRun, Over, Session, SessionConfig, SessionEnd};
 use super::tls;
 use crate::AfterRun;
 use crate::core::certificate::Certificate;
-use crate::core::held::HeldRuns;
+use crate::core::held_runs::HeldRuns;
 
 /// Bytes of a coordinator's name.
 const MAX_COORDINATOR: usize = 256;
@@ -205,7 +205,7 @@ impl Daemon {
         let names = certificate.names.join(", ");
         tracing::warn!(peer = ?request.remote_addr(), %names, "refused a coordinator");
         Err(Status::permission_denied(format!(
-            "the coordinator's certificate is of {}, and this agent's --allow-coordinator takes {}",
+            "the coordinator's certificate is of {}, and this agent's --allow-coordinator accepts {}",
             if certificate.names.is_empty() { "no name".to_owned() } else { certificate.names.join(", ") },
             coordinators.join(", "),
         )))

@@ -19,6 +19,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use super::files;
 use crate::core::certificate::{Certificate, CertificateError, Side};
 
 /// Files of certificates and keys are some kilobytes.
@@ -65,7 +66,7 @@ impl TlsFiles {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file that does not do.
-    #[error("{flag}: got '{}', takes the path of {takes}: {why}", path.display())]
+    #[error("{flag}: got '{}', expected the path of {takes}: {why}", path.display())]
     File {
         /// Whose value it is.
         flag: &'static str,
@@ -172,12 +173,7 @@ fn file(flag: &'static str, path: &Path, takes: &'static str, why: impl ToString
 }
 
 fn read(flag: &'static str, path: &Path, takes: &'static str) -> Result<Vec<u8>, TlsError> {
-    let error = |why: &dyn std::fmt::Display| file(flag, path, takes, why);
-    let bytes = std::fs::metadata(path).map_err(|cause| error(&cause))?.len();
-    if bytes > MOST_BYTES {
-        return Err(error(&format!("it has {bytes} bytes, at most {MOST_BYTES} are read")));
-    }
-    std::fs::read(path).map_err(|cause| error(&cause))
+    files::read(path, MOST_BYTES).map_err(|why| file(flag, path, takes, why))
 }
 
 fn certificates(flag: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -21,8 +21,8 @@ pub(crate) fn fleet<W: Workload>(plan: &W::Plan, any: &AnyWorkload, agents: usiz
     let weights: Vec<f64> = fixtures.rooms.iter().map(|room| any.room_weight(room)).collect();
     let dealt = deal_to_agents(&members, &weights, fixtures.users, &vec![1; agents]).expect("rooms enough");
     let mut fleet = Vec::new();
-    for (agent, hand) in (0..).zip(&dealt.hands) {
-        let parts = Part::of_hands(deal_to_workers(hand, &members, fixtures.users, workers));
+    for (agent, assignment) in (0..).zip(&dealt.assignments) {
+        let parts = Part::of_assignments(deal_to_workers(assignment, &members, fixtures.users, workers));
         let run = AgentPlan {
             agent_index: agent,
             run_nonce: 7,

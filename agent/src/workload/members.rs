@@ -127,7 +127,7 @@ impl Workload for Members {
             let room = &fixtures.rooms[piece.room as usize];
             Candidates::new(plan, fixtures.seed, piece, setup.plan.workload.room_weight(room))
         };
-        let candidates: Vec<Candidates> = setup.part.hand.pieces.iter().map(candidates).collect();
+        let candidates: Vec<Candidates> = setup.part.assignment.pieces.iter().map(candidates).collect();
         let groups = |(place, of): (u32, &Candidates)| {
             let first = of.first;
             (0..of.used_by.len() as u32).map(move |at| (place, first + at))

@@ -36,7 +36,7 @@ const TEXT_BYTES: usize = 64 * 1024;
 /// Contents are shorter than this.
 const MAX_LENGTH: usize = 1 << 12;
 
-/// One piece of the worker's hand: a room as far as it is this worker's.
+/// One piece of the worker's assignment: a room as far as it is this worker's.
 struct Place {
     room_id: String,
     kind: RoomKind,
@@ -79,7 +79,7 @@ impl Messages {
     ) -> Result<Self, String> {
         let seed = setup.dealt().seed;
         let parents = |room| (0..u32::from(parents_per_room)).map(|at| thread_parent_id(seed, room, at)).collect();
-        let parents = setup.part.hand.pieces.iter().map(|piece| parents(piece.room)).collect();
+        let parents = setup.part.assignment.pieces.iter().map(|piece| parents(piece.room)).collect();
         Ok(Self { parents, ..Self::new(plan, setup)? })
     }
 
@@ -230,8 +230,8 @@ impl Workload for Messages {
     type Plan = MessagesWorkload;
 
     fn new(plan: &MessagesWorkload, setup: Setup<'_>) -> Result<Self, String> {
-        let (fixtures, hand, site) = (setup.dealt(), &setup.part.hand, plan.site_id.clone());
-        let places = hand.pieces.iter().zip(&hand.senders).map(|(piece, senders)| {
+        let (fixtures, assignment, site) = (setup.dealt(), &setup.part.assignment, plan.site_id.clone());
+        let places = assignment.pieces.iter().zip(&assignment.senders).map(|(piece, senders)| {
             let room = &fixtures.rooms[piece.room as usize];
             let room_id = room.id();
             let senders = senders.iter().map(|&user| {
@@ -242,7 +242,7 @@ impl Workload for Messages {
             Place { kind: room.kind, senders: senders.collect(), room_id }
         });
         let places: Vec<Place> = places.collect();
-        let weights: Vec<f64> = hand.pieces.iter().map(|piece| piece.weight).collect();
+        let weights: Vec<f64> = assignment.pieces.iter().map(|piece| piece.weight).collect();
         const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.";
         let chance = setup.chance;
         let text = (0..TEXT_BYTES + MAX_LENGTH).map(|_| LETTERS[chance.random_range(0..LETTERS.len())]).collect();

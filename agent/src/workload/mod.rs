@@ -22,7 +22,7 @@ use async_nats::{Client, HeaderMap, Message, Subject};
 use bytes::Bytes;
 use plimsoll_common::contract::fixtures::Fixtures;
 use plimsoll_common::contract::ids::IdCodec;
-use plimsoll_common::deal::Hand;
+use plimsoll_common::deal::Assignment;
 use plimsoll_common::plan::{AgentPlan, StepOrder, Workload as WorkloadPlan};
 use plimsoll_common::units::split_largest_remainder;
 use plimsoll_common::workload::ServiceProbe;
@@ -158,7 +158,7 @@ impl Probe {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Part {
     /// Its rooms and users; empty where the workload has none.
-    pub hand: Hand,
+    pub assignment: Assignment,
     /// Its part of the agent's operations, in any unit: in proportion to the other workers'. Zero: it goes without.
     pub weight: u64,
     /// Its users, where levels are users.
@@ -170,11 +170,14 @@ pub struct Part {
 }
 
 impl Part {
-    /// The parts of a hand's workers, in proportion to what each was dealt.
-    pub fn of_hands(hands: Vec<Hand>) -> Vec<Self> {
+    /// The parts of an assignment's workers, in proportion to what each was dealt.
+    pub fn of_assignments(assignments: Vec<Assignment>) -> Vec<Self> {
         // Millionths of a subscription are far below what any mix can show.
-        let weight = |hand: &Hand| (hand.weight() * 1e6).round() as u64;
-        hands.into_iter().map(|hand| Self { weight: weight(&hand), hand, ..Self::default() }).collect()
+        let weight = |assignment: &Assignment| (assignment.weight() * 1e6).round() as u64;
+        assignments
+            .into_iter()
+            .map(|assignment| Self { weight: weight(&assignment), assignment, ..Self::default() })
+            .collect()
     }
 
     /// Equal parts of what is not dealt.
@@ -380,9 +383,11 @@ mod tests {
 
     #[test]
     fn operations_are_split_by_what_each_worker_was_dealt() {
-        let hand =
-            |weight| Hand { pieces: vec![Piece { room: 0, weight, start: 0.0, anchor: 0 }], senders: vec![vec![0]] };
-        let parts = Part::of_hands(vec![hand(1.0), hand(3.0), Hand::default()]);
+        let assignment = |weight| Assignment {
+            pieces: vec![Piece { room: 0, weight, start: 0.0, anchor: 0 }],
+            senders: vec![vec![0]],
+        };
+        let parts = Part::of_assignments(vec![assignment(1.0), assignment(3.0), Assignment::default()]);
         assert_eq!(Part::split(10, &parts), [3, 7, 0]);
         assert_eq!(parts.iter().map(Part::is_idle).collect::<Vec<_>>(), [false, false, true]);
         assert_eq!(Part::split(7, &Part::equal(2)), [4, 3]);
@@ -390,12 +395,16 @@ mod tests {
 
     #[test]
     fn what_can_be_split_leaves_no_worker_short() {
-        let hand =
-            |weight| Hand { pieces: vec![Piece { room: 0, weight, start: 0.0, anchor: 0 }], senders: vec![vec![0]] };
+        let assignment = |weight| Assignment {
+            pieces: vec![Piece { room: 0, weight, start: 0.0, anchor: 0 }],
+            senders: vec![vec![0]],
+        };
         for (weights, budgets) in
             [(&[2.0, 3.0][..], &[100, 150][..]), (&[1.0, 1.0, 1.0], &[50, 49, 90]), (&[1.0], &[1])]
         {
-            let parts = Part::of_hands(weights.iter().map(|&weight| hand(weight)).chain([Hand::default()]).collect());
+            let parts = Part::of_assignments(
+                weights.iter().map(|&weight| assignment(weight)).chain([Assignment::default()]).collect(),
+            );
             let most = Part::most(budgets.iter().copied().chain([0]), &parts);
             for warmup in 0..=most {
                 let both = Part::split(warmup, &parts).into_iter().zip(Part::split(most - warmup, &parts));
@@ -404,6 +413,9 @@ mod tests {
             let sum: u64 = budgets.iter().sum();
             assert!(most <= sum);
         }
-        assert_eq!(Part::most([100, 150].into_iter(), &Part::of_hands(vec![hand(2.0), hand(3.0)])), 245);
+        assert_eq!(
+            Part::most([100, 150].into_iter(), &Part::of_assignments(vec![assignment(2.0), assignment(3.0)])),
+            245
+        );
     }
 }

@@ -35,8 +35,8 @@ impl Askers {
     /// Of what a worker was dealt, for requests of these operations.
     pub(super) fn new(setup: &Setup<'_>, site: &str, operations: &[&str]) -> Self {
         let fixtures = setup.dealt();
-        let hand = &setup.part.hand;
-        let places = hand.pieces.iter().zip(&hand.senders).map(|(piece, senders)| {
+        let assignment = &setup.part.assignment;
+        let places = assignment.pieces.iter().zip(&assignment.senders).map(|(piece, senders)| {
             let room_id = fixtures.rooms[piece.room as usize].id();
             let asker = |&user: &u32| {
                 let subject =
@@ -46,7 +46,7 @@ impl Askers {
             Place { room: piece.room, askers: senders.iter().map(asker).collect(), room_id: room_id.clone() }
         });
         let places = places.collect();
-        let weights: Vec<f64> = hand.pieces.iter().map(|piece| piece.weight).collect();
+        let weights: Vec<f64> = assignment.pieces.iter().map(|piece| piece.weight).collect();
         Self { places, rooms: AliasTable::new(&weights) }
     }
 

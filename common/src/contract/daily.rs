@@ -3,7 +3,7 @@
 
 pub mod behaviour;
 pub mod fixtures;
-pub mod made;
+pub mod made_rooms;
 
 use std::fmt;
 use std::ops::RangeInclusive;

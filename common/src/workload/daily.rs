@@ -11,13 +11,13 @@ use crate::contract::daily::fixtures::DailyFixtures;
 use crate::contract::daily::{Band, CONTENT_BYTES, DailyPreset, FEWEST_USERS, MOST_USERS};
 use crate::contract::fixtures::account;
 use crate::contract::subjects;
-use crate::units::Rate;
+use crate::units::{Rate, parse_duration};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "daily",
     summary: "people who use the chat as their daily messenger; levels are users",
     settings: &[
-        preset("The fixtures: daily-light, daily-heavy or daily-power"),
+        preset("Fixtures to use: daily-light, daily-heavy or daily-power"),
         USERS,
         MAX_DIRECT_USERS,
         MULTIPLEX_POOL_SIZE,
@@ -93,14 +93,14 @@ const USERS: WorkloadSetting = setting(
     "PLIMSOLL_USERS",
     "COUNT",
     SettingDefault::Text("10k"),
-    "Users that the target was seeded with, who share the preset's rooms; no step takes more",
+    "How many users the target was seeded with; no step may have more",
 );
 const MAX_DIRECT_USERS: WorkloadSetting = setting(
     "max-direct-users",
     "PLIMSOLL_MAX_DIRECT_USERS",
     "COUNT",
     SettingDefault::Text("20k"),
-    "Users per agent who have a connection each; the others share",
+    "Most users per agent with a connection each; the others share connections",
 );
 const MULTIPLEX_POOL_SIZE: WorkloadSetting = setting(
     "multiplex-pool-size",
@@ -114,22 +114,22 @@ const MAX_CONNECTIONS: WorkloadSetting = setting(
     "PLIMSOLL_MAX_CONNECTIONS",
     "COUNT",
     SettingDefault::Text("25k"),
-    "Connections per agent that no step may need more than",
+    "Most connections per agent; a step that needs more is refused",
 );
 const ACTIVATION_RATE: WorkloadSetting = setting(
     "activation-rate",
     "PLIMSOLL_ACTIVATION_RATE",
     "RATE",
     SettingDefault::Text("500"),
-    "Users per second that each agent brings online",
+    "How many users each agent brings online per second",
 );
 const DAY: WorkloadSetting = setting(
     "day",
     "PLIMSOLL_DAY",
     "TIME",
     SettingDefault::Nothing,
-    "How long the working day of 8 hours takes here, at least a hold: 8h is people at their own pace, the hold a slice at \
-     the day's peak; without it, the day is the hold",
+    "How long the 8-hour working day takes, at least a hold: with 8h people act at their real pace, and the hold is a slice \
+     at the day's peak; by default the day is as long as the hold",
 );
 
 const AT_PEAK: WorkloadSetting = WorkloadSetting {
@@ -150,7 +150,7 @@ const PRESENCE: WorkloadSetting = WorkloadSetting {
         "PLIMSOLL_PRESENCE",
         "",
         SettingDefault::Nothing,
-        "Users also say that they are there, every 30 s and when they become active or idle; observed, never judged",
+        "Users also report their presence, every 30 s and when they become active or idle; observed, never judged",
     )
 };
 
@@ -169,7 +169,7 @@ pub struct DailyWorkload {
     pub multiplex_pool_size: u32,
     /// Per agent: no step may need more.
     pub max_connections: u32,
-    /// Users per second that each agent brings online.
+    /// How many users each agent brings online per second.
     pub activation_rate: Rate,
     /// How long the working day takes; `None`: as long as the hold.
     pub day: Option<Duration>,
@@ -213,17 +213,14 @@ fn switch(given: &Given<'_>, name: &'static str) -> Result<bool, BadSetting> {
     }
 }
 
-/// `8h`, `30m`, `180s` or `1500ms`.
+/// The day's length: as it travels, whole milliseconds.
 fn day(text: &str) -> Result<Duration, BadSetting> {
-    let parse = |suffix: &str, millis: u64| {
-        let count: u64 = text.strip_suffix(suffix)?.parse().ok()?;
-        Some(Duration::from_millis(count.checked_mul(millis)?))
+    let within = |length: &Duration| {
+        let longest = Duration::from_secs(7 * 86_400);
+        (Duration::from_secs(1)..=longest).contains(length) && length.subsec_nanos().is_multiple_of(1_000_000)
     };
-    let length =
-        parse("ms", 1).or_else(|| parse("s", 1_000)).or_else(|| parse("m", 60_000)).or_else(|| parse("h", 3_600_000));
-    let within = |length: &Duration| (Duration::from_secs(1)..=Duration::from_secs(7 * 86_400)).contains(length);
     let takes = "a length from 1s to 168h, such as 8h, 30m or 180s";
-    length.filter(within).ok_or_else(|| BadSetting::takes("day", text, takes))
+    parse_duration(text).filter(within).ok_or_else(|| BadSetting::takes("day", text, takes))
 }
 
 impl DailyWorkload {
@@ -430,7 +427,7 @@ mod tests {
     fn a_day_is_a_length_with_its_unit() {
         assert_eq!(day("8h"), Ok(Duration::from_secs(28_800)));
         assert_eq!(day("1500ms"), Ok(Duration::from_millis(1_500)));
-        for wrong in ["8", "0s", "h", "-1s", "9999h", ""] {
+        for wrong in ["8", "0s", "h", "-1s", "9999h", "1500500us", ""] {
             assert!(day(wrong).is_err(), "{wrong}");
         }
     }

@@ -15,7 +15,7 @@ pub(super) const ENTRY: Entry = Entry {
     name: "history",
     summary: "pages of rooms' history and of threads, a series each",
     settings: &[
-        preset("The fixtures: history-small, history-medium or history-large"),
+        preset("Fixtures to use: history-small, history-medium or history-large"),
         own("mix", "PLIMSOLL_MIX", "WEIGHTS", "history:80,thread:20", SettingKind::List, MIX),
         own("before-mode", "PLIMSOLL_BEFORE_MODE", "WEIGHTS", "open:70,scrollback:30", SettingKind::List, BEFORE_MODE),
         own("scrollback-pages", "PLIMSOLL_SCROLLBACK_PAGES", "COUNT", "5", SettingKind::One, PAGES),
@@ -102,7 +102,7 @@ pub struct BeforeMode {
 
 /// Why a text is no pair of weights.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("got '{got}', takes {first}:WEIGHT,{second}:WEIGHT: both once, whole numbers from 0 to 1000000, not both 0")]
+#[error("got '{got}', expected {first}:WEIGHT,{second}:WEIGHT: both once, whole numbers from 0 to 1000000, not both 0")]
 pub struct WeightsError {
     got: String,
     first: &'static str,
@@ -232,7 +232,7 @@ mod tests {
         for wrong in ["", "history:80", "history:80,history:20", "history:0,thread:0", "history:-1,thread:2", "a:1,b:2"]
         {
             let error = wrong.parse::<Mix>().unwrap_err().to_string();
-            assert!(error.contains("takes history:WEIGHT,thread:WEIGHT"), "{error}");
+            assert!(error.contains("expected history:WEIGHT,thread:WEIGHT"), "{error}");
         }
         assert_eq!("open:1,scrollback:2".parse::<BeforeMode>().unwrap().to_string(), "open:1,scrollback:2");
     }

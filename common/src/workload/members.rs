@@ -12,7 +12,9 @@ pub(super) const ENTRY: Entry = Entry {
     name: "members",
     summary: "members add users to rooms, each candidate once: E1 the reply, E2 the room's member event",
     settings: &[
-        preset("The fixtures: members-small, members-medium, members-heavy, members-capacity or members-capacity-xl"),
+        preset(
+            "Fixtures to use: members-small, members-medium, members-heavy, members-capacity or members-capacity-xl",
+        ),
         USERS_PER_ADD,
         SITE_ID,
     ],
@@ -31,7 +33,7 @@ const USERS_PER_ADD: WorkloadSetting = WorkloadSetting {
     value: "COUNT",
     default: SettingDefault::Text("1"),
     kind: SettingKind::One,
-    help: "Users that a request adds, 1 to 50; the preset's candidates last as much shorter",
+    help: "Users added per request, 1 to 50; the more, the sooner the preset's candidates run out",
 };
 
 /// What a stored job takes: the request, and what the room service adds to it.

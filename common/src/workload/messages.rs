@@ -14,7 +14,7 @@ use crate::contract::subjects;
 pub(super) const ENTRY: Entry = Entry {
     name: "messages",
     summary: "messages through the chat's pipeline: E1 their reply, E2 their broadcast",
-    settings: &[preset("The fixtures: small, medium, large or realistic"), INJECT, SITE_ID],
+    settings: &[preset("Fixtures to use: small, medium, large or realistic"), INJECT, SITE_ID],
     defaults: &[],
     observations: &[],
     read,

@@ -123,7 +123,7 @@ pub struct Given<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadSetting {
     /// Nothing was given where something has to be.
-    #[error("{name} is missing: it takes {takes}")]
+    #[error("{name} is missing: expected {takes}")]
     Missing {
         /// The setting's name.
         name: &'static str,
@@ -148,7 +148,7 @@ impl BadSetting {
 
     /// The same in the words that every such error has.
     pub fn takes(name: &'static str, got: impl fmt::Display, takes: impl fmt::Display) -> Self {
-        Self::value(name, format_args!("got '{got}', takes {takes}"))
+        Self::value(name, format_args!("got '{got}', expected {takes}"))
     }
 }
 
@@ -546,6 +546,6 @@ mod tests {
     #[test]
     fn an_unknown_workload_is_told_the_known_ones() {
         let error = Workload::read("mesages", &Given::new(&|_| None)).unwrap_err().to_string();
-        assert!(error.starts_with("workload: got 'mesages', takes messages"), "{error}");
+        assert!(error.starts_with("workload: got 'mesages', expected messages"), "{error}");
     }
 }

@@ -11,7 +11,7 @@ use crate::contract::subjects;
 pub(super) const ENTRY: Entry = Entry {
     name: "read-receipt",
     summary: "members ask who has read their own messages",
-    settings: &[preset("The fixtures: history-small, history-medium or history-large"), SITE_ID],
+    settings: &[preset("Fixtures to use: history-small, history-medium or history-large"), SITE_ID],
     defaults: &[READ_STEPS],
     observations: &[
         REPLY_BYTES,

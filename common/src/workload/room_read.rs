@@ -10,7 +10,7 @@ use crate::contract::subjects;
 pub(super) const ENTRY: Entry = Entry {
     name: "room-read",
     summary: "members mark rooms as read",
-    settings: &[preset("The fixtures: small, medium, large or realistic"), SITE_ID],
+    settings: &[preset("Fixtures to use: small, medium, large or realistic"), SITE_ID],
     defaults: &[READ_STEPS],
     observations: &[],
     read,

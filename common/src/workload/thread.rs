@@ -12,7 +12,7 @@ use crate::contract::subjects;
 pub(super) const ENTRY: Entry = Entry {
     name: "thread",
     summary: "replies in threads through the chat's pipeline: E1 their reply, E2 the sender's own copy of the broadcast",
-    settings: &[preset("The fixtures: small, medium, large or realistic"), PARENTS, SITE_ID],
+    settings: &[preset("Fixtures to use: small, medium, large or realistic"), PARENTS, SITE_ID],
     defaults: &[],
     observations: &[],
     read,
@@ -25,7 +25,7 @@ const PARENTS: WorkloadSetting = WorkloadSetting {
     value: "COUNT",
     default: SettingDefault::Text("8"),
     kind: SettingKind::One,
-    help: "Messages of every room that were seeded as parents of threads, 1 to 1000",
+    help: "Messages seeded in each room as parents of threads, 1 to 1000",
 };
 
 /// Thread replies: send, reply, broadcast.

@@ -40,7 +40,7 @@ impl Ceilings {
         })?;
         let rate = |(agent, rate): (String, String)| match rate.parse() {
             Ok(rate) => Ok((agent, rate)),
-            Err(_) => Err(format!("the ceiling of {agent}: got '{rate}', takes a rate such as \"5000\"")),
+            Err(_) => Err(format!("the ceiling of {agent}: got '{rate}', expected a rate such as \"5000\"")),
         };
         let agents: BTreeMap<String, Rate> = kept.ceilings.into_iter().map(rate).collect::<Result<_, _>>()?;
         if agents.is_empty() {
@@ -111,7 +111,7 @@ mod tests {
             ("workload = \"messages\"\n[ceilings]\n", "it has the ceiling of no agent"),
             (
                 "workload = \"messages\"\n[ceilings]\n\"a:1\" = \"fast\"\n",
-                "the ceiling of a:1: got 'fast', takes a rate",
+                "the ceiling of a:1: got 'fast', expected a rate",
             ),
             ("workload = \"messages\"\n[ceilings]\n\"a:1\" = 5\n", "line 3: invalid type: integer `5`"),
             ("workload = \"messages\"\nceiling = 5\n[ceilings]\n\"a:1\" = \"5\"\n", "line 2: unknown field `ceiling`"),

@@ -2,9 +2,9 @@
 //! backlogs. A difference counts where the two measurements leave no room for equality, each by how it varies from block to
 //! block; it is a regression where it is larger than the tolerance besides.
 
+mod confidence;
 mod levels;
 mod setup;
-mod sure;
 
 use std::time::Duration;
 
@@ -54,8 +54,8 @@ impl<'a> Side<'a> {
         Self {
             passed,
             tripped,
-            surely_passed: levels(sure::passes).into_iter().max(),
-            surely_tripped: levels(sure::trips).into_iter().min(),
+            surely_passed: levels(confidence::passes).into_iter().max(),
+            surely_tripped: levels(confidence::trips).into_iter().min(),
             growth_limit: slo.pending_growth,
             trials,
         }

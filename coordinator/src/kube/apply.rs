@@ -153,7 +153,7 @@ async fn create(plan: &KubePlan, cluster: &Cluster, object: Object, made: &mut V
             Ok(())
         }
         Err(ClusterError::Refused { code: 409, .. }) => Err(Failure::Usage(format!(
-            "{name} is there already: takes another --name, or remove the other run: {}",
+            "{name} is there already: choose another --name, or remove the other run: {}",
             by_hand(plan, cluster)
         ))),
         Err(error @ ClusterError::Refused { .. }) => Err(Failure::Incomplete(format!("{name} is not made: {error}"))),

@@ -95,7 +95,7 @@ impl<'a> Log<'a> {
     fn is_allowed(&self, error: &ClusterError) -> Result<(), Failure> {
         match error {
             ClusterError::Refused { code: 403, message } => Err(Failure::Incomplete(format!(
-                "the coordinator's log may not be read: {message}; --apply takes the right to get pods/log in the namespace {}",
+                "the coordinator's log may not be read: {message}; --apply needs the right to get pods/log in the namespace {}",
                 self.cluster.namespace()
             ))),
             _ => Ok(()),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use plimsoll_common::snapshot::{Observed, UsersOnline};
+use plimsoll_common::units::parse_duration;
 use plimsoll_common::workload::ObservationSpec;
 
 use super::table::{Shape, levels, lines, name};
@@ -121,7 +122,7 @@ pub fn pace(report: &RunReport) -> Option<String> {
     use plimsoll_common::contract::daily::behaviour::WORKING_DAY_HOURS;
     let hold = report.trials.first().filter(|_| are_levels(report))?.measurement.hold;
     let given = report.applied.iter().find(|applied| applied.setting == "day");
-    let day = given.and_then(|applied| humantime::parse_duration(&applied.value).ok()).unwrap_or(hold);
+    let day = given.and_then(|applied| parse_duration(&applied.value)).unwrap_or(hold);
     let at_peak = report.applied.iter().any(|applied| applied.setting == "at-peak" && applied.value == "true");
     let at_peak = if at_peak { ", at its peak" } else { "" };
     let times = (WORKING_DAY_HOURS * 3600) as f64 / day.as_secs_f64();

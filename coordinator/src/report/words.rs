@@ -187,9 +187,10 @@ fn alone_words(agent: &str, alone: &Alone) -> String {
         Objective::ErrorsOf(series) => (format!("{series} operations"), "failed".to_owned()),
         Objective::Errors => ("operations".to_owned(), "failed".to_owned()),
     };
-    let blocked = (!write_blocked.is_zero())
-        .then(|| format!(", a write of it was blocked for {}", duration(*write_blocked)))
-        .unwrap_or_default();
+    let blocked = match write_blocked.is_zero() {
+        true => String::new(),
+        false => format!(", a write of it was blocked for {}", duration(*write_blocked)),
+    };
     format!(
         "{bad} of agent {agent}'s {of} {of_series} {are}, and {others_bad} of the others' {others}: its link, its box or its \
          distance from the target, not the service{blocked}"

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use plimsoll_common::units::parse_duration;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -185,7 +186,7 @@ impl SavedRun {
     }
 
     fn soak(&self) -> Option<Soak> {
-        let length = self.header.settings.get("duration").and_then(|text| humantime::parse_duration(text).ok());
+        let length = self.header.settings.get("duration").and_then(|text| parse_duration(text));
         (self.header.kind == RunKind::Soak)
             .then(|| Soak { length: length.unwrap_or_default(), minutes: self.minutes.clone() })
     }

@@ -10,7 +10,7 @@ use super::cassandra::{Cassandra, Missing};
 use super::dataset::{Dataset, spread};
 use super::manifest::{COLLECTION, Manifest, ShardProgress, id, unfinished};
 use super::mongo::Mongo;
-use super::ours::{is_others, rooms, user_range};
+use super::ownership::{is_others, rooms, user_range};
 use super::plan::Shard;
 use super::remedy::Commands;
 use super::rows::bucket;

@@ -3,7 +3,7 @@
 use mongodb::bson::{Document, doc};
 
 use super::dataset::SeedRoom;
-use super::ours::{rooms, user_range};
+use super::ownership::{rooms, user_range};
 use super::progress::grouped;
 use super::spec::prefixed;
 use super::verify::{Check, Depth, MESSAGE_SAMPLE, SAMPLE};

@@ -1,7 +1,7 @@
 //! Seeding: what a run's target holds before its first load. [`spec`] says what is asked for, [`dataset`] makes it of the
 //! fixtures, [`documents`] and [`rows`] put it into the words of the two databases, [`plan`] deals it out in chunks and
 //! [`manifest`] is the record that the database keeps of it. Those are pure; [`mongo`] and [`cassandra`] speak to servers,
-//! [`write`] seeds, [`verify`] compares and [`teardown`] removes, all three what [`ours`] says is ours.
+//! [`write`] seeds, [`verify`] compares and [`teardown`] removes, all three what [`ownership`] says is ours.
 
 pub mod cassandra;
 mod claim;
@@ -10,12 +10,12 @@ pub mod dataset;
 pub mod documents;
 #[cfg(test)]
 mod fixture;
-mod looks;
 pub mod manifest;
 pub mod mongo;
-pub mod ours;
+pub mod ownership;
 pub mod plan;
 pub mod progress;
+mod read_state;
 mod reader;
 mod remedy;
 mod remove;

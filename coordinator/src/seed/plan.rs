@@ -43,7 +43,7 @@ impl std::fmt::Display for Shard {
 
 /// What a shard is written as.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("got '{0}', takes I/N, the part of this seeding and the number of all, such as 1/4 (N at most {most})", most = Shard::MOST)]
+#[error("got '{0}', expected I/N, the part of this seeding and the number of all, such as 1/4 (N at most {most})", most = Shard::MOST)]
 pub struct NoShard(String);
 
 impl FromStr for Shard {

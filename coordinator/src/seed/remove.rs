@@ -15,7 +15,7 @@ use scylla::value::CqlTimestamp;
 use super::cassandra::Cassandra;
 use super::dataset::Dataset;
 use super::mongo::Mongo;
-use super::ours::{any_of, is_others, rooms};
+use super::ownership::{any_of, is_others, rooms};
 use super::rows::bucket;
 
 /// Rooms whose messages are removed at once, and rows of each.

@@ -12,7 +12,7 @@ use super::claim::new_claim;
 use super::dataset::Dataset;
 use super::manifest::{COLLECTION, Manifest};
 use super::mongo::Mongo;
-use super::ours::{any_of, made_by_runs, rooms, user_range};
+use super::ownership::{any_of, made_by_runs, rooms, user_range};
 use super::progress::grouped;
 use super::remedy::Commands;
 use super::remove::Messages;

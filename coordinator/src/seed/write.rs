@@ -16,7 +16,7 @@ use super::dataset::{Dataset, Message, SeedRoom, spread};
 use super::documents;
 use super::manifest::{COLLECTION, Manifest, ShardProgress, unfinished};
 use super::mongo::Mongo;
-use super::ours::rooms;
+use super::ownership::rooms;
 use super::plan::{Chunk, Shard, chunks, of_shard, totals};
 use super::progress::{Count, grouped, line};
 use super::remove::Messages;

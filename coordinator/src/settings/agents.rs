@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{ArgMatches, Args, FromArgMatches as _, Subcommand};
+use plimsoll_agent::shell::files;
 use plimsoll_agent::shell::tls::TlsFiles;
 use plimsoll_common::plan::{MAX_AGENTS, redact_url};
 
@@ -57,10 +58,10 @@ pub fn sources(text: &str) -> Result<Vec<AgentSource>, String> {
     }
     let mut seen = HashSet::new();
     if let Some(twice) = sources.iter().find(|source| !seen.insert(canonical(source))) {
-        return Err(format!("{twice} is named twice: takes each agent once"));
+        return Err(format!("{twice} is named twice: name each agent once"));
     }
     if sources.len() > MAX_AGENTS {
-        return Err(format!("got {} agents, takes at most {MAX_AGENTS}", sources.len()));
+        return Err(format!("got {} agents, expected at most {MAX_AGENTS}", sources.len()));
     }
     Ok(sources)
 }
@@ -68,12 +69,8 @@ pub fn sources(text: &str) -> Result<Vec<AgentSource>, String> {
 /// The entries of a file: one per line, what follows a `#` is a comment.
 fn file(path: &str) -> Result<Vec<AgentSource>, String> {
     let unreadable =
-        |why: String| format!("got the file '{path}', takes the path of a file with {LINE_TAKES} per line: {why}");
-    let bytes = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?.len();
-    if bytes > MOST_FILE_BYTES {
-        return Err(unreadable(format!("it has {bytes} bytes, at most {MOST_FILE_BYTES} are read")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+        |why: String| format!("got the file '{path}', expected the path of a file with {LINE_TAKES} per line: {why}");
+    let text = files::read_text(path, MOST_FILE_BYTES).map_err(|error| unreadable(error.to_string()))?;
     let mut sources = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let entry = line.split('#').next().unwrap_or_default().trim();
@@ -112,7 +109,7 @@ fn canonical(source: &AgentSource) -> String {
 
 #[derive(Debug, Subcommand)]
 enum Listing {
-    /// Lists the agents: whether each is ready, its release, cores and ceiling, its clock, and who holds it
+    /// Lists the agents: whether each is ready, its version, cores, ceiling and clock, and who holds its lease
     #[command(after_help = EXAMPLES)]
     Agents(AgentsFlags),
 }
@@ -139,13 +136,13 @@ pub struct ReachFlags {
     /// The agents: addresses, dns:NAME:PORT, or @PATH for a file with one per line [env: PLIMSOLL_AGENTS]
     #[arg(long, value_name = "HOST:PORT,…")]
     agents: Option<String>,
-    /// Reach them over mutual TLS, showing this certificate (PEM) [env: PLIMSOLL_TLS_CERT]
+    /// Connect to them over mutual TLS with this certificate (PEM) [env: PLIMSOLL_TLS_CERT]
     #[arg(long, value_name = "FILE")]
     tls_cert: Option<PathBuf>,
     /// Its private key (PEM) [env: PLIMSOLL_TLS_KEY]
     #[arg(long, value_name = "FILE")]
     tls_key: Option<PathBuf>,
-    /// The CA (PEM) whose certificates agents must show [env: PLIMSOLL_TLS_CA]
+    /// The CA (PEM) that must have issued the agents' certificates [env: PLIMSOLL_TLS_CA]
     #[arg(long, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
 }
@@ -189,7 +186,7 @@ impl ReachFlags {
         let Some((text, place)) = flag.or_else(variable) else {
             return Err(SettingsError::Value {
                 place: "--agents".to_owned(),
-                problem: format!("it is missing: takes {TAKES} (or set {VARIABLE})"),
+                problem: format!("it is missing: expected {TAKES} (or set {VARIABLE})"),
             });
         };
         let sources = sources(&text).map_err(|problem| SettingsError::Value { place, problem })?;
@@ -200,7 +197,7 @@ impl ReachFlags {
         let tls = TlsFiles::of(cert, file(self.tls_key, "PLIMSOLL_TLS_KEY"), file(self.tls_ca, "PLIMSOLL_TLS_CA"));
         let tls = tls.map_err(|missing| SettingsError::Value {
             place: missing.to_owned(),
-            problem: "it is missing: TLS takes --tls-cert, --tls-key and --tls-ca together".to_owned(),
+            problem: "it is missing: TLS needs --tls-cert, --tls-key and --tls-ca together".to_owned(),
         })?;
         Ok(Reach { sources, tls })
     }
@@ -221,12 +218,12 @@ mod tests {
         assert_eq!(check("a:1, b:2").unwrap(), "a:1 b:2");
         assert_eq!(check("dns:load.example.com:7700,[::1]:7").unwrap(), "dns:load.example.com:7700 [::1]:7");
         for text in ["", "a", "a:0", ":1", "::1:7", "a b:1", "dns:1", "dns:127.0.0.1:7", "dns:[::1]:7", "a:1;b:2"] {
-            assert_eq!(check(text), Err(format!("got '{text}', takes {TAKES}")), "{text}");
-            assert_eq!(check(&format!("a:1,{text}")), Err(format!("got '{text}', takes {TAKES}")), "{text}");
+            assert_eq!(check(text), Err(format!("got '{text}', expected {TAKES}")), "{text}");
+            assert_eq!(check(&format!("a:1,{text}")), Err(format!("got '{text}', expected {TAKES}")), "{text}");
         }
-        assert_eq!(check("me:secret@a:1"), Err(format!("got '***@a:1', takes {TAKES}")));
+        assert_eq!(check("me:secret@a:1"), Err(format!("got '***@a:1', expected {TAKES}")));
         for text in ["a:1,A:1", "127.0.0.1:7,127.0.0.1:7", "[::1]:7,[0::1]:7", "dns:a:1,dns:a:1"] {
-            assert!(check(text).unwrap_err().ends_with(" is named twice: takes each agent once"), "{text}");
+            assert!(check(text).unwrap_err().ends_with(" is named twice: name each agent once"), "{text}");
         }
         assert_eq!(check("a:1,dns:a:1").unwrap(), "a:1 dns:a:1");
     }
@@ -244,15 +241,15 @@ mod tests {
         assert_eq!(check(&format!("c:1,@{shown}")).unwrap(), "c:1 box-1:7700 dns:lab:7700");
         assert_eq!(
             check(&format!("box-1:7700,@{shown}")).unwrap_err(),
-            "box-1:7700 is named twice: takes each agent once"
+            "box-1:7700 is named twice: name each agent once"
         );
         write("box-1:7700\nbox-2\n");
         let bad = check(&format!("@{shown}")).unwrap_err();
-        assert_eq!(bad, format!("{shown}, line 2: got 'box-2', takes HOST:PORT or dns:NAME:PORT"));
+        assert_eq!(bad, format!("{shown}, line 2: got 'box-2', expected HOST:PORT or dns:NAME:PORT"));
         write("# nobody\n");
         assert!(check(&format!("@{shown}")).unwrap_err().ends_with("it names no agent"));
         assert!(
-            check("@/no/such/file").unwrap_err().contains("got the file '/no/such/file', takes the path of a file")
+            check("@/no/such/file").unwrap_err().contains("got the file '/no/such/file', expected the path of a file")
         );
     }
 }

@@ -13,16 +13,16 @@ use super::layers::Environment;
 
 #[derive(Debug, Subcommand)]
 enum Calibrating {
-    /// Measures what each agent's box carries against a null target, and keeps it for the splits of later runs
+    /// Measures how much load each agent's box can generate, and saves it for later runs
     #[command(after_help = EXAMPLES)]
     Calibrate(CalibrateFlags),
 }
 
 const EXAMPLES: &str = "\
-Every agent is leased for some two seconds, in which its workers drive a target in their own process: nothing is sent to any
-service. What a box carries so is an upper bound of what it carries of the workload, which does more per operation.
+Every agent is leased for about two seconds, in which its workers drive a null target in their own process: nothing is sent to
+any service. The result is an upper bound for the workload, which does more work per operation.
 
-Exit codes: 0 measured and kept, 2 usage or configuration, 3 an agent was lost, 130 interrupted.
+Exit codes: 0 measured and saved, 2 usage or configuration, 3 an agent was lost, 130 interrupted.
 
 Examples:
   plimsoll calibrate --agents box-1:7700,box-2:7700 --save ceilings.toml
@@ -32,7 +32,7 @@ Examples:
 struct CalibrateFlags {
     #[command(flatten)]
     reach: ReachFlags,
-    /// The workload that the ceilings are for; runs of another one refuse them
+    /// The workload that the ceilings are for; runs of another workload refuse them
     #[arg(long, value_name = "NAME", default_value = "messages")]
     workload: String,
     /// Bytes of a request [default: what a message of the workload's medium preset takes, at least 64]
@@ -41,7 +41,7 @@ struct CalibrateFlags {
     /// Bytes of a reply
     #[arg(long, value_name = "BYTES", default_value = "64", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_BYTES)))]
     reply_bytes: u32,
-    /// The file to keep the ceilings in, for --ceilings of later runs
+    /// The file to save the ceilings to, for --ceilings of later runs
     #[arg(long, value_name = "FILE", default_value = "ceilings.toml")]
     save: PathBuf,
 }

@@ -7,15 +7,15 @@ use clap::{ArgMatches, Args, FromArgMatches as _, Subcommand};
 /// The commands about certificates.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 enum CertsCommand {
-    /// Makes a CA, and the certificates with which a coordinator and its agents know each other
+    /// Creates a CA, and the certificates by which a coordinator and its agents authenticate each other
     #[command(after_help = EXAMPLES)]
     Certs(Certs),
 }
 
 const EXAMPLES: &str = "\
-Writes ca.pem, ca.key, and NAME.pem and NAME.key for the coordinator and each agent. A CA that is there signs the new ones, and
-a coordinator's certificate that is there stays: more agents can be added later. Keep ca.key where no agent runs. Private keys
-are readable by you alone.
+Writes ca.pem, ca.key, and NAME.pem and NAME.key for the coordinator and each agent. An existing CA signs the new ones, and an
+existing certificate of the coordinator stays, so that agents can be added later. Keep ca.key where no agent runs. Private keys
+are readable by you only.
 
 Exit codes: 0 written, 2 nothing was written.
 
@@ -27,19 +27,19 @@ Examples:
 /// `plimsoll certs`.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct Certs {
-    /// The directory to write to, made if it is not there
+    /// The directory to write to, created if it does not exist
     #[arg(long, value_name = "DIR", env = "PLIMSOLL_CERTS_DIR", default_value = "certs")]
     pub dir: PathBuf,
-    /// An agent: its name, and besides it the names and addresses under which --agents reaches it; may be repeated
+    /// An agent: its name, and any further names and addresses under which --agents reaches it; may be repeated
     #[arg(long = "agent", value_name = "NAME[=NAME|IP,…]")]
     pub agents: Vec<String>,
-    /// The name in the coordinator's certificate, which agents take by --allow-coordinator
+    /// The name in the coordinator's certificate, which agents accept by --allow-coordinator
     #[arg(long, value_name = "NAME", env = "PLIMSOLL_CERTS_COORDINATOR", default_value = "plimsoll-coordinator")]
     pub coordinator: String,
     /// How long the certificates of agents and coordinator are valid, from now
     #[arg(long, value_name = "DAYS", env = "PLIMSOLL_CERTS_DAYS", default_value = "397", value_parser = clap::value_parser!(u32).range(1..=825))]
     pub days: u32,
-    /// Replace certificates and keys of these names that are there; never the CA's
+    /// Replace existing certificates and keys of these names; never the CA's
     #[arg(long)]
     pub force: bool,
 }

@@ -29,23 +29,26 @@ fn given(setting: &Setting, flags: &ArgMatches) -> Option<String> {
     Some(values.join(","))
 }
 
+/// What the program is for.
+const ABOUT: &str = "Finds the largest load a NATS-based service carries while every service-level objective holds";
+
 /// `plimsoll`, for parsing and for its help.
 pub fn command() -> Command {
     let command = Command::new("plimsoll")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("Finds the largest load a NATS-based service carries while every service-level objective holds")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommands(LoadCommand::ALL.map(load_command));
     let command = super::certs::augment(super::saved::augment(command));
     let command = super::calibrate::augment(super::agents::augment(command));
-    super::manual::augment(super::kube::augment(command))
+    // Each of these sets it to what it says of itself.
+    super::manual::augment(super::kube::augment(command)).about(ABOUT)
 }
 
 fn load_command(command: LoadCommand) -> Command {
     let examples: Vec<String> = command.examples().iter().map(|example| format!("  {example}")).collect();
     let after = format!(
-        "Each flag wins over its PLIMSOLL_ variable, that over variables such as NATS_URL, those over the plan file.\n\n\
+        "A flag overrides its PLIMSOLL_ variable, that one variables such as NATS_URL, and those the plan file.\n\n\
          {}\n\nExamples:\n{}",
         command.exit_codes(),
         examples.join("\n")
@@ -88,6 +91,12 @@ fn help(command: LoadCommand, setting: &Setting) -> String {
 mod tests {
     use super::*;
     use crate::exit::ExitCode;
+
+    #[test]
+    fn the_help_of_the_program_says_what_it_is_for() {
+        let help = command().render_long_help().to_string();
+        assert!(help.starts_with("Finds the largest load "), "{help}");
+    }
 
     #[test]
     fn helps_name_exit_codes_that_there_are_and_what_a_signal_ends_with() {

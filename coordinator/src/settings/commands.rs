@@ -85,14 +85,14 @@ impl LoadCommand {
     pub fn about(self) -> &'static str {
         match self {
             Self::MaxRps => {
-                "Ramps a request rate over a fleet of agents and prints the largest that holds every objective"
+                "Ramps up a request rate over a fleet of agents and prints the highest that meets every objective"
             }
-            Self::Run => "Holds one constant request rate for as long as asked and judges it by the objectives",
+            Self::Run => "Holds one request rate for a given time and judges it by the objectives",
             Self::Daily => {
-                "Ramps the users of a chat through their working day and prints the most that hold every objective"
+                "Ramps up the number of chat users going through their working day and prints the highest that meets every objective"
             }
             Self::Verify => {
-                "Checks that the target holds what a run with these settings needs, in its databases and in NATS; no load"
+                "Checks, without load, that the target's databases and NATS have what a run with these settings needs"
             }
             Self::Seed => "Writes users, rooms, keys, memberships and messages of a preset into the chat's databases",
             Self::Teardown => "Removes from the chat's databases what was seeded for a site",

@@ -12,7 +12,7 @@ pub enum SettingsError {
         problem: String,
     },
     /// Nothing was given for a setting without a default.
-    #[error("--{name} is missing: it takes {takes} (or set {variable}, or `{name}` in a plan file)")]
+    #[error("--{name} is missing: expected {takes} (or set {variable}, or `{name}` in a plan file)")]
     Missing {
         /// The flag without its dashes.
         name: &'static str,
@@ -33,5 +33,5 @@ pub enum SettingsError {
 
 /// The words of every value error: what it got, what it takes.
 pub fn got(got: impl std::fmt::Display, takes: impl std::fmt::Display) -> String {
-    format!("got '{got}', takes {takes}")
+    format!("got '{got}', expected {takes}")
 }

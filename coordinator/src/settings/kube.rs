@@ -5,6 +5,7 @@ pub mod run;
 use std::time::Duration;
 
 use clap::{ArgMatches, Args, FromArgMatches as _, Subcommand};
+use plimsoll_common::units::parse_duration;
 
 use self::run::{InPod, RunInPod};
 use super::error::{SettingsError, got};
@@ -12,7 +13,7 @@ use super::layers::Environment;
 
 #[derive(Debug, Subcommand)]
 enum Clustered {
-    /// Renders a run as Kubernetes manifests, or makes it in a cluster (--apply) and returns its exit code
+    /// Renders a run as Kubernetes manifests, or with --apply runs it in a cluster and returns its exit code
     #[command(after_help = EXAMPLES)]
     Kube(Box<KubeFlags>),
 }
@@ -34,16 +35,16 @@ Examples:
 
 #[derive(Debug, Args)]
 struct KubeFlags {
-    /// Agents, each a pod on a node of its own
+    /// Number of agents, each a pod on a node of its own
     #[arg(long, value_name = "COUNT", env = "PLIMSOLL_KUBE_AGENTS", value_parser = clap::value_parser!(u32).range(1..=1000))]
     agents: u32,
-    /// The image with both programs, as the cluster's nodes pull it
+    /// The image with both programs, by the name under which the cluster's nodes pull it
     #[arg(long, env = "PLIMSOLL_KUBE_IMAGE")]
     image: String,
-    /// A Secret of the namespace with which the image is pulled
+    /// A Secret in the namespace for pulling the image
     #[arg(long, value_name = "NAME", env = "PLIMSOLL_KUBE_IMAGE_PULL_SECRET")]
     image_pull_secret: Option<String>,
-    /// Begins the name of everything that is made
+    /// Prefix of the names of everything that is created
     #[arg(long, env = "PLIMSOLL_KUBE_NAME", default_value = "plimsoll")]
     name: String,
     /// The namespace [default: that of the kubeconfig's context; rendered: none]
@@ -64,13 +65,13 @@ struct KubeFlags {
     /// A taint that the agents tolerate; may be repeated
     #[arg(long, value_name = "KEY[=VALUE][:EFFECT]", env = "PLIMSOLL_KUBE_TOLERATION", value_delimiter = ',')]
     toleration: Vec<String>,
-    /// Let agents share nodes where there are not enough: they then take each other's processors
+    /// Let agents share nodes if there are too few; they then compete for processors
     #[arg(long, env = "PLIMSOLL_KUBE_SHARE_NODES")]
     share_nodes: bool,
     /// A PersistentVolumeClaim of the namespace for the saved run [default: gone with the pod]
     #[arg(long, value_name = "NAME", env = "PLIMSOLL_KUBE_RESULTS_CLAIM")]
     results_claim: Option<String>,
-    /// Nothing runs longer than this, whatever happens to whom; counted from the instant at which the pods are made
+    /// Nothing runs longer than this, whatever happens; counted from the creation of the pods
     #[arg(long, value_name = "TIME", env = "PLIMSOLL_KUBE_DEADLINE", default_value = "12h", value_parser = length)]
     deadline: Duration,
     /// How long pods may take to start, pulling the image included
@@ -88,7 +89,8 @@ struct KubeFlags {
     /// A namespace whose pods may read the metrics pages, such as Prometheus's [default: nobody]
     #[arg(long, value_name = "NAMESPACE", env = "PLIMSOLL_KUBE_METRICS_FROM")]
     metrics_from: Option<String>,
-    /// Make the run: create all of it, follow the coordinator, print its answer, return its exit code, and remove all of it
+    /// Run it in the cluster: create everything, follow the coordinator, print its answer, remove everything, and return
+    /// its exit code
     #[arg(long, env = "PLIMSOLL_KUBE_APPLY")]
     apply: bool,
     /// With --apply: remove nothing at the end
@@ -218,8 +220,8 @@ pub fn parse(
 }
 
 fn length(text: &str) -> Result<Duration, String> {
-    let length = humantime::parse_duration(text).ok().filter(|length| length.as_secs() >= 1);
-    length.ok_or_else(|| "takes a time with its unit, at least 1s, such as 30m".to_owned())
+    let length = parse_duration(text).filter(|length| length.as_secs() >= 1);
+    length.ok_or_else(|| "expected a time with its unit, at least 1s, such as 30m".to_owned())
 }
 
 fn plan(flags: KubeFlags, environment: Environment) -> Result<KubePlan, super::InvocationError> {

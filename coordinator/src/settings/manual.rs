@@ -8,7 +8,7 @@ use clap_complete::Shell;
 /// The commands about this program's own command line.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum ManualCommand {
-    /// Prints what completes this program's command line in a shell
+    /// Prints a shell completion script for this program
     #[command(after_help = COMPLETIONS)]
     Completions {
         /// The shell
@@ -17,7 +17,7 @@ pub enum ManualCommand {
     /// Writes this program's manual pages, one for each command
     #[command(after_help = MAN)]
     Man {
-        /// The directory to write to, made if it is not there
+        /// The directory to write to, created if it does not exist
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
     },
@@ -35,7 +35,7 @@ Examples:
 const MAN: &str = "\
 `plimsoll-agent man` does the same for the agent; `make install` installs both.
 
-Exit codes: 0 written, 2 it could not be.
+Exit codes: 0 written, 2 not written.
 
 Examples:
   plimsoll man --dir man1";

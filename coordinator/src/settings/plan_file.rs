@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use plimsoll_agent::shell::files::{self, ReadError};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -36,11 +37,12 @@ const MOST_BYTES: u64 = 1024 * 1024;
 /// It cannot be read, is no TOML, or holds a key or a value that no setting of the command has.
 pub fn read(path: &str, command: LoadCommand) -> Result<PlanFile, SettingsError> {
     let error = |problem: String| SettingsError::PlanFile { path: path.to_owned(), problem };
-    let bytes = std::fs::metadata(path).map_err(|cause| error(cause.to_string()))?.len();
-    if bytes > MOST_BYTES {
-        return Err(error(format!("{bytes} bytes are too many for a plan: takes a TOML file of settings")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|cause| error(cause.to_string()))?;
+    let text = files::read_text(path, MOST_BYTES).map_err(|cause| match cause {
+        ReadError::TooLarge { bytes, .. } => {
+            error(format!("{bytes} bytes are too many for a plan: expected a TOML file of settings"))
+        }
+        ReadError::Io(cause) => error(cause.to_string()),
+    })?;
     parse(path, &text, command)
 }
 
@@ -62,12 +64,12 @@ pub fn parse(path: &str, text: &str, command: LoadCommand) -> Result<PlanFile, S
         let problem = |words: String| error(format!("line {line}: {words}"));
         let setting = table::find(name)
             .filter(|setting| setting.in_plan_file())
-            .ok_or_else(|| problem(format!("unknown key '{name}': takes {}", known_keys(command))))?;
+            .ok_or_else(|| problem(format!("unknown key '{name}': expected {}", known_keys(command))))?;
         if !command.takes(setting) {
-            return Err(problem(format!("'{name}' is no key of {}: takes {}", command.name(), known_keys(command))));
+            return Err(problem(format!("'{name}' is no key of {}: expected {}", command.name(), known_keys(command))));
         }
         let value = as_flag(setting, value.get_ref()).ok_or_else(|| {
-            problem(format!("key '{name}' is {}, takes {}", describe(value.get_ref()), takes(setting)))
+            problem(format!("key '{name}' is {}, expected {}", describe(value.get_ref()), takes(setting)))
         })?;
         entries.insert(setting.name, Entry { value, line });
     }
@@ -149,24 +151,24 @@ mod tests {
     fn errors_name_file_line_and_key() {
         let unknown = check("preset = \"medium\"\nholt = \"30s\"\n");
         assert!(
-            unknown.starts_with("--plan: plan.toml: line 2: unknown key 'holt': takes workload, preset,"),
+            unknown.starts_with("--plan: plan.toml: line 2: unknown key 'holt': expected workload, preset,"),
             "{unknown}"
         );
         assert_eq!(
             check("hold = true"),
-            "--plan: plan.toml: line 1: key 'hold' is true or false, takes a text or a number"
+            "--plan: plan.toml: line 1: key 'hold' is true or false, expected a text or a number"
         );
         assert_eq!(
             check("\nno-stop-on-trip = \"yes\""),
-            "--plan: plan.toml: line 2: key 'no-stop-on-trip' is a text, takes true or false"
+            "--plan: plan.toml: line 2: key 'no-stop-on-trip' is a text, expected true or false"
         );
         assert_eq!(
             check("[load]\nhold = \"30s\""),
-            format!("--plan: plan.toml: line 1: unknown key 'load': takes {}", known_keys(LoadCommand::MaxRps))
+            format!("--plan: plan.toml: line 1: unknown key 'load': expected {}", known_keys(LoadCommand::MaxRps))
         );
         let of_run = parse("plan.toml", "rate = 500\nsteps = [1, 2]", LoadCommand::Run).unwrap_err().to_string();
         assert!(
-            of_run.starts_with("--plan: plan.toml: line 2: 'steps' is no key of run: takes workload, "),
+            of_run.starts_with("--plan: plan.toml: line 2: 'steps' is no key of run: expected workload, "),
             "{of_run}"
         );
         assert!(check("plan = \"other.toml\"").contains("unknown key 'plan'"));

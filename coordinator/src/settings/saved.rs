@@ -19,10 +19,10 @@ pub enum SavedCommand {
     /// Renders a saved run again
     #[command(after_help = REPORT_EXAMPLES)]
     Report(Report),
-    /// Says whether the answer or a tail of run B is significantly worse than that of run A
+    /// Tells whether the answer or a tail latency of run B is significantly worse than run A's
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare(Compare),
-    /// Goes on with a saved run whose process was killed or interrupted; the trials it has count
+    /// Resumes a saved run that was killed or interrupted, keeping its trials
     #[command(after_help = RESUME_EXAMPLES)]
     Resume(Resume),
 }
@@ -58,10 +58,10 @@ pub struct Report {
     /// The directory of a saved run
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
-    /// How it is rendered: text is what the run printed
+    /// Output format; text is what the run printed
     #[arg(long, value_enum, default_value = "text")]
     pub format: Format,
-    /// Show every trial of a search, also where the run did not
+    /// Show every trial of a search, even if the run did not
     #[arg(long)]
     pub explain: bool,
 }
@@ -91,7 +91,7 @@ pub struct Compare {
     /// A significant change up to this much is no regression
     #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = percent)]
     pub tolerance: Fraction,
-    /// Compare although server, streams or consumers are set up differently
+    /// Compare even if server, streams or consumers are configured differently
     #[arg(long)]
     pub ignore_config: bool,
 }
@@ -99,7 +99,7 @@ pub struct Compare {
 /// `plimsoll resume`.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct Resume {
-    /// The directory of the run to go on with
+    /// The directory of the run to resume
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
     /// The service's NATS, the same as before
@@ -114,10 +114,10 @@ pub struct Resume {
     /// The chat's MongoDB, the same as before
     #[arg(long, value_name = "URI")]
     pub mongo_uri: Option<String>,
-    /// The agents that make the load from now on
+    /// The agents that generate the load from now on
     #[arg(long, value_name = "HOST:PORT,…")]
     pub agents: Option<String>,
-    /// Go on although server, streams or consumers are set up differently now
+    /// Resume even if server, streams or consumers are configured differently now
     #[arg(long)]
     pub ignore_config: bool,
 }

@@ -20,7 +20,7 @@ pub fn login(values: &Values) -> Result<Option<Login>, SettingsError> {
     for (name, value) in given {
         match &strongest {
             Some((other, stronger)) if stronger.strength() == value.strength() => {
-                return Err(value.error(format!("it and --{other} exclude each other: takes one of the two")));
+                return Err(value.error(format!("it and --{other} exclude each other: give only one of the two")));
             }
             Some((_, stronger)) if stronger.strength() > value.strength() => {}
             _ => strongest = Some((name, value)),
@@ -44,7 +44,7 @@ pub fn kept(value: &Named) -> Result<String, SettingsError> {
         return Ok(text.to_owned());
     }
     Err(value.error(
-        "takes the path of a file, or env:NAME for a variable that holds it; there is no such file (what was given is not \
+        "expected the path of a file, or env:NAME for a variable that holds it; there is no such file (what was given is not \
          repeated here, it may be the secret itself)",
     ))
 }
@@ -57,8 +57,8 @@ pub fn identity(values: &Values) -> Result<Option<(PathBuf, PathBuf)>, SettingsE
     match (values.optional("nats-tls-cert"), values.optional("nats-tls-key")) {
         (None, None) => Ok(None),
         (Some(cert), Some(key)) => Ok(Some((path(&cert), path(&key)))),
-        (Some(cert), None) => Err(cert.error("a certificate is shown with its key: takes --nats-tls-key besides")),
-        (None, Some(key)) => Err(key.error("a key is nothing without its certificate: takes --nats-tls-cert besides")),
+        (Some(cert), None) => Err(cert.error("a certificate is shown with its key: add --nats-tls-key")),
+        (None, Some(key)) => Err(key.error("a key is nothing without its certificate: add --nats-tls-cert")),
     }
 }
 
@@ -73,12 +73,12 @@ pub fn fleet(values: &Values, fleet: &FleetChoice) -> Result<Option<TlsFiles>, S
     if matches!(fleet, FleetChoice::Local(_)) {
         // Variables and plan files may be made for other runs; a flag is meant.
         return match given.iter().flatten().find(|value| value.strength() == Source::Flag.strength()) {
-            Some(flag) => Err(flag.error("agents in this process are not reached over TLS: takes --agents besides")),
+            Some(flag) => Err(flag.error("agents in this process are not reached over TLS: add --agents")),
             None => Ok(None),
         };
     }
     let [cert, key, ca] = given.each_ref().map(|value| value.as_ref().map(path));
-    TlsFiles::of(cert, key, ca).map_err(|missing| first.error(format!("TLS takes {missing} besides")))
+    TlsFiles::of(cert, key, ca).map_err(|missing| first.error(format!("TLS also needs {missing}")))
 }
 
 fn path(value: &Named) -> PathBuf {

@@ -192,14 +192,17 @@ mod tests {
         let with_mongo = |flags: &str| seed(&format!("{flags} {MONGO}")).unwrap_err();
         for (error, part) in [
             (seed("--preset small").unwrap_err(), "--mongo-uri is missing"),
-            (seed("--preset small --mongo-uri db:27017").unwrap_err(), "--mongo-uri: got 'db:27017', takes an address"),
+            (
+                seed("--preset small --mongo-uri db:27017").unwrap_err(),
+                "--mongo-uri: got 'db:27017', expected an address",
+            ),
             (with_mongo(""), "--preset is missing"),
             (with_mongo("--preset tiny"), "--preset: unknown preset \"tiny\""),
             (
                 with_mongo("--workload custom --preset small"),
-                "--workload: got 'custom', takes messages, thread, history, room-read",
+                "--workload: got 'custom', expected messages, thread, history, room-read",
             ),
-            (with_mongo("--workload thread --preset small"), "--cassandra-hosts is missing: it takes addresses"),
+            (with_mongo("--workload thread --preset small"), "--cassandra-hosts is missing: expected addresses"),
             (with_mongo("--preset small --read-ratio 0.5"), "--read-ratio: the workload messages does not take it"),
             (
                 with_mongo("--preset small --parents-per-room 3"),
@@ -208,21 +211,24 @@ mod tests {
             (with_mongo("--preset small --users 100"), "--users: the workload messages does not take it: only daily"),
             (
                 with_mongo("--workload daily --preset daily-light --users 99 --cassandra-hosts a"),
-                "--users: got '99', takes a whole number from 100 to 1000000",
+                "--users: got '99', expected a whole number from 100 to 1000000",
             ),
-            (with_mongo("--workload daily --preset daily-light"), "--cassandra-hosts is missing: it takes addresses"),
-            (with_mongo("--preset small --shard 5/4"), "--shard: got '5/4', takes I/N"),
-            (with_mongo("--preset small --anchor yesterday"), "--anchor: got 'yesterday', takes an instant in whole"),
-            (with_mongo("--preset small --anchor 2026-01-31T08:00:00.5Z"), "takes an instant in whole seconds"),
+            (with_mongo("--workload daily --preset daily-light"), "--cassandra-hosts is missing: expected addresses"),
+            (with_mongo("--preset small --shard 5/4"), "--shard: got '5/4', expected I/N"),
+            (
+                with_mongo("--preset small --anchor yesterday"),
+                "--anchor: got 'yesterday', expected an instant in whole",
+            ),
+            (with_mongo("--preset small --anchor 2026-01-31T08:00:00.5Z"), "expected an instant in whole seconds"),
             (
                 with_mongo("--preset small --anchor 1999-01-31T08:00:00Z"),
-                "takes an instant in whole seconds since 2000",
+                "expected an instant in whole seconds since 2000",
             ),
             (with_mongo("--preset small --mongo-password p"), "--mongo-password: a password is of somebody"),
-            (with_mongo("--preset small --mongo-db 1"), "--mongo-db: got '1', takes 1 to 48 letters"),
+            (with_mongo("--preset small --mongo-db 1"), "--mongo-db: got '1', expected 1 to 48 letters"),
             (
                 with_mongo("--preset small --cassandra-hosts a:x"),
-                "--cassandra-hosts: it is not shown, for it may hold a password: takes addresses",
+                "--cassandra-hosts: it is not shown, for it may hold a password: expected addresses",
             ),
             (with_mongo("--preset small --steps 5"), "unexpected argument '--steps'"),
         ] {
@@ -241,7 +247,7 @@ mod tests {
             seed(&format!("--preset small --mongo-uri {uri}/?tlsCertificateKeyFilePassword=SECRET")).unwrap_err();
         assert!(secret.contains("its options carry a secret") && !secret.contains("SECRET"), "{secret}");
         let itself = seed(&format!("--preset small {MONGO} --mongo-username ann --mongo-password SECRET")).unwrap_err();
-        assert!(itself.contains("takes the path of a file, or env:NAME") && !itself.contains("SECRET"), "{itself}");
+        assert!(itself.contains("expected the path of a file, or env:NAME") && !itself.contains("SECRET"), "{itself}");
     }
 
     #[test]

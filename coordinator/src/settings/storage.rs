@@ -124,7 +124,7 @@ pub fn storage(values: &Values) -> Result<Option<StoragePlan>, SettingsError> {
     let Some(uri) = values.optional("mongo-uri") else {
         return match values.optional("cassandra-hosts") {
             Some(hosts) if hosts.strength() > Source::NativeVariable("").strength() => {
-                Err(hosts.error("what was seeded is recorded in MongoDB: takes --mongo-uri besides"))
+                Err(hosts.error("what was seeded is recorded in MongoDB: add --mongo-uri"))
             }
             _ => Ok(None),
         };
@@ -151,21 +151,21 @@ fn mongo_uri(uri: &Named, database: &str) -> Result<String, SettingsError> {
     }
     if text.contains("://***@") {
         return Err(uri.error(
-            "*** stands where a user and password are not shown: takes them in its place, or in --mongo-username and \
+            "*** stands where a user and password are not shown: expected them in its place, or in --mongo-username and \
              --mongo-password",
         ));
     }
     let options = text.split_once('?').map_or("", |(_, options)| options).to_lowercase();
     if ["password", "token", "properties"].iter().any(|secret| options.contains(secret)) {
         return Err(uri.error(
-            "its options carry a secret, which would show in reports: takes the user and password before its '@', \
+            "its options carry a secret, which would show in reports: expected the user and password before its '@', \
              or --mongo-username and --mongo-password",
         ));
     }
     // The driver's own words would repeat parts of it.
     let parsed = ConnectionString::parse(text).map_err(|_| {
         uri.error(
-            "it is no address that MongoDB's driver can read, and is not shown, for it may hold a password: takes \
+            "it is no address that MongoDB's driver can read, and is not shown, for it may hold a password: expected \
              mongodb://USER:PASSWORD@HOST:PORT/?OPTION=VALUE, where special characters of user and password are \
              percent-encoded (':' as %3A, '/' as %2F, '?' as %3F, '#' as %23, '@' as %40, '%' as %25), or the user and \
              password in --mongo-username and --mongo-password",
@@ -192,7 +192,7 @@ fn unfit(value: &Named, takes: &str) -> SettingsError {
     if is_shown {
         value.takes(takes)
     } else {
-        value.error(format!("it is not shown, for it may hold a password: takes {takes}"))
+        value.error(format!("it is not shown, for it may hold a password: expected {takes}"))
     }
 }
 
@@ -239,7 +239,7 @@ fn login(
 ) -> Result<Option<DatabaseLogin>, SettingsError> {
     match (values.optional(user), values.optional(password)) {
         (None, None) => Ok(None),
-        (None, Some(password)) => Err(password.error(format!("a password is of somebody: takes --{user} besides"))),
+        (None, Some(password)) => Err(password.error(format!("a password is of somebody: add --{user}"))),
         (Some(user), password) => Ok(Some(DatabaseLogin {
             user: user.text().to_owned(),
             password: password.map_or(Ok(variable.to_owned()), |password| kept(&password))?,
@@ -280,7 +280,10 @@ mod tests {
             "http://ann:SECRETWORD,http://db",
         ] {
             let error = error(&format!("--mongo-uri {address}"));
-            assert!(error.contains("--mongo-uri: it is n") && error.contains("may hold a password: takes"), "{error}");
+            assert!(
+                error.contains("--mongo-uri: it is n") && error.contains("may hold a password: expected"),
+                "{error}"
+            );
             assert!(!error.contains("SECRET") && !error.contains("WORD,"), "{error}");
         }
         let mongo = "--mongo-uri mongodb://db:27017";
@@ -288,7 +291,7 @@ mod tests {
             let error = error(&format!("{mongo} --cassandra-hosts {hosts}"));
             assert!(error.contains("--cassandra-hosts: it is not shown") && !error.contains("SECRET"), "{error}");
         }
-        assert!(error(&format!("{mongo} --cassandra-hosts a,,b:1")).contains("got 'a,,b:1', takes addresses"));
+        assert!(error(&format!("{mongo} --cassandra-hosts a,,b:1")).contains("got 'a,,b:1', expected addresses"));
         assert!(is_read("--mongo-uri mongodb://ann:SECRET%3FWORD@db:27017,db2/?replicaSet=rs"));
     }
 
@@ -313,7 +316,7 @@ mod tests {
         let named = |name: &str| format!("--mongo-uri mongodb://h --cassandra-hosts h --cassandra-keyspace {name}");
         let told = error(&named("Chat"));
         assert!(
-            told.contains("--cassandra-keyspace: got 'Chat', takes 1 to 48 small letters, digits or '_'"),
+            told.contains("--cassandra-keyspace: got 'Chat', expected 1 to 48 small letters, digits or '_'"),
             "{told}"
         );
         assert!(is_read(&named("chat_2")) && is_read("--mongo-uri mongodb://h --mongo-db Chat"));

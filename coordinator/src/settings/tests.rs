@@ -131,10 +131,13 @@ fn the_in_flight_cap_follows_from_share_and_timeout() {
 fn an_unknown_workload_is_told_the_known_ones_and_users_their_own_command() {
     let names = plimsoll_common::workload::names().into_iter().filter(|name| *name != "daily");
     let known = names.collect::<Vec<_>>().join(", ");
-    assert_eq!(error("max-rps --preset small --workload weekly"), format!("--workload: got 'weekly', takes {known}"));
+    assert_eq!(
+        error("max-rps --preset small --workload weekly"),
+        format!("--workload: got 'weekly', expected {known}")
+    );
     assert_eq!(
         error("max-rps --preset daily-light --workload daily"),
-        format!("--workload: got 'daily', takes {known}; its levels are users: `plimsoll daily`")
+        format!("--workload: got 'daily', expected {known}; its levels are users: `plimsoll daily`")
     );
 }
 
@@ -147,11 +150,11 @@ fn steps_of_users_are_whole_and_end_where_the_seeded_users_do() {
     assert_eq!(steps("--users 500 --steps 100,200"), "100,200");
     let daily = |flags: &str| error(&format!("daily --preset daily-light {flags}"));
     assert!(daily("--steps 1k,20k").contains("got 20000 users, and the target was seeded for 10000"));
-    assert!(daily("--steps 1.5").contains("got 1.5, takes whole users"));
-    assert!(daily("--users 50").contains("takes a whole number from 100 to 1000000"));
-    assert!(daily("--day 30s").contains("takes at least the --hold, which is 3m"));
+    assert!(daily("--steps 1.5").contains("got 1.5, expected whole users"));
+    assert!(daily("--users 50").contains("expected a whole number from 100 to 1000000"));
+    assert!(daily("--day 30s").contains("expected at least the --hold, which is 3m"));
     assert!(error("daily --preset small").contains("unknown preset"));
-    assert!(daily("--max-connections 5.5").contains("takes a whole number"));
+    assert!(daily("--max-connections 5.5").contains("expected a whole number"));
 }
 
 #[test]
@@ -188,15 +191,15 @@ fn a_search_of_users_begins_at_a_part_of_them_and_its_day_stands_still() {
     assert!(!plan("daily --preset daily-heavy").workload.daily().unwrap().at_peak);
     assert!(plan("daily --preset daily-heavy --at-peak --day 10s").workload.daily().unwrap().at_peak);
     for (flags, words) in [
-        ("--find --from 10.5", "--from: got 10.5, takes whole users"),
+        ("--find --from 10.5", "--from: got 10.5, expected whole users"),
         (
             "--find --users 1k --from 2k",
-            "--from: got 2000 users, and the target was seeded for 1000: takes at most that",
+            "--from: got 2000 users, and the target was seeded for 1000: expected at most that",
         ),
         ("--find --at-peak=false", "--at-peak: a search compares holds of several lengths"),
         ("--find --steps 5", "--steps: --find chooses its own rates and lengths"),
-        ("--precision 5%", "--precision: only a search takes it"),
-        ("--day 10s", "--day: got '10s', takes at least the --hold"),
+        ("--precision 5%", "--precision: only a search uses it"),
+        ("--day 10s", "--day: got '10s', expected at least the --hold"),
     ] {
         let error = error(&format!("daily --preset daily-heavy {flags}"));
         assert!(error.starts_with(words), "{error}");
@@ -242,11 +245,11 @@ fn settings_and_defaults_depend_on_the_workload() {
         ),
         (
             "max-rps --workload history --preset history-small --mix history:0,thread:1",
-            "--mix: got 'history:0,thread:1', takes",
+            "--mix: got 'history:0,thread:1', expected",
         ),
         (
             "max-rps --workload history --preset history-small --page-limit 101",
-            "--page-limit: got '101', takes a whole number",
+            "--page-limit: got '101', expected a whole number",
         ),
         ("max-rps --workload thread", "--preset is missing"),
     ] {
@@ -313,23 +316,23 @@ fn every_bad_value_is_one_error_naming_the_flag_what_it_got_and_what_it_takes() 
             "--preset: unknown preset \"huge\": the messages workload knows small, medium, large and realistic",
         ),
         ("--inject backdoor", "--inject: 'backdoor' is no way to inject: give frontdoor or canonical"),
-        ("--arrivals bursty", "--arrivals: got 'bursty', takes poisson or uniform"),
-        ("--hold 30", "--hold: got '30', takes a time with its unit from 1s to 1day, such as 30s"),
-        ("--hold 500ms", "--hold: got '500ms', takes a time with its unit from 1s to 1day, such as 30s"),
-        ("--warmup=-5s", "--warmup: got '-5s', takes a time with its unit from 0s to 1day, such as 30s"),
-        ("--max-skew 0s", "--max-skew: got '0s', takes a time with its unit from 1us to 7days, such as 30s"),
+        ("--arrivals bursty", "--arrivals: got 'bursty', expected poisson or uniform"),
+        ("--hold 30", "--hold: got '30', expected a time with its unit from 1s to 1day, such as 30s"),
+        ("--hold 500ms", "--hold: got '500ms', expected a time with its unit from 1s to 1day, such as 30s"),
+        ("--warmup=-5s", "--warmup: got '-5s', expected a time with its unit from 0s to 1day, such as 30s"),
+        ("--max-skew 0s", "--max-skew: got '0s', expected a time with its unit from 1us to 7days, such as 30s"),
         (
             "--max-skew 2001ms --hold 2s",
-            "--max-skew: got '2001ms', takes at most the hold, which is 2s: holds further apart do not overlap",
+            "--max-skew: got '2001ms', expected at most the hold, which is 2s: holds further apart do not overlap",
         ),
         (
             "--find --max-skew 1001ms",
-            "--max-skew: got '1001ms', takes at most the shortest trial of --find, which is 1s: holds further apart do not overlap",
+            "--max-skew: got '1001ms', expected at most the shortest trial of --find, which is 1s: holds further apart do not overlap",
         ),
-        ("--slo-p95 0s", "--slo-p95: got '0s', takes a time with its unit from 1us to 1m, such as 30s"),
+        ("--slo-p95 0s", "--slo-p95: got '0s', expected a time with its unit from 1us to 1m, such as 30s"),
         ("--slo E3:p99=1s", "--slo: no series 'E3' in this workload: it has E1, E2"),
         ("--slo E2:p50=1s", "--slo: 'p50' is no percentile that can be gated: give p95 or p99"),
-        ("--slo E2=1s", "--slo: got 'E2=1s', takes SERIES:PERCENTILE=TIME, such as E2:p99=400ms"),
+        ("--slo E2=1s", "--slo: got 'E2=1s', expected SERIES:PERCENTILE=TIME, such as E2:p99=400ms"),
         (
             "--slo-error-rate 1.5",
             "--slo-error-rate: '1.5' is no fraction: give a number from 0 to 1 with at most nine decimals, such as 0.001",
@@ -338,45 +341,54 @@ fn every_bad_value_is_one_error_naming_the_flag_what_it_got_and_what_it_takes() 
             "--rate-tolerance x",
             "--rate-tolerance: 'x' is no fraction: give a number from 0 to 1 with at most nine decimals, such as 0.001",
         ),
-        ("--slo-pending-growth many", "--slo-pending-growth: got 'many', takes a whole number from 0 to 1099511627776"),
-        ("--trials 4", "--trials: got '4', takes a whole number from 1 to 3"),
-        ("--max-in-flight 0", "--max-in-flight: got '0', takes a whole number from 1 to 4294967296"),
+        (
+            "--slo-pending-growth many",
+            "--slo-pending-growth: got 'many', expected a whole number from 0 to 1099511627776",
+        ),
+        ("--trials 4", "--trials: got '4', expected a whole number from 1 to 3"),
+        ("--max-in-flight 0", "--max-in-flight: got '0', expected a whole number from 1 to 4294967296"),
         (
             "--request-timeout 250ms",
-            "--request-timeout: got '250ms', takes a time above the largest limit, which is 250ms: what is given up must be slower than every limit",
+            "--request-timeout: got '250ms', expected a time above the largest limit, which is 250ms: what is given up must be slower than every limit",
         ),
         (
             "--agents box-1",
-            "--agents: got 'box-1', takes addresses such as box-1:7700,box-2:7700, dns:NAME:PORT for all addresses of a name, or file:PATH (or @PATH) for a file with one of these per line",
+            "--agents: got 'box-1', expected addresses such as box-1:7700,box-2:7700, dns:NAME:PORT for all addresses of a name, or file:PATH (or @PATH) for a file with one of these per line",
         ),
         (
             "--agents box-1:0",
-            "--agents: got 'box-1:0', takes addresses such as box-1:7700,box-2:7700, dns:NAME:PORT for all addresses of a name, or file:PATH (or @PATH) for a file with one of these per line",
+            "--agents: got 'box-1:0', expected addresses such as box-1:7700,box-2:7700, dns:NAME:PORT for all addresses of a name, or file:PATH (or @PATH) for a file with one of these per line",
         ),
-        ("--agents a:1,b:1,a:1", "--agents: a:1 is named twice: takes each agent once"),
-        ("--agents A:1,a:1", "--agents: a:1 is named twice: takes each agent once"),
-        ("--agents [::1]:1,[0::1]:1", "--agents: [0::1]:1 is named twice: takes each agent once"),
+        ("--agents a:1,b:1,a:1", "--agents: a:1 is named twice: name each agent once"),
+        ("--agents A:1,a:1", "--agents: a:1 is named twice: name each agent once"),
+        ("--agents [::1]:1,[0::1]:1", "--agents: [0::1]:1 is named twice: name each agent once"),
         (
             "--agents a:1 --local 1",
-            "--local: agents in this process and --agents exclude each other: takes one of the two",
+            "--local: agents in this process and --agents exclude each other: give only one of the two",
         ),
-        ("--local 0", "--local: got '0', takes a whole number from 1 to 64"),
+        ("--local 0", "--local: got '0', expected a whole number from 1 to 64"),
         (
             "--lease-timeout 100ms",
-            "--lease-timeout: got '100ms', takes a time with its unit from 500ms to 1m, such as 30s",
+            "--lease-timeout: got '100ms', expected a time with its unit from 500ms to 1m, such as 30s",
         ),
         (
             "--site-id a.b",
-            "--site-id: got 'a.b', takes one token of a subject: 1 to 128 characters without '.', '*', '>' or space",
+            "--site-id: got 'a.b', expected one token of a subject: 1 to 128 characters without '.', '*', '>' or space",
         ),
         (
             "--durable a/b/c.d",
-            "--durable: got 'a/b/c.d', takes names of durables, +NAME to add one, STREAM/NAME for another stream, or none",
+            "--durable: got 'a/b/c.d', expected names of durables, +NAME to add one, STREAM/NAME for another stream, or none",
         ),
-        ("--jsz-url 127.0.0.1:8222", "--jsz-url: got '127.0.0.1:8222', takes a URL such as http://127.0.0.1:8222/jsz"),
-        ("--metrics-listen 9400", "--metrics-listen: got '9400', takes an address and a port, such as 127.0.0.1:9400"),
-        ("--seed=-1", "--seed: got '-1', takes a whole number from 0 to 18446744073709551615"),
-        ("--dry-run=perhaps", "--dry-run: got 'perhaps', takes true or false"),
+        (
+            "--jsz-url 127.0.0.1:8222",
+            "--jsz-url: got '127.0.0.1:8222', expected a URL such as http://127.0.0.1:8222/jsz",
+        ),
+        (
+            "--metrics-listen 9400",
+            "--metrics-listen: got '9400', expected an address and a port, such as 127.0.0.1:9400",
+        ),
+        ("--seed=-1", "--seed: got '-1', expected a whole number from 0 to 18446744073709551615"),
+        ("--dry-run=perhaps", "--dry-run: got 'perhaps', expected true or false"),
     ] {
         let flags = if flags.contains("--preset") { flags.to_owned() } else { format!("--preset small {flags}") };
         assert_eq!(error(&format!("max-rps {flags}")), expected);
@@ -387,19 +399,19 @@ fn every_bad_value_is_one_error_naming_the_flag_what_it_got_and_what_it_takes() 
 fn errors_say_where_a_value_that_is_no_flag_came_from() {
     assert_eq!(
         error_with("max-rps", &[("PLIMSOLL_PRESET", "small"), ("SITE_ID", "a b")]),
-        "--site-id (from SITE_ID): got 'a b', takes one token of a subject: 1 to 128 characters without '.', '*', '>' or space"
+        "--site-id (from SITE_ID): got 'a b', expected one token of a subject: 1 to 128 characters without '.', '*', '>' or space"
     );
     let file = plan_file("preset = \"small\"\n\nhold = 30\n");
     let path = file.path().display();
     assert_eq!(
         error(&format!("max-rps --plan {path}")),
         format!(
-            "--hold (from {path}, line 3, key hold): got '30', takes a time with its unit from 1s to 1day, such as 30s"
+            "--hold (from {path}, line 3, key hold): got '30', expected a time with its unit from 1s to 1day, such as 30s"
         )
     );
     assert_eq!(
         error("max-rps"),
-        "--preset is missing: it takes small, medium, large or realistic (or set PLIMSOLL_PRESET, or `preset` in a plan file)"
+        "--preset is missing: expected small, medium, large or realistic (or set PLIMSOLL_PRESET, or `preset` in a plan file)"
     );
 }
 
@@ -409,7 +421,7 @@ fn passwords_are_never_shown() {
     assert!(words.starts_with("--nats-url: got 'nats://***@[bad'"), "{words}");
     for forgotten in ["nats://anna:secret", "anna:secret", "nats://127.0.0.1:4222,nats://anna:secret"] {
         let words = error(&format!("max-rps --preset small --nats-url {forgotten}"));
-        assert!(words.starts_with("--nats-url: it takes addresses such as ") && !words.contains("secret"), "{words}");
+        assert!(words.starts_with("--nats-url: expected addresses such as ") && !words.contains("secret"), "{words}");
     }
     let words = error("max-rps --preset small --nats-url nats://host:99999");
     assert!(words.starts_with("--nats-url: got 'nats://host:99999'"), "{words}");
@@ -560,15 +572,15 @@ fn a_soak_is_one_step_that_is_held_once() {
     for (flags, expected) in [
         (
             "--duration 1m",
-            "--rate is missing: it takes a rate such as 500 or 2k (or set PLIMSOLL_RATE, or `rate` in a plan file)",
+            "--rate is missing: expected a rate such as 500 or 2k (or set PLIMSOLL_RATE, or `rate` in a plan file)",
         ),
         (
             "--rate 1",
-            "--duration is missing: it takes a time with its unit, such as 30s (or set PLIMSOLL_DURATION, or `duration` in a plan file)",
+            "--duration is missing: expected a time with its unit, such as 30s (or set PLIMSOLL_DURATION, or `duration` in a plan file)",
         ),
         (
             "--rate 1 --duration 8days",
-            "--duration: got '8days', takes a time with its unit from 1s to 7days, such as 30s",
+            "--duration: got '8days', expected a time with its unit from 1s to 7days, such as 30s",
         ),
     ] {
         assert_eq!(error(&format!("run --preset small {flags}")), expected);
@@ -599,13 +611,10 @@ fn a_run_waits_for_as_many_agents_as_it_can_have() {
     for (flags, words) in [
         (
             "--agents a:1,b:1 --wait-agents 3",
-            "--wait-agents: got '3', takes at most the number of agents that --agents names, which is 2",
+            "--wait-agents: got '3', expected at most the number of agents that --agents names, which is 2",
         ),
-        ("--agents a:1 --wait-timeout 5s", "--wait-timeout: it says for how long to wait: takes --wait-agents besides"),
-        (
-            "--local 2 --wait-agents 2",
-            "--wait-agents: agents in this process are there at once: takes --agents besides",
-        ),
+        ("--agents a:1 --wait-timeout 5s", "--wait-timeout: it says for how long to wait: add --wait-agents"),
+        ("--local 2 --wait-agents 2", "--wait-agents: agents in this process are there at once: add --agents"),
     ] {
         assert_eq!(error(&format!("max-rps --preset small {flags}")), words);
     }
@@ -620,10 +629,10 @@ fn what_a_lost_agent_does_is_asked_for_by_flags_and_a_soak_always_ends() {
     assert_eq!(plan("run --preset small --rate 5 --duration 1h").on_agent_loss, OnAgentLoss::Abort);
     assert_eq!(
         error("max-rps --preset small --on-agent-loss ignore"),
-        "--on-agent-loss: got 'ignore', takes retry or abort"
+        "--on-agent-loss: got 'ignore', expected retry or abort"
     );
     let none = error("max-rps --preset small --min-agents 0");
-    assert!(none.starts_with("--min-agents: got '0', takes a whole number from 1"), "{none}");
+    assert!(none.starts_with("--min-agents: got '0', expected a whole number from 1"), "{none}");
 }
 
 #[test]
@@ -639,16 +648,16 @@ fn ceilings_are_those_of_the_run_s_workload_and_of_agents_at_addresses() {
     assert_eq!(
         error(&format!("max-rps --workload history --preset history-small --agents a:1 --ceilings {shown}")),
         format!(
-            "--ceilings: got '{shown}', takes the path of a file that `plimsoll calibrate` wrote: its ceilings are for messages, \
+            "--ceilings: got '{shown}', expected the path of a file that `plimsoll calibrate` wrote: its ceilings are for messages, \
              and this run is of history"
         )
     );
     assert_eq!(
         error(&of("--local 2")),
-        "--ceilings: agents in this process have no ceilings of their own: takes --agents besides"
+        "--ceilings: agents in this process have no ceilings of their own: add --agents"
     );
     let missing = error("max-rps --preset small --agents a:1 --ceilings /nowhere.toml");
-    assert!(missing.starts_with("--ceilings: got '/nowhere.toml', takes the path of a file"), "{missing}");
+    assert!(missing.starts_with("--ceilings: got '/nowhere.toml', expected the path of a file"), "{missing}");
 }
 
 #[test]
@@ -662,8 +671,8 @@ fn a_calibration_is_asked_for_by_agents_and_a_file() {
     assert_eq!(default.save, std::path::PathBuf::from("ceilings.toml"));
     let history = calibrate("calibrate --agents a:1 --workload history --reply-bytes 9000 --save h.toml");
     assert_eq!((history.request_bytes, history.reply_bytes), (64, 9000));
-    assert!(error("calibrate --agents a:1 --workload chat").starts_with("--workload: got 'chat', takes "));
-    assert!(error("calibrate").starts_with("--agents: it is missing: takes addresses"));
+    assert!(error("calibrate --agents a:1 --workload chat").starts_with("--workload: got 'chat', expected "));
+    assert!(error("calibrate").starts_with("--agents: it is missing: expected addresses"));
 }
 
 #[test]
@@ -719,7 +728,7 @@ fn starts_may_be_no_further_apart_than_a_hold_is_long_whatever_is_held() {
     assert_eq!(skew("max-rps --preset small --find --max-skew 1s"), Duration::from_secs(1));
     assert_eq!(
         error("run --preset small --rate 10 --duration 2s --max-skew 3s"),
-        "--max-skew: got '3s', takes at most the hold, which is 2s: holds further apart do not overlap"
+        "--max-skew: got '3s', expected at most the hold, which is 2s: holds further apart do not overlap"
     );
     let file = plan_file("preset = \"small\"\nmax-skew = \"20ms\"\n");
     let of_file = plan_with(&format!("max-rps --plan {}", file.path().display()), &[]);
@@ -777,10 +786,10 @@ fn a_described_workload_is_what_its_file_said_when_the_run_began() {
         std::fs::write(file.path(), operation(&format!("timeout = \"{timeout}\""))).unwrap();
         let words = error(&format!("{flags} --request-timeout {request_timeout}"));
         let expected =
-            format!("--request-timeout: the operation 'get' has a timeout of {timeout}: takes at least that here");
+            format!("--request-timeout: the operation 'get' has a timeout of {timeout}: expected at least that here");
         assert!(words.starts_with(&expected), "{words}");
     }
-    assert!(error("max-rps --workload custom").starts_with("--scenario is missing: it takes the path of a TOML file"));
+    assert!(error("max-rps --workload custom").starts_with("--scenario is missing: expected the path of a TOML file"));
     assert!(error(&format!("{flags} --preset small")).contains("the workload custom does not take it: only messages"));
 }
 
@@ -796,14 +805,14 @@ fn one_thing_proves_who_we_are_and_a_secret_given_in_place_of_its_file_is_not_re
     );
     assert_eq!(login("", &[("NATS_NKEY", "env:N")]), Some(Login::NkeySeed("env:N".into())));
     let both = error(&format!("{run} --nats-creds a.creds --nats-token env:T"));
-    assert_eq!(both, "--nats-token: it and --nats-creds exclude each other: takes one of the two");
+    assert_eq!(both, "--nats-token: it and --nats-creds exclude each other: give only one of the two");
     for flag in ["nats-token", "nats-nkey"] {
         let itself = error(&format!("{run} --{flag} SECRET"));
-        assert!(itself.starts_with(&format!("--{flag}: takes the path of a file, or env:NAME")), "{itself}");
+        assert!(itself.starts_with(&format!("--{flag}: expected the path of a file, or env:NAME")), "{itself}");
         assert!(!itself.contains("SECRET"), "{itself}");
     }
     let half = error(&format!("{run} --nats-tls-cert c.pem"));
-    assert_eq!(half, "--nats-tls-cert: a certificate is shown with its key: takes --nats-tls-key besides");
+    assert_eq!(half, "--nats-tls-cert: a certificate is shown with its key: add --nats-tls-key");
 }
 
 #[test]
@@ -815,12 +824,12 @@ fn agents_at_addresses_are_reached_over_tls_and_those_of_this_process_are_not() 
         (Some("c.pem"), Some("c.key"), Some("ca.pem"))
     );
     let local = error(&format!("max-rps --preset small --local 1 {files}"));
-    assert_eq!(local, "--tls-cert: agents in this process are not reached over TLS: takes --agents besides");
+    assert_eq!(local, "--tls-cert: agents in this process are not reached over TLS: add --agents");
     let variables = [("PLIMSOLL_TLS_CERT", "c.pem"), ("PLIMSOLL_TLS_KEY", "c.key"), ("PLIMSOLL_TLS_CA", "ca.pem")];
     assert_eq!(plan_with("max-rps --preset small --local 1", &variables).tls, None);
     assert!(plan_with("max-rps --preset small --agents a:1", &variables).tls.is_some());
     let half = error("max-rps --preset small --agents a:1 --tls-cert c.pem --tls-key c.key");
-    assert_eq!(half, "--tls-cert: TLS takes --tls-ca besides");
+    assert_eq!(half, "--tls-cert: TLS also needs --tls-ca");
 }
 
 #[test]

@@ -60,9 +60,8 @@ pub fn for_find(values: &Values, workload: Workload) -> Result<Workload, Setting
         return Ok(Workload::Daily(daily));
     }
     if let Some(given) = values.optional("at-peak").filter(|given| given.strength() > 0 && !daily.at_peak) {
-        return Err(
-            given.error("a search compares holds of several lengths, so its day stands still: takes true with --find")
-        );
+        return Err(given
+            .error("a search compares holds of several lengths, so its day stands still: expected true with --find"));
     }
     Ok(Workload::Daily(DailyWorkload { at_peak: true, day: Some(daily.day.unwrap_or(FIND_DAY)), ..daily }))
 }
@@ -87,9 +86,8 @@ pub fn begin(values: &Values, daily: &DailyWorkload, find: FindPlan) -> Result<F
         (Some(from), Some(given)) => {
             whole(&given, from)?;
             if from.milli() / 1000 > all {
-                return Err(
-                    given.error(format!("got {from} users, and the target was seeded for {all}: takes at most that"))
-                );
+                return Err(given
+                    .error(format!("got {from} users, and the target was seeded for {all}: expected at most that")));
             }
             from
         }
@@ -110,7 +108,7 @@ fn whole(given: &Named, level: Rate) -> Result<(), SettingsError> {
     if level.milli().is_multiple_of(1000) {
         Ok(())
     } else {
-        Err(given.error(format!("got {level}, takes whole users")))
+        Err(given.error(format!("got {level}, expected whole users")))
     }
 }
 
@@ -130,7 +128,7 @@ pub fn steps(values: &Values, daily: &DailyWorkload) -> Result<Steps, SettingsEr
     if given.strength() > 0 {
         let largest = steps.rates().last().map(Rate::to_string).unwrap_or_default();
         return Err(given.error(format!(
-            "got {largest} users, and the target was seeded for {}: takes at most that, or a larger --users, which the \
+            "got {largest} users, and the target was seeded for {}: expected at most that, or a larger --users, which the \
              target must be seeded with",
             daily.users
         )));

@@ -4,6 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use plimsoll_common::plan::redact_url;
+use plimsoll_common::units::parse_duration;
 
 use super::error::{SettingsError, got};
 use super::layers::{Given, Layers, Source};
@@ -96,7 +97,7 @@ impl<'a> Values<'a> {
             let bounds = [lowest, highest].map(|bound| humantime::format_duration(bound).to_string());
             value.takes(format!("a time with its unit from {} to {}, such as 30s", bounds[0], bounds[1]))
         };
-        let length = duration(value.text()).ok_or_else(takes)?;
+        let length = parse_duration(value.text()).ok_or_else(takes)?;
         if length < lowest || length > highest {
             return Err(takes());
         }
@@ -133,12 +134,6 @@ impl<'a> Values<'a> {
 pub fn number(value: &Named, lowest: u64, highest: u64) -> Result<u64, SettingsError> {
     let parsed = value.text().trim().parse::<u64>().ok().filter(|number| (lowest..=highest).contains(number));
     parsed.ok_or_else(|| value.takes(format!("a whole number from {lowest} to {highest}")))
-}
-
-/// A length of time with its unit; nothing finer than a microsecond.
-pub fn duration(text: &str) -> Option<Duration> {
-    let length = humantime::parse_duration(text.trim()).ok()?;
-    (length.subsec_nanos() % 1000 == 0).then_some(length)
 }
 
 /// The parts of a list, none of them empty.

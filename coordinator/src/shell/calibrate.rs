@@ -66,7 +66,7 @@ pub async fn calibrate(command: &CalibrateCommand) -> Result<Calibrated, Failure
     let ceilings = Ceilings { workload: command.workload.clone(), agents };
     let path = command.save.display();
     std::fs::write(&command.save, ceilings.to_text()).map_err(|error| {
-        Failure::Usage(format!("--save: got '{path}', takes the path of a file that can be written: {error}"))
+        Failure::Usage(format!("--save: got '{path}', expected the path of a file that can be written: {error}"))
     })?;
     let table = format!(
         "{}\nkept in {path}: --ceilings {path} has runs of {} split by it\n",

@@ -23,7 +23,7 @@ impl MetricsPage {
     pub async fn serve(address: SocketAddr, live: Live) -> Result<Self, String> {
         let listener = TcpListener::bind(address).await;
         let listener = listener.map_err(|error| {
-            format!("--metrics-listen: cannot listen on {address}: {error}; takes a free address of this host")
+            format!("--metrics-listen: cannot listen on {address}: {error}; choose a free address of this host")
         })?;
         let page = move || {
             let text = live.get().map_or(String::new(), |now| render(&now));

@@ -184,7 +184,7 @@ fn open_results(results: &Path, plan: &RunPlan, identity: &RunIdentity) -> Resul
     RunWriter::create(results, identity.began(), plan.workload.name()).map_err(|error| {
         let dir = results.display();
         Failure::Usage(format!(
-            "--results: got '{dir}', takes a directory that can be written, or none to save nothing: {error}"
+            "--results: got '{dir}', expected a directory that can be written, or none to save nothing: {error}"
         ))
     })
 }
@@ -194,7 +194,7 @@ fn open_csv(path: &Path) -> Result<File, Failure> {
     let opened = OpenOptions::new().write(true).create(true).truncate(false).open(path);
     opened.map_err(|error| {
         Failure::Usage(format!(
-            "--csv: got '{}', takes the path of a file that can be written: {error}",
+            "--csv: got '{}', expected the path of a file that can be written: {error}",
             path.display()
         ))
     })
@@ -356,7 +356,7 @@ async fn assemble(
     let fleet = gather(&agents, plan.gather, &claim, plan.workload.name()).await.map_err(failure)?;
     if plan.min_agents > fleet.len() {
         return Err(Failure::Usage(format!(
-            "--min-agents: got '{}', takes at most the number of agents, which is {}",
+            "--min-agents: got '{}', expected at most the number of agents, which is {}",
             plan.min_agents,
             fleet.len()
         )));

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use plimsoll_agent::shell::files;
 use plimsoll_common::plan::{Credentials, Login, Target, TlsIdentity};
 
 use crate::settings::{Login as LoginChoice, TargetChoice};
@@ -42,13 +43,8 @@ pub fn open(choice: &TargetChoice) -> Result<Target, String> {
 /// # Errors
 /// It cannot be read; its flag and path, never what it holds.
 pub fn file(flag: &str, path: &Path, what: &str) -> Result<String, String> {
-    let error =
-        |why: &dyn std::fmt::Display| format!("{flag}: got '{}', takes the path of {what}: {why}", path.display());
-    let bytes = std::fs::metadata(path).map_err(|cause| error(&cause))?.len();
-    if bytes > MOST_BYTES {
-        return Err(error(&format!("it has {bytes} bytes, at most {MOST_BYTES} are read")));
-    }
-    std::fs::read_to_string(path).map_err(|cause| error(&cause))
+    let error = |why| format!("{flag}: got '{}', expected the path of {what}: {why}", path.display());
+    files::read_text(path, MOST_BYTES).map_err(error)
 }
 
 /// The first line of a file, or of the variable after `env:`.
@@ -58,12 +54,12 @@ pub fn file(flag: &str, path: &Path, what: &str) -> Result<String, String> {
 pub fn secret(flag: &str, from: &str, what: &str) -> Result<String, String> {
     let text = match from.strip_prefix("env:") {
         Some(name) => std::env::var(name)
-            .map_err(|_| format!("{flag}: got '{from}', takes env: and the name of a variable that is set"))?,
+            .map_err(|_| format!("{flag}: got '{from}', expected env: and the name of a variable that is set"))?,
         None => file(flag, Path::new(from), what)?,
     };
     // Comments are for seeds that were kept as `nk` prints them.
     let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
-    line.map(str::to_owned).ok_or_else(|| format!("{flag}: got '{from}', takes the path of {what}: it is empty"))
+    line.map(str::to_owned).ok_or_else(|| format!("{flag}: got '{from}', expected the path of {what}: it is empty"))
 }
 
 #[cfg(test)]
@@ -99,7 +95,10 @@ mod tests {
             (LoginChoice::Token(named("empty")), "it is empty"),
             (LoginChoice::NkeySeed(named("absent")), "--nats-nkey: got '"),
             (LoginChoice::Token("env:PLIMSOLL_NO_SUCH_VARIABLE".into()), "a variable that is set"),
-            (LoginChoice::CredentialsFile(PathBuf::from("/absent")), "--nats-creds: got '/absent', takes the path of"),
+            (
+                LoginChoice::CredentialsFile(PathBuf::from("/absent")),
+                "--nats-creds: got '/absent', expected the path of",
+            ),
         ] {
             let error = open(&choice(login)).unwrap_err();
             assert!(error.contains(words), "{error}");

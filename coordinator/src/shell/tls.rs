@@ -98,7 +98,7 @@ pub struct Dialled {
 /// so that its refusal comes as a broken connection.
 pub fn explain(heard: &Heard, words: String) -> String {
     match heard.first() {
-        Some(First::TlsRecord) => "it takes TLS only: give --tls-cert, --tls-key and --tls-ca".to_owned(),
+        Some(First::TlsRecord) => "it accepts TLS only: give --tls-cert, --tls-key and --tls-ca".to_owned(),
         Some(First::Broke(broke)) => match REFUSALS.iter().find(|alert| broke.ends_with(&format!(" {alert:?}"))) {
             Some(alert) => format!("it refuses our certificate: {}", alert_words(*alert)),
             None => format!("its connection broke: {broke}"),

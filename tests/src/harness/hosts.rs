@@ -226,7 +226,7 @@ impl Network {
     /// # Errors
     /// If the system refuses, with what it takes.
     pub fn new(hosts: usize) -> anyhow::Result<Self> {
-        ensure!((1..=250).contains(&hosts), "a network of {hosts} hosts: takes 1 to 250");
+        ensure!((1..=250).contains(&hosts), "a network of {hosts} hosts: expected 1 to 250");
         let [a, b, c] = NETWORK;
         let hosts: io::Result<Vec<Host>> =
             (1..=hosts as u8).map(|number| Host::new(Ipv4Addr::new(a, b, c, number))).collect();

@@ -105,7 +105,7 @@ fn a_log_that_may_not_be_read_is_an_error_at_once_that_names_the_right() -> anyh
     let ended = run(&cluster, &[])?;
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(3), ""), "{ended:?}");
     assert!(ended.stderr.contains("error: the coordinator's log may not be read: pods "), "{ended:?}");
-    assert!(ended.stderr.contains("takes the right to get pods/log in the namespace load\n"), "{ended:?}");
+    assert!(ended.stderr.contains("needs the right to get pods/log in the namespace load\n"), "{ended:?}");
     is_kept(&cluster, &ended);
     Ok(())
 }
@@ -212,7 +212,7 @@ fn what_cannot_be_made_leaves_nothing_of_ours_and_all_of_others() -> anyhow::Res
             3,
             "error: Job/plimsoll-agents is not made: jobs \"plimsoll-agents\" is forbidden: exceeded quota",
         ),
-        (("services", 409), 2, "error: Service/plimsoll-agents is there already: takes another --name, or remove"),
+        (("services", 409), 2, "error: Service/plimsoll-agents is there already: choose another --name, or remove"),
     ] {
         let cluster = FakeCluster::start(Script { refuses: Some(refuses), ..Script::default() })?;
         let ended = run(&cluster, &[])?;

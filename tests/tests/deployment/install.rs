@@ -104,7 +104,7 @@ fn what_cannot_be_written_says_so() -> anyhow::Result<()> {
     for program in [Program::Cli, Program::Agent] {
         let ended = program.run(["man", "--dir", "/proc/none"])?;
         assert_eq!(ended.code, Some(2), "{ended:?}");
-        let words = "error: --dir: got '/proc/none', takes a directory that can be written: ";
+        let words = "error: --dir: got '/proc/none', expected a directory that can be written: ";
         assert!(ended.stderr.starts_with(words), "{ended:?}");
         assert_eq!(program.run(["completions", "cmd.exe"])?.code, Some(2));
     }

@@ -225,5 +225,5 @@ fn both_are_reached_over_tls_and_with_passwords_that_nothing_shows() {
     let error = refused(seed, &with("--mongo-password", file("cassandra-password").display().to_string()), 2).unwrap();
     assert!(error.contains("does not let us in") && error.contains("--mongo-password"), "{error}");
     let error = refused(seed, &with("--mongo-password", "SECRETWORD".to_owned()), 2).unwrap();
-    assert!(error.contains("takes the path of a file") && !error.contains("SECRETWORD"), "{error}");
+    assert!(error.contains("expected the path of a file") && !error.contains("SECRETWORD"), "{error}");
 }

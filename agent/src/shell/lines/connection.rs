@@ -11,8 +11,8 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::{Hub, Shared, State};
 use crate::core::limits::ServerAddress;
-use crate::core::mixed::mixed;
 use crate::core::nats_words::{Word, next_word};
+use crate::core::splitmix::splitmix64;
 use crate::shell::clock::boottime_ns;
 
 /// A server that has not let us in by then is not reached.
@@ -47,7 +47,7 @@ pub(super) async fn keep_open(hub: Rc<Hub>, shared: Rc<Shared>) {
 /// The server that a line tries at this attempt: it begins anywhere among them, whatever the numbers of its agent's lines have in
 /// common, and takes the next each time.
 fn server_of(line: u32, attempt: u64, servers: &[ServerAddress]) -> &ServerAddress {
-    let first = mixed(u64::from(line)) % servers.len() as u64;
+    let first = splitmix64(u64::from(line)) % servers.len() as u64;
     &servers[((first + attempt) % servers.len() as u64) as usize]
 }
 

@@ -45,7 +45,7 @@ fn with_server<T: Future<Output = ()>>(
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (dialled, told) = (Rc::new(Cell::new(0)), Rc::new(RefCell::new(Vec::new())));
         let lines = lines(&listener.local_addr().unwrap().to_string(), &told);
-        lines.hub.turns.borrow_mut().set_rate(users_per_second);
+        lines.hub.limiter.borrow_mut().set_rate(users_per_second);
         tokio::task::spawn_local(listen(listener, hangs_up_on, dialled.clone()));
         test(lines, dialled, told).await;
     });
@@ -101,10 +101,10 @@ fn users_come_online_no_faster_than_they_may() {
         let hub = lines.hub.clone();
         tokio::select! {
             settled = lines.settle(wanted(3), 1.0 / EACH.as_secs_f64()) => panic!("{settled:?}"),
-            () = until(|| dialled.get() > 0 && hub.turns.borrow().next() > EACH + EACH / 2) => {}
+            () = until(|| dialled.get() > 0 && hub.limiter.borrow().next() > EACH + EACH / 2) => {}
         }
         // The second has a turn, a thousand seconds on, and the third has asked for none yet.
-        assert_eq!((dialled.get(), hub.turns.borrow().next() < EACH * 3), (1, true));
+        assert_eq!((dialled.get(), hub.limiter.borrow().next() < EACH * 3), (1, true));
     });
 }
 
@@ -112,7 +112,7 @@ fn users_come_online_no_faster_than_they_may() {
 fn connections_that_all_break_at_once_are_opened_again_no_faster_than_users_may_come_online() {
     with_server(u32::MAX, 1.0 / EACH.as_secs_f64(), async |lines, dialled, _| {
         wanted(10).into_iter().for_each(|wanted| lines.bring(wanted));
-        until(|| dialled.get() > 10 && lines.hub.turns.borrow().next() > EACH * 9 + EACH / 2).await;
+        until(|| dialled.get() > 10 && lines.hub.limiter.borrow().next() > EACH * 9 + EACH / 2).await;
         // Each waits for a turn of its own; one of them had its turn at once.
         assert_eq!(dialled.get(), 11);
     });

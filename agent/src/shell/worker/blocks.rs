@@ -3,12 +3,14 @@
 use plimsoll_common::plan::TrialId;
 use plimsoll_common::snapshot::{Stall, StepEnd, UsersOnline};
 
+use super::Worker;
 use super::orders::{BlockHealth, Finish, WorkerEvent};
 use super::pace::Pace;
 use super::writer::time_a_flush;
-use super::{Worker, boottime_ns, thread_cpu_ns};
 use crate::core::exchange::Desk;
 use crate::core::recorder::BLOCK_NS;
+use crate::shell::clock::boottime_ns;
+use crate::shell::health::thread_cpu_ns;
 use crate::shell::lines::Lines;
 use crate::workload::Workload;
 

@@ -6,7 +6,7 @@ use plimsoll_common::contract::fixtures::Fixtures;
 use plimsoll_common::plan::{AgentPlan, StepOrder, TrialId};
 use plimsoll_common::snapshot::{StepEnd, UsersOnline};
 
-use super::FENCE_TIMEOUT;
+use super::fence::FENCE_TIMEOUT;
 use crate::core::exchange::Desk;
 use crate::core::recorder::{WorkerBlock, WorkerTotals};
 use crate::shell::lease::Lease;
@@ -31,6 +31,10 @@ pub struct WorkerSpec {
     /// Looked at before every release.
     pub lease: Lease,
 }
+
+/// Room for commands that a worker has not taken yet. At most four can wait: a deal or a start, since the next one comes after
+/// its answer; the stop of that trial, and that of the trial before, which may have ended by itself; and a drain.
+pub const COMMANDS: usize = 8;
 
 /// What a worker is told.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! Any NATS service, as a file describes it: requests, publishes and publishes into streams, drawn by their weights. Replies and
 //! acknowledgements are correlated by their subject, deliveries by the id that the operation wrote.
 
+mod extract;
 pub mod fill;
-mod look;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,8 +16,8 @@ use plimsoll_common::workload::custom::template::{Role, Template};
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
+use self::extract::{Found, NoJson, at, judge};
 use self::fill::{Compiled, Filler, Filling};
-use self::look::{Found, NoJson, at, judge};
 use super::messages::classify_publish_ack;
 use super::replies::Replies;
 use super::room_requests::{below, status};

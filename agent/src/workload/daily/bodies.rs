@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use bytes::{Bytes, BytesMut};
 use plimsoll_common::contract::daily::fixtures::DailyFixtures;
-use plimsoll_common::contract::daily::made::MadeRoom;
+use plimsoll_common::contract::daily::made_rooms::MadeRoom;
 use plimsoll_common::contract::daily::{CONTENT_BYTES, MENTIONS_PER_MILLE};
 use plimsoll_common::contract::fixtures::account;
 use plimsoll_common::contract::members::write_add_members;
@@ -12,7 +12,7 @@ use plimsoll_common::contract::write;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use super::users::mixed;
+use super::users::splitmix64;
 
 /// Random text that contents are cut from: a service that compresses or caches must not see one content only.
 const TEXT_BYTES: usize = 64 * 1024;
@@ -29,7 +29,7 @@ pub(super) struct Bodies {
 impl Bodies {
     /// For a worker of a run. Contents follow from the run's seed, whoever writes them.
     pub(super) fn new(nonce: u64, writer: (u16, u8), seed: u64) -> Self {
-        let mut chance = ChaCha8Rng::seed_from_u64(mixed(seed ^ 7));
+        let mut chance = ChaCha8Rng::seed_from_u64(splitmix64(seed ^ 7));
         const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.";
         let length = TEXT_BYTES + *CONTENT_BYTES.end() as usize;
         let text = (0..length).map(|_| LETTERS[chance.random_range(0..LETTERS.len())]).collect();
@@ -61,8 +61,8 @@ impl Bodies {
 
     fn fill(&mut self, bits: u64, mentioned: Option<u32>) {
         let (shortest, longest) = (u64::from(*CONTENT_BYTES.start()), u64::from(*CONTENT_BYTES.end()));
-        let length = (shortest + mixed(bits ^ 4) % (longest - shortest + 1)) as usize;
-        let at = (mixed(bits ^ 5) % TEXT_BYTES as u64) as usize;
+        let length = (shortest + splitmix64(bits ^ 4) % (longest - shortest + 1)) as usize;
+        let at = (splitmix64(bits ^ 5) % TEXT_BYTES as u64) as usize;
         self.content.clear();
         if let Some(user) = mentioned {
             self.content.extend_from_slice(format!("@{} ", account(user)).as_bytes());
@@ -106,12 +106,12 @@ impl Bodies {
 
 /// Whom a message of a room mentions, one in twenty times: somebody else in it.
 pub(super) fn mentioned(fixtures: &DailyFixtures, room: u32, sender: u32, bits: u64) -> Option<u32> {
-    let mentions = mixed(bits ^ 2) % 1_000 < MENTIONS_PER_MILLE;
-    mentions.then(|| fixtures.companion(room, sender, mixed(bits ^ 3))).flatten()
+    let mentions = splitmix64(bits ^ 2) % 1_000 < MENTIONS_PER_MILLE;
+    mentions.then(|| fixtures.companion(room, sender, splitmix64(bits ^ 3))).flatten()
 }
 
 /// The seeded message that is replied to.
 pub(super) fn parent(fixtures: &DailyFixtures, room: u32, bits: u64) -> [u8; 20] {
     let messages = u64::from(fixtures.band(room).seeded_messages());
-    fixtures.seeded_message(room, (mixed(bits ^ 6) % messages) as u32).id
+    fixtures.seeded_message(room, (splitmix64(bits ^ 6) % messages) as u32).id
 }

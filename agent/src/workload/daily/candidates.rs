@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use plimsoll_common::contract::daily::fixtures::DailyFixtures;
 
-use super::users::mixed;
+use super::users::splitmix64;
 
 /// Numbers that are one worker's alone: every `stride`-th from `first` on.
 ///
@@ -72,7 +72,7 @@ impl Candidates {
     pub(super) fn take(&mut self, room: u32) -> u64 {
         let next = self.next(room);
         *self.added.entry(room).or_default() += 1;
-        mixed(self.nonce ^ u64::from(room) << 40) % (1 << 40) + next
+        splitmix64(self.nonce ^ u64::from(room) << 40) % (1 << 40) + next
     }
 }
 
@@ -92,7 +92,7 @@ mod tests {
             let mut added = HashSet::new();
             for (run, agent) in (0..10).flat_map(|run| (0..6).map(move |agent| (run, agent))) {
                 for worker in 0..2 {
-                    let mut candidates = Candidates::new(mixed(run), agent, (worker, 2));
+                    let mut candidates = Candidates::new(splitmix64(run), agent, (worker, 2));
                     // More than there are: also those who are added once more are of the same.
                     added.extend((0..200).map(|_| fixtures.stranger(room, candidates.take(room)).unwrap()));
                 }

@@ -10,7 +10,7 @@ use plimsoll_common::contract::fixtures::account;
 use plimsoll_common::plan::StepOrder;
 use plimsoll_common::workload::daily::{PRESENCE_LOST, PRESENCE_SAID, PRESENCE_US};
 
-use super::users::{Users, mixed};
+use super::users::{Users, splitmix64};
 use crate::core::people::{Day, Flips};
 use crate::workload::Aside;
 
@@ -99,7 +99,7 @@ impl Presence {
         }
         let over_ns = (order.warmup.as_nanos() as u64).clamp(TOLD_OVER_NS.0, TOLD_OVER_NS.1);
         let mut beginnings: Vec<(u64, u32)> =
-            online.iter().map(|&user| (mixed(seed ^ u64::from(user)) % over_ns, user)).collect();
+            online.iter().map(|&user| (splitmix64(seed ^ u64::from(user)) % over_ns, user)).collect();
         beginnings.sort_unstable_by_key(|&beginning| Reverse(beginning));
         let begins_ns = order.start_boottime_ns + order.warmup.as_nanos() as u64;
         let hold_ns = begins_ns..begins_ns + order.hold.as_nanos() as u64;

@@ -13,8 +13,8 @@ use super::Setup;
 use super::candidates::{Candidates, takes_members};
 use super::fan_out::Audience;
 use crate::core::exchange::Exchange;
-pub(super) use crate::core::mixed::mixed;
 use crate::core::people::Act;
+pub(super) use crate::core::splitmix::splitmix64;
 use crate::shell::lines::Wanted;
 use crate::workload::Part;
 
@@ -116,7 +116,7 @@ impl Users {
                 Some(at) => SHARED + worker + at as u32 % shared_lines.max(1) * workers,
             };
             let mut rooms = fixtures.rooms_of(id);
-            rooms.sort_by_key(|&room| mixed(setup.plan.seed ^ u64::from(id) << 32 ^ u64::from(room)));
+            rooms.sort_by_key(|&room| splitmix64(setup.plan.seed ^ u64::from(id) << 32 ^ u64::from(room)));
             let user = User { id, line, rooms: rooms.into(), online: false, scrolled: None };
             all.add(user, plan.presence, fixtures);
         }
@@ -266,7 +266,7 @@ impl Users {
             return room;
         }
         let rooms = &user.rooms;
-        let drawn = (mixed(act.bits) >> 11) as f64 / (1_u64 << 53) as f64 * self.zipf[rooms.len() - 1];
+        let drawn = (splitmix64(act.bits) >> 11) as f64 / (1_u64 << 53) as f64 * self.zipf[rooms.len() - 1];
         let first = self.zipf.partition_point(|&sum| sum <= drawn).min(rooms.len() - 1);
         // One that does not do gives way to the next that does; every user has some of each.
         let in_turn = rooms.iter().copied().cycle().skip(first).take(rooms.len());
@@ -299,5 +299,5 @@ impl Drop for Users {
 /// Somebody else.
 pub(super) fn neighbour(user: u32, bits: u64, users: u32) -> u32 {
     let others = u64::from(users) - 1;
-    ((u64::from(user) + 1 + mixed(bits ^ 1) % others) % u64::from(users)) as u32
+    ((u64::from(user) + 1 + splitmix64(bits ^ 1) % others) % u64::from(users)) as u32
 }

@@ -22,7 +22,7 @@ pub struct DailyFixtures {
 
 /// A number of users that the presets do not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("got '{users}', takes a whole number from {FEWEST_USERS} to {MOST_USERS}")]
+#[error("got '{users}', expected a whole number from {FEWEST_USERS} to {MOST_USERS}")]
 pub struct UsersOutOfRange {
     users: u32,
 }

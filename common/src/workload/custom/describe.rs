@@ -214,7 +214,7 @@ fn durables(reader: &Reader, top: &Section) -> Result<Vec<String>, DescriptionEr
 fn operations(reader: &Reader, top: &Section) -> Result<Vec<Operation>, DescriptionError> {
     const TAKES: &str = "one or more tables [[operation]]";
     let Some((value, line)) = top.value("operation") else {
-        return Err(DescriptionError { line: 1, problem: format!("no operation: takes {TAKES}") });
+        return Err(DescriptionError { line: 1, problem: format!("no operation: expected {TAKES}") });
     };
     let items = match value.get_ref() {
         DeValue::Array(items) if !items.is_empty() => items,
@@ -233,7 +233,7 @@ fn operations(reader: &Reader, top: &Section) -> Result<Vec<Operation>, Descript
             let (_, line) = section.value("name").unwrap_or((item, line));
             return Err(DescriptionError {
                 line,
-                problem: format!("a second operation '{}': takes each name once, they are series", same.name),
+                problem: format!("a second operation '{}': name each once, they are series", same.name),
             });
         }
         series += operation.series().len();
@@ -332,7 +332,7 @@ fn dedup(section: &Section) -> Result<Option<Template>, DescriptionError> {
                 return Ok(Some(template));
             }
             // A sequence alone is not unique: workers count each for themselves.
-            let problem = format!("dedup takes {TAKES}: two operations with one id would be one message");
+            let problem = format!("dedup: expected {TAKES}: two operations with one id would be one message");
             let has = |piece| template.pieces.contains(&piece);
             let unique = has(super::template::Piece::Sequence)
                 && has(super::template::Piece::Worker)
@@ -357,7 +357,7 @@ fn success(section: &Section) -> Result<Success, DescriptionError> {
     let place = place(&test, &["header", "pointer"])?;
     let expected = match (test.value("is"), test.switch("exists")?) {
         (Some((_, line)), Some(_)) => {
-            return Err(DescriptionError { line, problem: "'is' beside 'exists': takes one of the two".into() });
+            return Err(DescriptionError { line, problem: "'is' beside 'exists': give only one of the two".into() });
         }
         (None, exists) => {
             if exists.unwrap_or(true) {
@@ -411,7 +411,7 @@ fn place(section: &Section, keys: &[&str]) -> Result<Place, DescriptionError> {
     let given: Vec<&str> = keys.iter().copied().filter(|key| section.value(key).is_some()).collect();
     let [key] = given.as_slice() else {
         let found = if given.is_empty() { "none".to_owned() } else { given.join(" and ") };
-        let problem = format!("{found} of {} is given: takes exactly one", keys.join(", "));
+        let problem = format!("{found} of {} is given: expected exactly one", keys.join(", "));
         return Err(DescriptionError { line: section.line(), problem });
     };
     if *key == "token" {

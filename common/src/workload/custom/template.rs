@@ -171,7 +171,7 @@ impl Template {
         let takes = |got: &str| {
             let wildcards = if role == Role::Filter { "" } else { ", '*' or '>'" };
             format!(
-                "got '{}', takes tokens separated by dots, none of them empty, without spaces{wildcards}",
+                "got '{}', expected tokens separated by dots, none of them empty, without spaces{wildcards}",
                 shortened(got)
             )
         };
@@ -214,7 +214,7 @@ fn shortened(text: &str) -> String {
 impl Piece {
     fn parse(inside: &str) -> Result<Self, String> {
         let (name, argument) = inside.split_once(':').map_or((inside, None), |(name, rest)| (name, Some(rest)));
-        let takes = |takes: &str| format!("got '{{{{{inside}}}}}', takes {takes}");
+        let takes = |takes: &str| format!("got '{{{{{inside}}}}}', expected {takes}");
         let plain = |piece: Self| match argument {
             None => Ok(piece),
             Some(_) => Err(takes(&format!("{{{{{name}}}}}"))),
@@ -255,7 +255,7 @@ impl Piece {
                     Err(takes("{{timestamp}} (RFC 3339), {{timestamp:s}}, {{timestamp:ms}} or {{timestamp:ns}}"))
                 }
             },
-            _ => Err(format!("unknown placeholder '{{{{{inside}}}}}': takes {}", PLACEHOLDERS.join(", "))),
+            _ => Err(format!("unknown placeholder '{{{{{inside}}}}}': expected {}", PLACEHOLDERS.join(", "))),
         }
     }
 
@@ -271,10 +271,10 @@ impl Piece {
             return Ok(());
         }
         let why = match (role, self) {
-            (Role::Filter, _) => "what is subscribed to stands for a whole run: takes {{worker}} and {{run}}",
-            (_, Self::Bytes(_)) => "bytes may be anything: takes {{text:LENGTH}}",
-            (_, Self::Letters(_)) => "a token cannot be empty: takes a length of at least 1",
-            _ => "its dots would be tokens: takes {{timestamp:ms}}",
+            (Role::Filter, _) => "what is subscribed to stands for a whole run: use {{worker}} and {{run}}",
+            (_, Self::Bytes(_)) => "bytes may be anything: use {{text:LENGTH}}",
+            (_, Self::Letters(_)) => "a token cannot be empty: use a length of at least 1",
+            _ => "its dots would be tokens: use {{timestamp:ms}}",
         };
         Err(format!("{self} cannot stand in {}: {why}", role.words()))
     }
@@ -338,21 +338,21 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_told_what_does() {
         for (role, text, expected) in [
-            (Role::Payload, "{{usr}}", "unknown placeholder '{{usr}}': takes {{sequence}}, {{id}}, {{uuid}}"),
+            (Role::Payload, "{{usr}}", "unknown placeholder '{{usr}}': expected {{sequence}}, {{id}}, {{uuid}}"),
             (Role::Payload, "a {{uuid", "'{{' without '}}' in 'a {{uuid'"),
-            (Role::Payload, "{{uuid:4}}", "got '{{uuid:4}}', takes {{uuid}}"),
-            (Role::Payload, "{{int:5..1}}", "got '{{int:5..1}}', takes {{int:LOW..HIGH}}"),
-            (Role::Payload, "{{int}}", "got '{{int}}', takes {{int:LOW..HIGH}}"),
-            (Role::Payload, "{{text:-1}}", "got '{{text:-1}}', takes {{text:LENGTH}} or"),
-            (Role::Payload, "{{bytes:65537}}", "got '{{bytes:65537}}', takes {{bytes:LENGTH}} or"),
-            (Role::Payload, "{{choice:}}", "got '{{choice:}}', takes {{choice:ONE|OTHER}}"),
-            (Role::Payload, "{{timestamp:us}}", "got '{{timestamp:us}}', takes {{timestamp}} (RFC 3339)"),
+            (Role::Payload, "{{uuid:4}}", "got '{{uuid:4}}', expected {{uuid}}"),
+            (Role::Payload, "{{int:5..1}}", "got '{{int:5..1}}', expected {{int:LOW..HIGH}}"),
+            (Role::Payload, "{{int}}", "got '{{int}}', expected {{int:LOW..HIGH}}"),
+            (Role::Payload, "{{text:-1}}", "got '{{text:-1}}', expected {{text:LENGTH}} or"),
+            (Role::Payload, "{{bytes:65537}}", "got '{{bytes:65537}}', expected {{bytes:LENGTH}} or"),
+            (Role::Payload, "{{choice:}}", "got '{{choice:}}', expected {{choice:ONE|OTHER}}"),
+            (Role::Payload, "{{timestamp:us}}", "got '{{timestamp:us}}', expected {{timestamp}} (RFC 3339)"),
             (Role::Header, "{{bytes:3}}", "{{bytes:3..3}} cannot stand in a header: bytes may be anything"),
             (Role::Header, "a\nb", "got 'a\\nb', a header's value is one line"),
-            (Role::Subject, "a..b", "got 'a..b', takes tokens separated by dots"),
-            (Role::Subject, "", "got '', takes tokens"),
-            (Role::Subject, "a.*", "got 'a.*', takes tokens"),
-            (Role::Subject, "a.{{choice:b|c d}}", "got 'c d', takes tokens"),
+            (Role::Subject, "a..b", "got 'a..b', expected tokens separated by dots"),
+            (Role::Subject, "", "got '', expected tokens"),
+            (Role::Subject, "a.*", "got 'a.*', expected tokens"),
+            (Role::Subject, "a.{{choice:b|c d}}", "got 'c d', expected tokens"),
             (Role::Subject, "a.{{text:0..3}}", "{{text:0..3}} cannot stand in a subject: a token cannot be empty"),
             (Role::Subject, "a.{{timestamp}}", "{{timestamp}} cannot stand in a subject: its dots"),
             (Role::Filter, "a.{{user}}", "{{user}} cannot stand in a subject to subscribe to: what is subscribed to"),

@@ -7,6 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::describe::{DescriptionError, Document};
 use super::template::{Role, Template};
+use crate::units::parse_duration;
 
 /// Knows the lines of a text.
 pub(super) struct Reader<'a> {
@@ -44,7 +45,7 @@ impl<'a> Reader<'a> {
             DeValue::Array(_) => "an array".to_owned(),
             DeValue::Table(_) => "a table".to_owned(),
         };
-        DescriptionError { line, problem: format!("{key}: got {found}, takes {takes}") }
+        DescriptionError { line, problem: format!("{key}: got {found}, expected {takes}") }
     }
 }
 
@@ -78,7 +79,7 @@ impl<'a> Section<'a> {
         let Some((key, line)) = unknown.first() else { return Ok(()) };
         let kind = self.table.get("kind").and_then(|kind| kind.get_ref().as_str());
         let what = kind.map_or_else(|| self.what.to_owned(), |kind| format!("{} of kind {kind}", self.what));
-        let problem = format!("unknown key '{key}' in {what}: takes {}", known.join(", "));
+        let problem = format!("unknown key '{key}' in {what}: expected {}", known.join(", "));
         Err(DescriptionError { line: *line, problem })
     }
 
@@ -92,11 +93,11 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn got(&self, line: usize, key: &str, found: &str, takes: &str) -> DescriptionError {
-        DescriptionError { line, problem: format!("{key}: got '{found}', takes {takes}") }
+        DescriptionError { line, problem: format!("{key}: got '{found}', expected {takes}") }
     }
 
     pub(super) fn missing(&self, key: &str, takes: &str) -> DescriptionError {
-        DescriptionError { line: self.line, problem: format!("{} without '{key}': it takes {takes}", self.what) }
+        DescriptionError { line: self.line, problem: format!("{} without '{key}': expected {takes}", self.what) }
     }
 
     pub(super) fn text(&self, key: &str) -> Result<Option<(&'a str, usize)>, DescriptionError> {
@@ -143,7 +144,7 @@ impl<'a> Section<'a> {
     pub(super) fn duration(&self, key: &str) -> Result<Option<Duration>, DescriptionError> {
         const TAKES: &str = "a time with its unit from 1ms to 1h, such as \"500ms\" or \"5s\"";
         let Some((text, line)) = self.text(key)? else { return Ok(None) };
-        let length = length(text).filter(|length| (1..=3_600_000).contains(&length.as_millis()));
+        let length = parse_duration(text).filter(|length| (1..=3_600_000).contains(&length.as_millis()));
         length.map(Some).ok_or_else(|| self.got(line, key, text, TAKES))
     }
 
@@ -153,18 +154,5 @@ impl<'a> Section<'a> {
             DeValue::Table(table) => Ok(Some(Section::new(self.reader, table, line, key))),
             other => Err(self.takes(line, key, other, takes)),
         }
-    }
-}
-
-/// A whole number and a unit.
-fn length(text: &str) -> Option<Duration> {
-    let unit = text.find(|c: char| !c.is_ascii_digit())?;
-    let number: u64 = text[..unit].parse().ok()?;
-    match text[unit..].trim() {
-        "ms" => Some(Duration::from_millis(number)),
-        "s" => Some(Duration::from_secs(number)),
-        "m" => Some(Duration::from_secs(number.checked_mul(60)?)),
-        "h" => Some(Duration::from_secs(number.checked_mul(3600)?)),
-        _ => None,
     }
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use plimsoll_agent::core::limits::ServerAddress;
+use plimsoll_agent::shell::files::{self, ReadError};
 use plimsoll_agent::shell::nats_target::servers;
 use plimsoll_common::plan::redact_url;
 use plimsoll_common::workload::SettingKind;
@@ -145,7 +146,7 @@ fn in_a_pod(command: LoadCommand, mut layers: Layers, in_pod: &InPod) -> Result<
     if in_pod.insecure && !gathered.secrets.is_empty() {
         return Err(refused(
             "--insecure",
-            "credentials go to agents over TLS only: takes a run without secrets".into(),
+            "credentials go to agents over TLS only: expected a run without secrets".into(),
         ));
     }
     plan.storage.as_ref().map_or(Ok(()), passwords_are_there)?;
@@ -178,7 +179,7 @@ fn passwords_are_there(storage: &StoragePlan) -> Result<(), SettingsError> {
     for (database, login) in [("mongo", storage.mongo.login.as_ref()), ("cassandra", of_cassandra)] {
         if let Some(login) = login.filter(|login| login.password.starts_with("env:")) {
             let problem = format!(
-                "the password of '{}' is in {}, which no pod has: takes --{database}-password secret:NAME/KEY besides, a key of \
+                "the password of '{}' is in {}, which no pod has: add --{database}-password secret:NAME/KEY, a key of \
                  a Secret of the namespace",
                 login.user, login.password
             );
@@ -202,7 +203,7 @@ fn own(setting: &Setting) -> SettingsError {
         "metrics-listen" => "--metrics-from says who may read metrics",
         _ => "`plimsoll kube` says it itself",
     };
-    refused(&format!("--{}", setting.name), format!("takes no value in a cluster: {instead}"))
+    refused(&format!("--{}", setting.name), format!("cannot be set in a cluster: {instead}"))
 }
 
 impl Gathered {
@@ -221,7 +222,7 @@ impl Gathered {
         }
         if redact_url(value) != *value {
             let problem = format!(
-                "got '{}', takes an address without its secret, which would stand in a ConfigMap: give it by a Secret \
+                "got '{}', expected an address without its secret, which would stand in a ConfigMap: give it by a Secret \
                  (--nats-creds secret:NAME/KEY, --mongo-password secret:NAME/KEY)",
                 redact_url(value)
             );
@@ -252,11 +253,12 @@ impl Gathered {
         let takes = |why: &dyn std::fmt::Display| {
             refused(&format!("--{}", setting.name), got(path, format!("the path of a text file: {why}")))
         };
-        let bytes = std::fs::metadata(path).map_err(|error| takes(&error))?.len();
-        if bytes > MOST_BYTES as u64 {
-            return Err(takes(&format!("it has {bytes} bytes, at most {MOST_BYTES} fit into a ConfigMap")));
-        }
-        let text = std::fs::read_to_string(path).map_err(|error| takes(&error))?;
+        let text = files::read_text(path, MOST_BYTES as u64).map_err(|error| match error {
+            ReadError::TooLarge { bytes, most } => {
+                takes(&format!("it has {bytes} bytes, at most {most} fit into a ConfigMap"))
+            }
+            ReadError::Io(error) => takes(&error),
+        })?;
         let extension = Path::new(path).extension().and_then(|text| text.to_str());
         let plain = |text: &&str| text.bytes().all(|byte| byte.is_ascii_alphanumeric());
         let name = match extension.filter(plain) {
@@ -303,7 +305,7 @@ impl Gathered {
 
 fn stays_here(setting: &Setting) -> SettingsError {
     let problem = format!(
-        "what is in this file is not put into manifests: takes secret:NAME/KEY, a key of a Secret of the namespace \
+        "what is in this file is not put into manifests: expected secret:NAME/KEY, a key of a Secret of the namespace \
          (kubectl create secret generic NAME --from-file=KEY={})",
         if setting.value.contains("FILE") || setting.value.contains("PATH") { "FILE" } else { setting.value }
     );

@@ -80,14 +80,14 @@ fn files_go_along_and_secrets_are_named_where_they_are() {
     let with = |more: &[&str]| check(&[], &[&RUN[..], more].concat()).unwrap_err();
     let error = with(&["--nats-creds", "backend.creds"]);
     assert!(
-        error.starts_with("--nats-creds: what is in this file is not put into manifests: takes secret:NAME/KEY"),
+        error.starts_with("--nats-creds: what is in this file is not put into manifests: expected secret:NAME/KEY"),
         "{error}"
     );
-    assert!(with(&["--nats-token", "secret:a"]).contains("takes secret:NAME/KEY"));
-    assert!(with(&["--nats-token", "secret:../a/b"]).contains("takes secret:NAME/KEY"));
+    assert!(with(&["--nats-token", "secret:a"]).contains("expected secret:NAME/KEY"));
+    assert!(with(&["--nats-token", "secret:../a/b"]).contains("expected secret:NAME/KEY"));
     assert!(
         with(&["--nats-tls-ca", "/no/such"])
-            .starts_with("--nats-tls-ca: got '/no/such', takes the path of a text file")
+            .starts_with("--nats-tls-ca: got '/no/such', expected the path of a text file")
     );
     let error = check(&[], &["max-rps", "--preset", "medium", "--nats-url", "nats://me:pass-word@chat:1"]).unwrap_err();
     assert!(error.starts_with("--nats-url: got 'nats://***@chat:1'") && !error.contains("pass-word"), "{error}");
@@ -102,7 +102,7 @@ fn a_database_s_user_needs_a_password_that_a_pod_has() {
     let with = |more: &[&[&str]]| check(&[], &[&RUN[..], &more.concat()].concat());
     let error = with(&[&mongo]).unwrap_err();
     assert!(
-        error.starts_with("--mongo-username: the password of 'ann' is in env:MONGO_PASSWORD, which no pod has: takes --mongo-password secret:NAME/KEY"),
+        error.starts_with("--mongo-username: the password of 'ann' is in env:MONGO_PASSWORD, which no pod has: expected --mongo-password secret:NAME/KEY"),
         "{error}"
     );
     let password = ["--mongo-password", "secret:chat-db/password"];
@@ -124,39 +124,39 @@ fn what_cannot_be_made_is_refused_before_anything_is() {
     let of_run = |run: &[&str]| check(&[], run).unwrap_err();
     assert!(
         of_run(&["max-rps", "--preset", "medium"])
-            .starts_with("--nats-url: got 'nats://127.0.0.1:4222', takes the address")
+            .starts_with("--nats-url: got 'nats://127.0.0.1:4222', expected the address")
     );
-    assert_eq!(of_run(&["certs"]), "--: got 'certs', takes a run: max-rps, run or daily, with its flags");
+    assert_eq!(of_run(&["certs"]), "--: got 'certs', expected a run: max-rps, run or daily, with its flags");
     assert!(
         of_run(&["seed", "--preset", "medium", "--mongo-uri", "mongodb://a"])
-            .contains("takes a run: max-rps, run or daily")
+            .contains("expected a run: max-rps, run or daily")
     );
-    assert!(of_run(&[&RUN[..], &["--agents", "a:1"]].concat()).starts_with("--agents: takes no value in a cluster"));
+    assert!(of_run(&[&RUN[..], &["--agents", "a:1"]].concat()).starts_with("--agents: cannot be set in a cluster"));
     assert!(of_run(&[&RUN[..], &["--steps", "5,4"]].concat()).starts_with("--steps"));
     let of_flags = |flags: &[&str]| check(flags, &RUN).unwrap_err();
     for (flags, begins) in [
         (["--name", "Upper"], "--name: got 'Upper'"),
         (["--cpu", "two"], "--cpu: got 'two'"),
-        (["--memory", "1TB"], "--memory: got '1TB', takes bytes such as 512Mi, 2Gi or 2G"),
+        (["--memory", "1TB"], "--memory: got '1TB', expected bytes such as 512Mi, 2Gi or 2G"),
         (["--memory", "1e3Gi"], "--memory: got '1e3Gi'"),
         (["--memory", "0"], "--memory: got '0'"),
         (["--node-selector", "pool"], "--node-selector: got 'pool'"),
-        (["--node-selector", "a b=c d"], "--node-selector: got 'a b=c d', takes KEY=VALUE"),
+        (["--node-selector", "a b=c d"], "--node-selector: got 'a b=c d', expected KEY=VALUE"),
         (["--node-selector", "a/b/c=d"], "--node-selector: got 'a/b/c=d'"),
         (["--node-selector", "pool=-a"], "--node-selector: got 'pool=-a'"),
-        (["--node-selector", "a=b,a=c"], "--node-selector: got 'a=c', takes one value for each key"),
+        (["--node-selector", "a=b,a=c"], "--node-selector: got 'a=c', expected one value for each key"),
         (["--toleration", "a:Never"], "--toleration: got 'a:Never'"),
         (["--toleration", "x y:NoSchedule"], "--toleration: got 'x y:NoSchedule'"),
         (["--toleration", "x=y z"], "--toleration: got 'x=y z'"),
         (["--toleration", "x:"], "--toleration: got 'x:'"),
         (
             ["--name", "2026-night"],
-            "--name: got '2026-night', takes a name of at most 40 lower-case letters, digits and dashes, a letter first",
+            "--name: got '2026-night', expected a name of at most 40 lower-case letters, digits and dashes, a letter first",
         ),
         (["--name", "night-"], "--name: got 'night-'"),
-        (["--namespace", "load.tests"], "--namespace: got 'load.tests', takes a name of at most 63 lower-case"),
+        (["--namespace", "load.tests"], "--namespace: got 'load.tests', expected a name of at most 63 lower-case"),
         (["--metrics-from", "a.b"], "--metrics-from: got 'a.b'"),
-        (["--results-claim", "runs..old"], "--results-claim: got 'runs..old', takes a name of at most 253"),
+        (["--results-claim", "runs..old"], "--results-claim: got 'runs..old', expected a name of at most 253"),
     ] {
         let error = of_flags(&flags);
         assert!(error.starts_with(begins), "{error}");
@@ -170,7 +170,7 @@ fn a_deadline_has_room_for_the_start_the_run_and_what_may_come_between() {
     let run = ["run", "--preset", "medium", "--rate", "100", "--duration", "30m", "--nats-url", "nats://chat:4222"];
     let of_deadline = |deadline: &str, run: &[&str]| check(&["--start-timeout", "4m", "--deadline", deadline], run);
     let error = of_deadline("31m", &run).unwrap_err();
-    assert!(error.starts_with("--deadline: got '31m', takes at least 43m "), "{error}");
+    assert!(error.starts_with("--deadline: got '31m', expected at least 43m "), "{error}");
     for part in ["4m to start (--start-timeout)", "waits 4m for agents", "the run takes 30m", "up to 5m 5s"] {
         assert!(error.contains(part), "{part}: {error}");
     }

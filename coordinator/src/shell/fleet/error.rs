@@ -79,7 +79,7 @@ pub enum FleetError {
     },
     /// The run is longer than the agent lets any run be.
     #[error(
-        "agent {agent} takes runs of at most {} (its --max-run), and this one may take {}: shorten the run",
+        "agent {agent} accepts runs of at most {} (its --max-run), and this one may take {}: shorten the run",
         humantime::format_duration(*limit),
         humantime::format_duration(*length)
     )]

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use plimsoll_common::plan::{AgentPlan, Target};
+use plimsoll_common::units::Rate;
 use plimsoll_proto::v1::CoordinatorMessage;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::core::split::Capacity;
 use crate::settings::{Invocation, read};
 
 /// A fleet whose agents are the test.

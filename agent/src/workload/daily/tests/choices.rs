@@ -5,7 +5,7 @@ use plimsoll_common::contract::fixtures::user_of_account;
 use plimsoll_common::contract::time::write_rfc3339;
 
 use super::*;
-use crate::workload::daily::users::mixed;
+use crate::workload::daily::users::splitmix64;
 
 /// A page whose rows were written at these times, newest first, in Unix milliseconds.
 fn page(times_ms: impl Iterator<Item = u64>) -> String {
@@ -89,7 +89,7 @@ fn rooms_are_drawn_by_zipfs_law_from_an_order_of_each_persons_own() {
         let actor = daily.users.index(user);
         let mut drawn = std::collections::HashMap::<u32, f64>::new();
         for bits in 0..DRAWS {
-            let room = daily.users.room_for(actor, &act(mixed(bits)), &daily.fixtures, &daily.candidates);
+            let room = daily.users.room_for(actor, &act(splitmix64(bits)), &daily.fixtures, &daily.candidates);
             *drawn.entry(room).or_default() += 1.0;
         }
         let mut rooms = daily.fixtures.rooms_of(user);
@@ -114,7 +114,7 @@ fn contents_are_as_long_as_the_presets_say_and_one_in_twenty_mentions_another_me
     let (mut mentions, mut lengths) = (0_u32, Vec::new());
     let mut mentioned = std::collections::HashSet::new();
     for sequence in 0..MESSAGES {
-        let bits = mixed(sequence);
+        let bits = splitmix64(sequence);
         let (user, action) = (bits as u32 % 100, [Action::Send, Action::ThreadReply][(bits >> 40) as usize % 2]);
         daily.acting = Some((user, Act { at_ns: 1, action, bits }));
         let choice = daily.choose(&mut ChaCha8Rng::seed_from_u64(2));

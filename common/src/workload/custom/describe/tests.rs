@@ -59,42 +59,51 @@ fn with(kind: &str, lines: &str) -> String {
 #[test]
 fn a_bad_file_is_one_error_with_its_line_what_was_found_and_what_fits() {
     for (text, expected) in [
-        (String::new(), "line 1: no operation: takes one or more tables [[operation]]"),
+        (String::new(), "line 1: no operation: expected one or more tables [[operation]]"),
         ("users = ".into(), "line 1: "),
-        ("x = 1\n".into(), "line 1: unknown key 'x' in a description: takes name, users, rooms, durables, operation"),
-        ("\nusers = 0".into(), "line 2: users: got '0', takes a whole number from 1 to 10000000"),
-        ("rooms = \"many\"".into(), "line 1: rooms: got 'many', takes a whole number"),
-        ("operation = 3".into(), "line 1: operation: got '3', takes one or more tables [[operation]]"),
-        ("operation = []".into(), "line 1: operation: got an array, takes one or more"),
-        ("durables = [\n\"JOBS\"]".into(), "line 2: durables: got 'JOBS', takes a list of STREAM/NAME"),
+        (
+            "x = 1\n".into(),
+            "line 1: unknown key 'x' in a description: expected name, users, rooms, durables, operation",
+        ),
+        ("\nusers = 0".into(), "line 2: users: got '0', expected a whole number from 1 to 10000000"),
+        ("rooms = \"many\"".into(), "line 1: rooms: got 'many', expected a whole number"),
+        ("operation = 3".into(), "line 1: operation: got '3', expected one or more tables [[operation]]"),
+        ("operation = []".into(), "line 1: operation: got an array, expected one or more"),
+        ("durables = [\n\"JOBS\"]".into(), "line 2: durables: got 'JOBS', expected a list of STREAM/NAME"),
         (
             "[[operation]]\nname = \"a\"".into(),
-            "line 1: an operation without 'kind': it takes request, publish or jetstream",
+            "line 1: an operation without 'kind': expected request, publish or jetstream",
         ),
-        (with("reqest", ""), "line 3: kind: got 'reqest', takes request, publish or jetstream"),
-        (with("request", ""), "line 1: an operation without 'subject': it takes a subject"),
-        (with("request", "subject = 3"), "line 4: subject: got '3', takes a text"),
-        (with("request", "subject = \"a b\""), "line 4: subject: got 'a b', takes tokens separated by dots"),
+        (with("reqest", ""), "line 3: kind: got 'reqest', expected request, publish or jetstream"),
+        (with("request", ""), "line 1: an operation without 'subject': expected a subject"),
+        (with("request", "subject = 3"), "line 4: subject: got '3', expected a text"),
+        (with("request", "subject = \"a b\""), "line 4: subject: got 'a b', expected tokens separated by dots"),
         (
             with("request", "subject = \"a\"\npaylod = \"\""),
-            "line 5: unknown key 'paylod' in an operation of kind request: takes name,",
+            "line 5: unknown key 'paylod' in an operation of kind request: expected name,",
         ),
         (
             with("request", "subject = \"a\"\nstream = \"S\""),
             "line 5: unknown key 'stream' in an operation of kind request",
         ),
-        (with("request", "subject = \"a\"\nweight = 0"), "line 5: weight: got '0', takes a whole number from 1"),
-        (with("request", "subject = \"a\"\ntimeout = \"5\""), "line 5: timeout: got '5', takes a time with its unit"),
-        (with("request", "subject = \"a\"\ntimeout = \"2h\""), "line 5: timeout: got '2h', takes a time with its unit"),
+        (with("request", "subject = \"a\"\nweight = 0"), "line 5: weight: got '0', expected a whole number from 1"),
+        (
+            with("request", "subject = \"a\"\ntimeout = \"5\""),
+            "line 5: timeout: got '5', expected a time with its unit",
+        ),
+        (
+            with("request", "subject = \"a\"\ntimeout = \"2h\""),
+            "line 5: timeout: got '2h', expected a time with its unit",
+        ),
         (
             with("request", "subject = \"a\"\npayload = \"{{uid}}\""),
-            "line 5: payload: unknown placeholder '{{uid}}': takes {{sequence}}, {{id}}, {{uuid}}, {{worker}}, {{run}}, \
+            "line 5: payload: unknown placeholder '{{uid}}': expected {{sequence}}, {{id}}, {{uuid}}, {{worker}}, {{run}}, \
              {{user}}, {{room}}, {{int:LOW..HIGH}}, {{text:LENGTH}}, {{bytes:LENGTH}}, {{choice:ONE|OTHER}}, {{timestamp}}",
         ),
-        (with("request", "subject = \"a\"\nheaders = 1"), "line 5: headers: got '1', takes a table of headers"),
+        (with("request", "subject = \"a\"\nheaders = 1"), "line 5: headers: got '1', expected a table of headers"),
         (
             with("request", "subject = \"a\"\n[operation.headers]\n\"a b\" = \"\""),
-            "line 6: headers: got 'a b', takes names of headers",
+            "line 6: headers: got 'a b', expected names of headers",
         ),
         (
             with("request", "subject = \"a\"\n[operation.headers]\nX = \"{{bytes:1}}\""),
@@ -102,31 +111,31 @@ fn a_bad_file_is_one_error_with_its_line_what_was_found_and_what_fits() {
         ),
         (
             with("request", "subject = \"a\"\nsuccess = \"always\""),
-            "line 5: success: got 'always', takes \"any\", \"non-empty\", or",
+            "line 5: success: got 'always', expected \"any\", \"non-empty\", or",
         ),
         (
             with("request", "subject = \"a\"\nsuccess = { is = 1 }"),
-            "line 5: none of header, pointer is given: takes exactly one",
+            "line 5: none of header, pointer is given: expected exactly one",
         ),
         (
             with("request", "subject = \"a\"\nsuccess = { header = \"H\", pointer = \"/a\" }"),
-            "line 5: header and pointer of header, pointer is given: takes exactly one",
+            "line 5: header and pointer of header, pointer is given: expected exactly one",
         ),
         (
             with("request", "subject = \"a\"\nsuccess = { pointer = \"a\" }"),
-            "line 5: pointer: got 'a', takes a JSON pointer",
+            "line 5: pointer: got 'a', expected a JSON pointer",
         ),
         (
             with("request", "subject = \"a\"\nsuccess = { pointer = \"/~2\" }"),
-            "line 5: pointer: got '/~2', takes a JSON pointer",
+            "line 5: pointer: got '/~2', expected a JSON pointer",
         ),
         (
             with("request", "subject = \"a\"\nsuccess = { header = \"H\", is = 1.5 }"),
-            "line 5: is: got '1.5', takes a text, a whole",
+            "line 5: is: got '1.5', expected a text, a whole",
         ),
         (
             with("request", "subject = \"a\"\nsuccess = { header = \"H\", is = \"x\", exists = true }"),
-            "line 5: 'is' beside 'exists': takes one of the two",
+            "line 5: 'is' beside 'exists': give only one of the two",
         ),
         (
             with("request", "subject = \"a\"\ndelivery = {}"),
@@ -147,20 +156,29 @@ fn a_bad_file_is_one_error_with_its_line_what_was_found_and_what_fits() {
         ),
         (
             with("publish", "subject = \"a.{{id}}\"\ndelivery = { subject = \"b.*\", token = 0 }"),
-            "line 5: token: got '0', takes the number of a token",
+            "line 5: token: got '0', expected the number of a token",
         ),
-        (with("jetstream", "subject = \"a\""), "line 1: an operation without 'stream': it takes the name of a stream"),
+        (with("jetstream", "subject = \"a\""), "line 1: an operation without 'stream': expected the name of a stream"),
         (
             with("jetstream", "subject = \"a\"\nstream = \"a.b\""),
-            "line 5: stream: got 'a.b', takes the name of a stream",
+            "line 5: stream: got 'a.b', expected the name of a stream",
         ),
-        (with("jetstream", "subject = \"a\"\nstream = \"S\"\ndedup = \"{{user}}\""), "line 6: dedup takes a text with"),
-        (with("jetstream", "subject = \"a\"\nstream = \"S\"\ndedup = true"), "line 6: dedup: got 'true', takes a text"),
+        (
+            with("jetstream", "subject = \"a\"\nstream = \"S\"\ndedup = \"{{user}}\""),
+            "line 6: dedup: expected a text with",
+        ),
+        (
+            with("jetstream", "subject = \"a\"\nstream = \"S\"\ndedup = true"),
+            "line 6: dedup: got 'true', expected a text",
+        ),
         (
             with("request", "subject = \"a\"\n") + &with("request", "subject = \"b\""),
-            "line 6: a second operation 'a': takes each",
+            "line 6: a second operation 'a': expected each",
         ),
-        ("[[operation]]\nname = \"a b\"\nkind = \"request\"".into(), "line 2: name: got 'a b', takes 1 to 64 letters"),
+        (
+            "[[operation]]\nname = \"a b\"\nkind = \"request\"".into(),
+            "line 2: name: got 'a b', expected 1 to 64 letters",
+        ),
     ] {
         let error = error(&text);
         assert!(error.starts_with(expected), "{text}\n{error}\nexpected {expected}");

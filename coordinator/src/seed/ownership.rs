@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use mongodb::bson::{Document, doc};
-use plimsoll_common::contract::daily::made::MadeRoom;
+use plimsoll_common::contract::daily::made_rooms::MadeRoom;
 use plimsoll_common::contract::fixtures::{RoomKind, account, user_id};
 
 use super::dataset::Dataset;
