@@ -1,10 +1,12 @@
-//! Who has the box: tests that measure near a limit share its cores with nobody, and would otherwise measure each other; tests
-//! at modest rates share it. Over all test binaries of this checkout, however many threads run them.
+//! Who has the box: tests that measure near a limit share its cores with nobody, and would otherwise measure each other; those
+//! that need a steady box and little of it have it in pairs; tests at modest rates share it. Over all test binaries of this
+//! checkout, however many threads run them.
 
 use super::processes::target_dir;
 use anyhow::{Context as _, ensure};
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
+use std::sync::{Condvar, Mutex, PoisonError};
 
 /// The only holder of the box while it lives.
 #[derive(Debug)]
@@ -20,6 +22,42 @@ impl Exclusive {
     /// If the lock file cannot be made.
     pub fn acquire() -> anyhow::Result<Self> {
         Ok(Self { _lock: lock(libc::LOCK_EX)? })
+    }
+}
+
+/// One of at most two that have the box to themselves: each takes a small part of it, but for moments.
+#[derive(Debug)]
+pub struct Pair(());
+
+/// How many there are, and what they keep all others out with.
+static PAIR: Mutex<(usize, Option<Exclusive>)> = Mutex::new((0, None));
+static PAIR_HAS_ROOM: Condvar = Condvar::new();
+
+impl Pair {
+    /// Waits until nobody else measures but one of its kind in this program.
+    ///
+    /// # Errors
+    /// If the lock file cannot be made.
+    pub fn acquire() -> anyhow::Result<Self> {
+        let pair = PAIR.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_no_room = |pair: &mut (usize, Option<Exclusive>)| pair.0 == 2;
+        let mut pair = PAIR_HAS_ROOM.wait_while(pair, has_no_room).unwrap_or_else(PoisonError::into_inner);
+        if pair.1.is_none() {
+            pair.1 = Some(Exclusive::acquire()?);
+        }
+        pair.0 += 1;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        let mut pair = PAIR.lock().unwrap_or_else(PoisonError::into_inner);
+        pair.0 -= 1;
+        if pair.0 == 0 {
+            pair.1 = None;
+        }
+        PAIR_HAS_ROOM.notify_one();
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Pair;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::Agent;
 use plimsoll_tests::harness::prove;
@@ -24,7 +24,7 @@ fn levels() -> (&'static [f64], Duration) {
 
 /// Holds them against a stand-in of which one stage carries 1,000/s.
 async fn find_1000(stage: Stage, change: impl FnOnce(Run) -> Run) -> anyhow::Result<Outcome> {
-    let _exclusive = Exclusive::acquire()?;
+    let _pair = Pair::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let mut config = StandinConfig::new(server.url());
     config.stage_mut(stage).capacity = Some(CAPACITY);
@@ -78,7 +78,7 @@ async fn two_agents_give_the_answer_of_one_also_past_the_gatekeeper() -> anyhow:
 
 #[tokio::test]
 async fn a_backend_without_a_limit_never_trips() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _pair = Pair::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let standin = Standin::start(StandinConfig::new(server.url())).await?;
     let hold = Duration::from_secs(if prove::whole() { 12 } else { 3 });

@@ -3,7 +3,7 @@
 //! the coordinator on the way.
 
 use anyhow::Context as _;
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::Pair;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::{Ended, Process, Program};
 use plimsoll_tests::harness::prove;
@@ -71,7 +71,7 @@ async fn wait(mut process: Process) -> anyhow::Result<Ended> {
 }
 
 async fn look_at(find: Find) -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _pair = Pair::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let standin = find.standin(&server).await?;
     let results = tempfile::tempdir()?;
@@ -118,7 +118,7 @@ fn only_run_in(results: &Path) -> anyhow::Result<PathBuf> {
 #[tokio::test]
 async fn the_capacity_is_found_also_by_a_search_that_is_killed_in_the_middle_and_resumed() -> anyhow::Result<()> {
     let find = Find { stage: Stage::BroadcastWorker, capacity: 900.0, precision: "30%", max_time: "90s" };
-    let exclusive = Exclusive::acquire()?;
+    let pair = Pair::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let standin = find.standin(&server).await?;
     let results = tempfile::tempdir()?;
@@ -145,7 +145,7 @@ async fn the_capacity_is_found_also_by_a_search_that_is_killed_in_the_middle_and
     assert!(before.iter().zip(&trail).all(|(before, after)| before == after), "{before:?} {trail:?}");
     let numbers = trail.iter().filter_map(|line| line.split(' ').nth(1)?.parse::<usize>().ok());
     assert!(numbers.eq(1..=trail.len()) && trail.len() > before.len(), "{trail:?}");
-    drop((server, exclusive));
+    drop((server, pair));
     if prove::whole() {
         // One that nobody disturbs comes to the same.
         look_at(find).await?;

@@ -4,7 +4,7 @@
 use anyhow::Context as _;
 use plimsoll_common::contract::daily::DailyPreset;
 use plimsoll_common::contract::daily::behaviour::{Action, envelope_mean};
-use plimsoll_tests::harness::exclusive::Exclusive;
+use plimsoll_tests::harness::exclusive::{Exclusive, Pair};
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::{Ended, Process, Program};
 use plimsoll_tests::harness::prove;
@@ -119,7 +119,7 @@ async fn the_users_that_are_carried_are_found_by_a_search_that_is_killed_resumed
 
 #[tokio::test]
 async fn an_answer_that_only_the_seeded_users_bound_says_so() -> anyhow::Result<()> {
-    let _exclusive = Exclusive::acquire()?;
+    let _pair = Pair::acquire()?;
     let server = NatsServer::start(NatsOptions::default())?;
     let standin = standin(&server, 100, None).await?;
     let results = tempfile::tempdir()?;
