@@ -6,6 +6,7 @@ use super::processes::Process;
 use anyhow::{Context as _, bail, ensure};
 use std::collections::HashMap;
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -140,22 +141,27 @@ impl MongoServer {
 /// If it does not come up; with the end of its log.
 pub fn cassandra() -> anyhow::Result<&'static CassandraServer> {
     static SERVER: OnceLock<Result<CassandraServer, String>> = OnceLock::new();
-    let server = SERVER.get_or_init(|| {
-        let (sender, receiver) = mpsc::channel();
-        // The kernel ends it with the thread that started it: one that stays.
-        std::thread::spawn(move || {
-            let (_process, server) = match CassandraServer::spawn() {
-                Ok(spawned) => spawned,
-                Err(error) => return drop(sender.send(Err(format!("{error:#}")))),
-            };
-            let _ = sender.send(Ok(server));
-            loop {
-                std::thread::park();
-            }
-        });
-        receiver.recv().unwrap_or_else(|_| Err("its thread panicked".to_owned()))
-    });
+    let server = SERVER.get_or_init(|| lasting(CassandraServer::spawn));
     server.as_ref().map_err(|words| anyhow::anyhow!("{words}"))
+}
+
+/// What comes with a process that ends with the program.
+fn lasting<T: Send + 'static>(
+    start: impl FnOnce() -> anyhow::Result<(Process, T)> + Send + 'static,
+) -> Result<T, String> {
+    let (sender, receiver) = mpsc::channel();
+    // The kernel ends it with the thread that started it: one that stays.
+    std::thread::spawn(move || {
+        let (_process, started) = match start() {
+            Ok(started) => started,
+            Err(error) => return drop(sender.send(Err(format!("{error:#}")))),
+        };
+        let _ = sender.send(Ok(started));
+        loop {
+            std::thread::park();
+        }
+    });
+    receiver.recv().unwrap_or_else(|_| Err("its thread panicked".to_owned()))
 }
 
 /// A running Cassandra.
@@ -323,12 +329,73 @@ pub fn with_database(uri: &str, database: &str, script: &str) -> anyhow::Result<
     ask(&script, &[uri, database])
 }
 
+/// Runs each script that it is sent, by those who know its secret, in a process of its own that has read the drivers already:
+/// that takes longer than most questions.
+const ASKED: &str = "\
+import contextlib, datetime, io, json, logging, os, secrets, signal, socket, sys, time, traceback
+import pymongo
+import cassandra.auth, cassandra.cluster
+door, secret = socket.create_server(('127.0.0.1', 0), backlog=64), secrets.token_hex()
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+print('READY', door.getsockname()[1], secret, flush=True)
+while True:
+    asker, _ = door.accept()
+    if os.fork() > 0:
+        asker.close()
+        continue
+    door.close()
+    with asker.makefile('rwb') as stream:
+        known, script, arguments = json.loads(stream.readline())
+        if known != secret: os._exit(1)
+        sys.argv = ['-c', *arguments]
+        said, error = io.StringIO(), ''
+        try:
+            with contextlib.redirect_stdout(said):
+                exec(script, {'__name__': '__main__'})
+        except BaseException:
+            error = traceback.format_exc()
+        stream.write(json.dumps([said.getvalue(), error]).encode())
+    # What a driver has started ends with it.
+    os._exit(0)
+";
+
+/// Where [`ASKED`] listens, and its secret.
+struct Asked {
+    port: u16,
+    secret: String,
+}
+
+impl Asked {
+    /// That of all tests of this program, with which it ends.
+    fn get() -> anyhow::Result<&'static Self> {
+        static ASKED_ONCE: OnceLock<Result<Asked, String>> = OnceLock::new();
+        let asked = ASKED_ONCE.get_or_init(|| lasting(Self::spawn));
+        asked.as_ref().map_err(|words| anyhow::anyhow!("{words}"))
+    }
+
+    fn spawn() -> anyhow::Result<(Process, Self)> {
+        let mut command = python();
+        command.arg("-c").arg(ASKED);
+        let mut process = Process::spawn(command)?;
+        let ready = process.wait_for_line("READY ")?;
+        let (port, secret) = ready.split_once(' ').context("no secret")?;
+        Ok((process, Self { port: port.parse()?, secret: secret.to_owned() }))
+    }
+}
+
 fn ask(script: &str, arguments: &[&str]) -> anyhow::Result<serde_json::Value> {
-    let mut command = python();
-    command.arg("-c").arg(script).args(arguments);
-    let ended = Process::spawn(command)?.wait(ASK_LIMIT)?;
-    ensure!(ended.code == Some(0), "an independent client failed: {}", ended.stderr);
-    serde_json::from_str(&ended.stdout).with_context(|| format!("reading {:.200}", ended.stdout))
+    let Asked { port, secret } = Asked::get()?;
+    let mut asked = TcpStream::connect(("127.0.0.1", *port)).context("asking an independent client")?;
+    asked.set_read_timeout(Some(ASK_LIMIT))?;
+    let mut question = serde_json::to_vec(&(secret, script, arguments))?;
+    question.push(b'\n');
+    asked.write_all(&question)?;
+    let mut answer = String::new();
+    asked.read_to_string(&mut answer).with_context(|| format!("no answer within {ASK_LIMIT:?}"))?;
+    let (said, error): (String, String) =
+        serde_json::from_str(&answer).context("an independent client ended without a word")?;
+    ensure!(error.is_empty(), "an independent client failed: {error}");
+    serde_json::from_str(&said).with_context(|| format!("reading {said:.200}"))
 }
 
 /// Whether its first user exists yet.
