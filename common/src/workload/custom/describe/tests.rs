@@ -173,7 +173,7 @@ fn a_bad_file_is_one_error_with_its_line_what_was_found_and_what_fits() {
         ),
         (
             with("request", "subject = \"a\"\n") + &with("request", "subject = \"b\""),
-            "line 6: a second operation 'a': expected each",
+            "line 6: a second operation 'a': name each",
         ),
         (
             "[[operation]]\nname = \"a b\"\nkind = \"request\"".into(),
