@@ -102,7 +102,7 @@ fn a_database_s_user_needs_a_password_that_a_pod_has() {
     let with = |more: &[&[&str]]| check(&[], &[&RUN[..], &more.concat()].concat());
     let error = with(&[&mongo]).unwrap_err();
     assert!(
-        error.starts_with("--mongo-username: the password of 'ann' is in env:MONGO_PASSWORD, which no pod has: expected --mongo-password secret:NAME/KEY"),
+        error.starts_with("--mongo-username: the password of 'ann' is in env:MONGO_PASSWORD, which no pod has: add --mongo-password secret:NAME/KEY"),
         "{error}"
     );
     let password = ["--mongo-password", "secret:chat-db/password"];
