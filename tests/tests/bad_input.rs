@@ -183,7 +183,7 @@ fn an_agent_that_cannot_be_as_asked_does_not_start() -> anyhow::Result<()> {
         check_code(&Program::Agent.run(arguments)?, 3, &[part]);
     }
     for (arguments, part) in [
-        (["--listen=7700"], "invalid value '7700' for '--listen <LISTEN>'"),
+        (["--listen=7700"], "invalid value '7700' for '--listen <ADDRESS>'"),
         (["--max-rate=0"], "'0' is no rate: give a positive number of requests per second"),
     ] {
         let ended = Program::Agent.run(arguments)?;
