@@ -192,7 +192,7 @@ fn an_odd_password_opens_both_and_shows_nowhere() {
     // From files, and from variables.
     let seed = "seed --workload thread --preset small --create-schema";
     let all = [&by_files[..], &of_cassandra].concat();
-    hides("a seeding", &done("teardown --yes", &all).unwrap());
+    hides("a removal", &done("teardown --yes", &by_files).unwrap());
     hides("a seeding", &done(seed, &all).unwrap());
     let mut by_variables = command("teardown --workload thread --yes", &all[..2]).unwrap();
     by_variables.args(&of_cassandra[..3]);
@@ -215,5 +215,5 @@ fn an_odd_password_opens_both_and_shows_nowhere() {
         hides("an error", &error);
         assert!(error.contains(words), "{words}: {error}");
     }
-    assert!(documents(open, "chat", "plimsoll_seeds").unwrap().is_empty());
+    assert!(documents(open, "chat", "users").unwrap().is_empty());
 }
