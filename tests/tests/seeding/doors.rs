@@ -207,8 +207,8 @@ fn an_odd_password_opens_both_and_shows_nowhere() {
         (vec![with_login(&format!("ann:{PASSWORD}"))], "percent-encoded"),
         (vec![format!("{in_address}/elsewhere")], "it names the database elsewhere"),
         ([&by_files[..2], &[wrong]].concat(), "does not let us in"),
-        ([&by_files[..2], &[format!("--mongo-password={PASSWORD}")]].concat(), "takes the path of a file"),
-        ([&all[..6], &[format!("--cassandra-password={HASHED}")]].concat(), "takes the path of a file"),
+        ([&by_files[..2], &[format!("--mongo-password={PASSWORD}")]].concat(), "expected the path of a file"),
+        ([&all[..6], &[format!("--cassandra-password={HASHED}")]].concat(), "expected the path of a file"),
         ([&all[..6], &[format!("--cassandra-password={}", file("mongo"))]].concat(), "does not let us in"),
     ] {
         let error = refused("seed --workload thread --preset small", &flags, 2).unwrap();
