@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_agent::shell::tls::provider;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
@@ -20,12 +18,13 @@ use tokio::sync::Semaphore;
 
 use super::claim::ended;
 use super::mongo::one_line;
+use super::pem::{authority, identity};
 use super::retry::retried;
 use super::rows::{INSERT_BY_ID, INSERT_BY_ROOM, INSERT_BY_THREAD, INSERT_REPLY_BY_ID, MessageRow, ReplyRow};
 use super::schema::{TABLES, statements};
 use crate::exit::Failure;
 use crate::settings::storage::CassandraPlan;
-use crate::shell::target::{file, secret};
+use crate::shell::target::password;
 
 /// How long a node may take to be found, and to answer.
 const FIND_LIMIT: Duration = Duration::from_secs(5);
@@ -80,8 +79,7 @@ impl Cassandra {
             // The chat's types have names in capitals, which the driver cannot read; routing needs none of them.
             .fetch_full_schema_metadata(false);
         if let Some(login) = &plan.login {
-            builder =
-                builder.user(&login.user, secret("--cassandra-password", &login.password, "a file with a password")?);
+            builder = builder.user(&login.user, password("--cassandra-password", &login.password)?);
         }
         if let Some(tls) = tls(plan)? {
             builder = builder.tls_context(Some(Arc::new(tls)));
@@ -349,7 +347,8 @@ fn needed(doing: &str, keyspace: &str) -> String {
 
 fn unreachable_words(place: &str, why: &str) -> String {
     format!(
-        "Cassandra at {place} cannot be reached ({}): start it, or correct --cassandra-hosts and its TLS settings",
+        "Cassandra at {place} cannot be reached ({}): start it, or correct --cassandra-hosts and its TLS settings \
+         (--cassandra-tls-ca, --cassandra-tls-identity)",
         one_line(why)
     )
 }
@@ -373,9 +372,7 @@ fn tls(plan: &CassandraPlan) -> Result<Option<ClientConfig>, String> {
     let mut roots = RootCertStore::empty();
     match &plan.tls_ca {
         Some(path) => {
-            for certificate in
-                certificates("--cassandra-tls-ca", &file("--cassandra-tls-ca", path, "a CA certificate in PEM")?)?
-            {
+            for certificate in authority("--cassandra-tls-ca", path)? {
                 roots.add(certificate).map_err(|error| format!("--cassandra-tls-ca: no CA certificate: {error}"))?;
             }
         }
@@ -389,16 +386,9 @@ fn tls(plan: &CassandraPlan) -> Result<Option<ClientConfig>, String> {
         .with_root_certificates(roots);
     let Some(path) = &plan.tls_identity else { return Ok(Some(config.with_no_client_auth())) };
     let flag = "--cassandra-tls-identity";
-    let pem = file(flag, path, "a certificate and its key in PEM")?;
-    let key =
-        PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| format!("{flag}: holds no private key in PEM"))?;
-    let config = config.with_client_auth_cert(certificates(flag, &pem)?, key);
+    let (certificates, key) = identity(flag, path)?;
+    let config = config.with_client_auth_cert(certificates, key);
     config.map(Some).map_err(|error| format!("{flag}: certificate and key do not go together: {error}"))
-}
-
-fn certificates(flag: &str, pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(|| format!("{flag}: holds no certificate in PEM"))
 }
 
 /// Writes rows, so many at once.

@@ -13,6 +13,7 @@ mod fixture;
 pub mod manifest;
 pub mod mongo;
 pub mod ownership;
+mod pem;
 pub mod plan;
 pub mod progress;
 mod read_state;

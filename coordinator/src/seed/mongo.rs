@@ -11,10 +11,11 @@ use mongodb::{Client, Collection, Cursor, Database, IndexModel};
 use plimsoll_common::plan::redact_url;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::pem::{authority, identity};
 use super::retry::retried;
 use super::schema::UniqueIndex;
 use crate::settings::storage::MongoPlan;
-use crate::shell::target::{file, secret};
+use crate::shell::target::password;
 
 /// How long a server may take to be found, unless the URI says otherwise.
 const FIND_LIMIT: Duration = Duration::from_secs(5);
@@ -32,6 +33,8 @@ const DUPLICATE: i32 = 11_000;
 const NO_NAMESPACE: i32 = 26;
 /// What servers answer to a user who may not.
 const UNAUTHORIZED: i32 = 13;
+/// What a server answers that is no primary, or is about to be none: another one is elected, or it comes back.
+const NO_PRIMARY: [i32; 8] = [10_107, 10_058, 13_435, 13_436, 189, 91, 11_600, 11_602];
 /// Out of disk space, as servers of different ages say it.
 const DISK_FULL: [i32; 2] = [14_031, 12_501];
 
@@ -48,8 +51,37 @@ pub struct Mongo {
 /// Why something was not done.
 enum Trouble {
     Said(Error),
+    /// A write of a command was not done, by code and text.
+    Refused(i32, String),
     /// No sign of life for so long.
     Silent(Duration),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Said(error)
+    }
+}
+
+impl Trouble {
+    fn is_of_no_primary(&self) -> bool {
+        let code = match self {
+            Self::Said(error) => code(error),
+            Self::Refused(code, _) => Some(*code),
+            Self::Silent(_) => None,
+        };
+        code.is_some_and(|code| NO_PRIMARY.contains(&code))
+    }
+
+    /// Whether the server may take the same in a moment.
+    fn passes(&self) -> bool {
+        matches!(self, Self::Said(error) if is_lost(error)) || self.is_of_no_primary()
+    }
+
+    /// Whether no server is there that may take it, and another may be elected.
+    fn waits_for_election(&self) -> bool {
+        matches!(self, Self::Said(error) if is_unfound(error)) || self.is_of_no_primary()
+    }
 }
 
 impl Mongo {
@@ -71,17 +103,15 @@ impl Mongo {
         options.server_selection_timeout = options.server_selection_timeout.or(Some(FIND_LIMIT));
         options.connect_timeout = options.connect_timeout.or(Some(FIND_LIMIT));
         if let Some(login) = &plan.login {
-            let password = secret("--mongo-password", &login.password, "a file with a password")?;
             let mut credential = options.credential.take().unwrap_or_default();
             credential.username = Some(login.user.clone());
-            credential.password = Some(password);
+            credential.password = Some(password("--mongo-password", &login.password)?);
             options.credential = Some(credential as Credential);
         }
         if plan.tls_ca.is_some() || plan.tls_identity.is_some() {
-            for (flag, path) in [("--mongo-tls-ca", &plan.tls_ca), ("--mongo-tls-identity", &plan.tls_identity)] {
-                let looked = path.as_ref().map(|path| file(flag, path, "certificates in PEM"));
-                looked.transpose()?;
-            }
+            // The driver's own words would name no flag.
+            plan.tls_ca.as_ref().map(|path| authority("--mongo-tls-ca", path)).transpose()?;
+            plan.tls_identity.as_ref().map(|path| identity("--mongo-tls-identity", path)).transpose()?;
             let mut tls = match options.tls.take() {
                 Some(Tls::Enabled(tls)) => tls,
                 _ => TlsOptions::default(),
@@ -126,7 +156,7 @@ impl Mongo {
             return Ok(());
         }
         let there: Vec<&Document> = there.into_iter().filter_map(|at| documents.get(at)).collect();
-        self.retried(&doing, || self.replace(collection, &there)).await?
+        self.retried(&doing, || self.replace(collection, &there)).await
     }
 
     /// The positions of documents that are there already.
@@ -147,8 +177,7 @@ impl Mongo {
         Err(error)
     }
 
-    /// The outer result is the command's, the inner one that of its writes.
-    async fn replace(&self, collection: &str, documents: &[&Document]) -> Result<Result<(), String>, Error> {
+    async fn replace(&self, collection: &str, documents: &[&Document]) -> Result<(), Trouble> {
         let updates = documents.iter().map(|document| {
             let id = document.get("_id").cloned().unwrap_or(Bson::Null);
             Bson::Document(doc! { "q": { "_id": id }, "u": (*document).clone(), "upsert": true })
@@ -156,28 +185,26 @@ impl Mongo {
         let updates: Vec<Bson> = updates.collect();
         let command = doc! { "update": collection, "updates": updates, "ordered": false };
         let answer = self.database.run_command(command).await?;
-        let failed = answer.get_array("writeErrors").ok().and_then(|errors| errors.first()?.as_document().cloned());
-        let failed = failed.or_else(|| answer.get_document("writeConcernError").ok().cloned());
-        let Some(failed) = failed else { return Ok(Ok(())) };
+        let failed = answer.get_array("writeErrors").ok().and_then(|errors| errors.first()?.as_document());
+        let Some(failed) = failed.or_else(|| answer.get_document("writeConcernError").ok()) else { return Ok(()) };
         let code = failed.get_i32("code").unwrap_or_default();
-        let text = failed.get_str("errmsg").unwrap_or_default();
-        Ok(Err(self.refusal(&format!("writing to {collection}"), code, text)))
+        Err(Trouble::Refused(code, failed.get_str("errmsg").unwrap_or_default().to_owned()))
     }
 
     /// Tries again what a lost connection ended, and for longer what waits for an election: everything that is written here may
     /// be written twice.
-    async fn retried<T, F: Future<Output = Result<T, Error>>>(
+    async fn retried<T, E, F: Future<Output = Result<T, E>>>(
         &self,
         doing: &str,
         mut attempt: impl FnMut() -> F,
-    ) -> Result<T, String> {
+    ) -> Result<T, String>
+    where
+        Trouble: From<E>,
+    {
         let began = Instant::now();
-        let passes = |trouble: &Trouble| matches!(trouble, Trouble::Said(error) if is_lost(error));
         loop {
-            match retried(TRIES, passes, || self.answered(attempt())).await {
-                Err(Trouble::Said(error)) if is_unelected(&error) && began.elapsed() < ELECTION => {
-                    sleep(ASK_AGAIN).await
-                }
+            match retried(TRIES, Trouble::passes, || self.answered(attempt())).await {
+                Err(trouble) if trouble.waits_for_election() && began.elapsed() < ELECTION => sleep(ASK_AGAIN).await,
                 Err(trouble) => return Err(self.trouble(doing, &trouble)),
                 Ok(done) => return Ok(done),
             }
@@ -186,14 +213,27 @@ impl Mongo {
 
     /// Waits for what is being done for as long as the server gives signs of life: to remove millions takes its time, and who
     /// is frozen or cut off says nothing at all.
-    async fn answered<T>(&self, doing: impl Future<Output = Result<T, Error>>) -> Result<T, Trouble> {
+    async fn answered<T, E>(&self, doing: impl Future<Output = Result<T, E>>) -> Result<T, Trouble>
+    where
+        Trouble: From<E>,
+    {
         let ping = || async { self.database.run_command(doc! { "ping": 1 }).await.is_ok() };
-        while_alive(self.silence, doing, ping).await.map_err(Trouble::Silent)?.map_err(Trouble::Said)
+        Ok(while_alive(self.silence, doing, ping).await.map_err(Trouble::Silent)??)
     }
 
     fn trouble(&self, doing: &str, trouble: &Trouble) -> String {
         match trouble {
-            Trouble::Said(error) => self.words(doing, error),
+            Trouble::Said(error) => match error.kind.as_ref() {
+                // It was there when it was opened.
+                ErrorKind::ServerSelection { message, .. } => format!(
+                    "the connection to MongoDB at {} was lost while {doing} ({}): once it is back or another is elected, the same \
+                     command goes on",
+                    self.place,
+                    cause(message)
+                ),
+                _ => self.words(doing, error),
+            },
+            Trouble::Refused(code, text) => self.refusal(doing, *code, text),
             Trouble::Silent(silence) => format!(
                 "the connection to MongoDB at {} was lost while {doing} (no sign of life for {}): once it is back, the same \
                  command goes on",
@@ -210,7 +250,7 @@ impl Mongo {
     pub async fn put(&self, collection: &str, document: &Document) -> Result<(), String> {
         let doing = format!("writing to {collection}");
         let document = [document];
-        self.retried(&doing, || self.replace(collection, &document)).await?
+        self.retried(&doing, || self.replace(collection, &document)).await
     }
 
     /// Inserts one document, unless one of its `_id` is there. Whether it was inserted.
@@ -353,7 +393,8 @@ impl Mongo {
         let Self { place, .. } = self;
         match error.kind.as_ref() {
             ErrorKind::ServerSelection { message, .. } => format!(
-                "MongoDB at {place} cannot be reached ({}): start it, or correct --mongo-uri and its TLS settings",
+                "MongoDB at {place} cannot be reached ({}): start it, or correct --mongo-uri and its TLS settings \
+                 (--mongo-tls-ca, --mongo-tls-identity)",
                 cause(message)
             ),
             ErrorKind::Authentication { message, .. } => refused_login(place, message),
@@ -383,6 +424,9 @@ impl Mongo {
                 "MongoDB at {place} holds another document in the place of one of ours ({text}): it is somebody's of the chat, so take \
                  another --mongo-db"
             ),
+            _ if NO_PRIMARY.contains(&code) => format!(
+                "MongoDB at {place} has no primary for {doing} ({text}): once one is elected, the same command goes on"
+            ),
             _ if DISK_FULL.contains(&code) || lower.contains("no space left") || lower.contains("disk space") => {
                 format!(
                     "MongoDB at {place} has no disk space left for {doing} ({text}): make room, and the same command goes on"
@@ -407,13 +451,11 @@ fn refused_login(place: &str, why: &str) -> String {
 /// Whether the connection was lost, and the server may be there again in a moment.
 fn is_lost(error: &Error) -> bool {
     matches!(error.kind.as_ref(), ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. })
-        || matches!(error.kind.as_ref(), ErrorKind::Command(command) if [189, 91, 11_600, 11_602, 10_107, 13_435].contains(&command.code))
 }
 
-/// Whether no server is there that may take it, and another may be elected.
-fn is_unelected(error: &Error) -> bool {
+/// Whether there is no server, or none of those there may take it.
+fn is_unfound(error: &Error) -> bool {
     matches!(error.kind.as_ref(), ErrorKind::ServerSelection { .. })
-        || matches!(error.kind.as_ref(), ErrorKind::Command(command) if [10_107, 13_435].contains(&command.code))
 }
 
 /// How long the server of this address may give no sign of life. The driver itself knows no such limit.
@@ -518,6 +560,16 @@ mod tests {
         };
         assert!(while_alive(LIMIT, pending::<()>(), dies).await.is_err());
         assert_eq!(pings.get(), 121);
+    }
+
+    #[test]
+    fn who_is_no_primary_is_waited_for_and_who_refuses_is_not() {
+        for (code, waits) in [(10_107, true), (189, true), (91, true), (13, false), (DUPLICATE, false), (14_031, false)]
+        {
+            let trouble = Trouble::Refused(code, "said".to_owned());
+            assert_eq!((trouble.passes(), trouble.waits_for_election()), (waits, waits), "{code}");
+        }
+        assert!(!Trouble::Silent(LIMIT).waits_for_election());
     }
 
     #[test]

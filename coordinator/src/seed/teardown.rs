@@ -78,6 +78,9 @@ async fn agreed() -> Result<(), String> {
         let _ = tell.send(read.map(|_| answer));
     });
     let answer = told.await.ok().and_then(Result::ok).unwrap_or_default();
+    if !answer.ends_with('\n') {
+        eprintln!();
+    }
     let yes = matches!(answer.trim().to_lowercase().as_str(), "y" | "yes");
     if yes { Ok(()) } else { Err("nothing was removed".to_owned()) }
 }

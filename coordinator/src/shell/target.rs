@@ -52,14 +52,33 @@ pub fn file(flag: &str, path: &Path, what: &str) -> Result<String, String> {
 /// # Errors
 /// It cannot be read or is empty; its flag, never what it holds.
 pub fn secret(flag: &str, from: &str, what: &str) -> Result<String, String> {
-    let text = match from.strip_prefix("env:") {
-        Some(name) => std::env::var(name)
-            .map_err(|_| format!("{flag}: got '{from}', expected env: and the name of a variable that is set"))?,
-        None => file(flag, Path::new(from), what)?,
-    };
+    let text = kept(flag, from, what)?;
     // Comments are for seeds that were kept as `nk` prints them.
     let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
-    line.map(str::to_owned).ok_or_else(|| format!("{flag}: got '{from}', expected the path of {what}: it is empty"))
+    line.map(str::to_owned).ok_or_else(|| empty(flag, from, what))
+}
+
+/// The first line of a file, or of the variable after `env:`, as it is: a password may begin with '#' and end with a space.
+///
+/// # Errors
+/// It cannot be read or is empty; its flag, never what it holds.
+pub fn password(flag: &str, from: &str) -> Result<String, String> {
+    const WHAT: &str = "a file with a password";
+    let text = kept(flag, from, WHAT)?;
+    let line = text.lines().next().filter(|line| !line.is_empty());
+    line.map(str::to_owned).ok_or_else(|| empty(flag, from, WHAT))
+}
+
+fn kept(flag: &str, from: &str, what: &str) -> Result<String, String> {
+    match from.strip_prefix("env:") {
+        Some(name) => std::env::var(name)
+            .map_err(|_| format!("{flag}: got '{from}', expected env: and the name of a variable that is set")),
+        None => file(flag, Path::new(from), what),
+    }
+}
+
+fn empty(flag: &str, from: &str, what: &str) -> String {
+    format!("{flag}: got '{from}', expected the path of {what}: it is empty")
 }
 
 #[cfg(test)]
@@ -91,6 +110,9 @@ mod tests {
         let named = |name: &str| path(name).display().to_string();
         let opened = open(&choice(LoginChoice::Token(named("token")))).unwrap();
         assert_eq!(opened.credentials.unwrap().login, Some(Login::Token("s3cret".into())));
+        std::fs::write(path("password"), "#p@ss: w/ord% \r\nanother\n").unwrap();
+        assert_eq!(password("--flag", &named("password")).unwrap(), "#p@ss: w/ord% ");
+        assert!(password("--flag", &named("empty")).unwrap_err().ends_with("it is empty"));
         for (login, words) in [
             (LoginChoice::Token(named("empty")), "it is empty"),
             (LoginChoice::NkeySeed(named("absent")), "--nats-nkey: got '"),

@@ -60,6 +60,10 @@ fn python() -> Command {
 pub struct MongoOptions {
     /// Certificate and key, in PEM.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// Only who shows a certificate of this CA is let in; with `tls` alone.
+    pub clients_of: Option<PathBuf>,
+    /// It can be told to fail (`configureFailPoint`).
+    pub fails_when_told: bool,
     /// Only this user is let in, with this password.
     pub user: Option<(String, String)>,
     /// Where its files go; a directory of its own if none.
@@ -93,9 +97,15 @@ impl MongoServer {
             process.wait(START_LIMIT)?;
         }
         let mut more: Vec<String> = options.user.iter().map(|_| "--auth".to_owned()).collect();
+        if options.fails_when_told {
+            more.push("--enable-test-commands".to_owned());
+        }
         if let Some((cert, key)) = &options.tls {
             more.extend(["--tls-cert-file".into(), cert.display().to_string()]);
             more.extend(["--tls-key-file".into(), key.display().to_string()]);
+        }
+        if let Some(ca) = &options.clients_of {
+            more.extend(["--tls-require-client-cert".into(), "--tls-ca-file".into(), ca.display().to_string()]);
         }
         let (process, port) = Self::spawn(&path, &more)?;
         Ok(Self { process, port, _dir: dir })
@@ -123,6 +133,15 @@ impl MongoServer {
     /// `127.0.0.1:port`
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// It is no primary for so long: it refuses every write, and says so to whoever asks.
+    ///
+    /// # Errors
+    /// If it does not step down.
+    pub fn step_down(&self, seconds: u32) -> anyhow::Result<()> {
+        let script = format!("db.client.admin.command('replSetStepDown', {seconds}, force=True)");
+        with_database(&self.uri(), "chat", &script).map(drop)
     }
 
     /// Freezes it, or lets it go on.

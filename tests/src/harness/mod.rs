@@ -1,5 +1,6 @@
 //! What the suite runs against: real servers and processes, ended with the test that started them.
 
+pub mod cassandra_proxy;
 pub mod certificates;
 pub mod databases;
 pub mod driver;

@@ -1,5 +1,5 @@
-//! A proxy before a MongoDB that answers some commands itself, as a server does whose user may not, whose disk is full, or
-//! whose connection breaks.
+//! A proxy before a MongoDB that answers some commands itself, as a server does whose user may not, whose disk is full, whose
+//! connection breaks, or that keeps nothing.
 
 use anyhow::Context as _;
 use std::net::SocketAddr;
@@ -16,7 +16,12 @@ pub enum Fault {
     Refuse(i32, &'static str),
     /// The connection is closed in its place, so often; then it goes through.
     Close(u32),
+    /// It is acknowledged, and nobody keeps what it writes, but for the records of seedings, which go through.
+    Acknowledge,
 }
+
+/// Where seedings are recorded.
+const RECORDS: &str = "plimsoll_seeds";
 
 /// Commands longer than this are none of MongoDB's.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
@@ -72,14 +77,20 @@ async fn pass(
     let mut server = TcpStream::connect(server).await?;
     loop {
         let request = message(&mut client).await?;
-        if command(&request).is_some_and(|name| commands.contains(&name)) {
+        if let Some((name, collection)) = command(&request)
+            && commands.contains(&name)
+        {
             match fault {
                 Fault::Refuse(code, text) => {
                     client.write_all(&refusal(&request, *code, text)).await?;
                     continue;
                 }
                 Fault::Close(times) if closes.fetch_add(1, Ordering::Relaxed) < *times => return Ok(()),
-                Fault::Close(_) => {}
+                Fault::Acknowledge if collection != RECORDS => {
+                    client.write_all(&acknowledgement(&request)).await?;
+                    continue;
+                }
+                Fault::Close(_) | Fault::Acknowledge => {}
             }
         }
         server.write_all(&request).await?;
@@ -103,8 +114,9 @@ fn number(message: &[u8], at: usize) -> Option<i32> {
     Some(i32::from_le_bytes(message.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// The name of the command in a message: the first key of its body, whichever section that is.
-fn command(message: &[u8]) -> Option<&str> {
+/// The name of the command in a message and the collection that it is about: the first key of its body and what stands there,
+/// whichever section that is.
+fn command(message: &[u8]) -> Option<(&str, &str)> {
     if number(message, 12)? != OP_MSG {
         return None;
     }
@@ -113,21 +125,57 @@ fn command(message: &[u8]) -> Option<&str> {
     while *message.get(at)? == 1 {
         at += 1 + usize::try_from(number(message, at + 1)?).ok()?;
     }
-    let key = message.get(at + 6..)?;
-    std::str::from_utf8(key.split(|byte| *byte == 0).next()?).ok()
+    let name = text(message, at + 6)?;
+    // Behind its end and its length; of a command about none, there is no text.
+    let collection = text(message, at + 6 + name.len() + 1 + 4).unwrap_or_default();
+    Some((name, collection))
+}
+
+fn text(message: &[u8], at: usize) -> Option<&str> {
+    std::str::from_utf8(message.get(at..)?.split(|byte| *byte == 0).next()?).ok()
+}
+
+/// How many documents a message brings beside its body.
+fn documents(message: &[u8]) -> Option<i32> {
+    let (mut at, mut count) = (20, 0);
+    while at < message.len() {
+        let end = at + 1 + usize::try_from(number(message, at + 1)?).ok()?;
+        if message[at] == 1 {
+            let mut document = at + 5 + text(message, at + 5)?.len() + 1;
+            while document < end {
+                document += usize::try_from(number(message, document)?).ok().filter(|length| *length > 4)?;
+                count += 1;
+            }
+        }
+        at = end;
+    }
+    Some(count)
 }
 
 /// `{ok: 0.0, code, errmsg}` in answer to a request.
 fn refusal(request: &[u8], code: i32, text: &str) -> Vec<u8> {
+    let mut fields = b"\x10code\0".to_vec();
+    fields.extend(code.to_le_bytes());
+    fields.extend(b"\x02errmsg\0");
+    fields.extend((text.len() as i32 + 1).to_le_bytes());
+    fields.extend(text.as_bytes());
+    fields.push(0);
+    answer(request, 0.0, &fields)
+}
+
+/// `{ok: 1.0, n}` in answer to a write.
+fn acknowledgement(request: &[u8]) -> Vec<u8> {
+    let mut fields = b"\x10n\0".to_vec();
+    fields.extend(documents(request).unwrap_or_default().to_le_bytes());
+    answer(request, 1.0, &fields)
+}
+
+fn answer(request: &[u8], ok: f64, fields: &[u8]) -> Vec<u8> {
     let mut body = vec![0; 4];
     body.extend(b"\x01ok\0");
-    body.extend(0_f64.to_le_bytes());
-    body.extend(b"\x10code\0");
-    body.extend(code.to_le_bytes());
-    body.extend(b"\x02errmsg\0");
-    body.extend((text.len() as i32 + 1).to_le_bytes());
-    body.extend(text.as_bytes());
-    body.extend(b"\0\0");
+    body.extend(ok.to_le_bytes());
+    body.extend(fields);
+    body.push(0);
     let length = body.len() as i32;
     body[..4].copy_from_slice(&length.to_le_bytes());
     let mut answer = Vec::new();

@@ -4,8 +4,11 @@ use super::hosts::Host;
 use super::signals;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use std::ffi::OsStr;
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Write as _};
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -189,9 +192,32 @@ impl Process {
     ///
     /// # Errors
     /// If the system refuses.
-    pub fn spawn(mut command: Command) -> anyhow::Result<Self> {
+    pub fn spawn(command: Command) -> anyhow::Result<Self> {
+        Self::spawn_reading(Stdio::null(), command)
+    }
+
+    /// Starts a command that reads what is typed at a terminal. What it says is kept as ever.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn spawn_at_terminal(mut command: Command) -> anyhow::Result<(Self, Terminal)> {
+        let (keyboard, terminal) = Terminal::open()?;
+        // SAFETY: between fork and exec only async-signal-safe system calls are made.
+        unsafe {
+            // Its own session, whose terminal this is: whoever types Ctrl-C interrupts it.
+            command.pre_exec(|| {
+                match libc::setsid() != -1 && libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0) == 0 {
+                    true => Ok(()),
+                    false => Err(std::io::Error::last_os_error()),
+                }
+            });
+        }
+        Ok((Self::spawn_reading(terminal.into(), command)?, keyboard))
+    }
+
+    fn spawn_reading(stdin: Stdio, mut command: Command) -> anyhow::Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: between fork and exec only the async-signal-safe prctl is called.
         unsafe {
             command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
@@ -316,6 +342,34 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// Whoever sits at a terminal. It hangs up when dropped.
+#[derive(Debug)]
+pub struct Terminal(File);
+
+impl Terminal {
+    /// Somebody, and the terminal they sit at.
+    fn open() -> anyhow::Result<(Self, OwnedFd)> {
+        let mut options = File::options();
+        let keyboard = options.read(true).write(true).custom_flags(libc::O_NOCTTY).open("/dev/ptmx")?;
+        let (fd, flags) = (keyboard.as_raw_fd(), libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC);
+        // SAFETY: the descriptor is open, and both calls take and give integers.
+        let terminal = unsafe { if libc::unlockpt(fd) == 0 { libc::ioctl(fd, libc::TIOCGPTPEER, flags) } else { -1 } };
+        if terminal < 0 {
+            return Err(std::io::Error::last_os_error()).context("opening a terminal");
+        }
+        // SAFETY: it was just opened, and nobody else has it.
+        Ok((Self(keyboard), unsafe { OwnedFd::from_raw_fd(terminal) }))
+    }
+
+    /// Types this: "\n" is the Enter key, "\u{4}" Ctrl-D.
+    ///
+    /// # Errors
+    /// If nobody has the terminal any more.
+    pub fn types(&mut self, keys: &str) -> anyhow::Result<()> {
+        self.0.write_all(keys.as_bytes()).context("typing")
     }
 }
 

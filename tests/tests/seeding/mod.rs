@@ -1,8 +1,11 @@
 //! Seeding, verifying and removing, against real servers: what is written is read back with clients that share no code with
 //! ours and compared with the contract.
 
+mod asked;
 mod contents;
 mod daily;
+mod doors;
+mod elections;
 mod green;
 mod interrupted;
 mod killed;
@@ -87,6 +90,12 @@ fn both_flags(server: &MongoServer, cassandra: &CassandraServer, keyspace: &str)
         format!("--cassandra-username={CASSANDRA_USER}"),
     ]);
     flags
+}
+
+/// The same flags, but Cassandra is reached at this address.
+fn through(address: &str, flags: &[String]) -> Vec<String> {
+    let others = flags.iter().filter(|flag| !flag.starts_with("--cassandra-hosts=")).cloned();
+    others.chain([format!("--cassandra-hosts={address}")]).collect()
 }
 
 /// Both databases, empty, with the services' schema made by the seeding itself.

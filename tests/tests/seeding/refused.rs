@@ -62,12 +62,33 @@ fn a_database_that_is_not_there_is_named_with_its_flag() {
     flags.push("--cassandra-hosts=127.0.0.1:1".to_owned());
     let error = refused("seed --workload history --preset history-small", &flags, 2).unwrap();
     assert!(error.starts_with("Cassandra at 127.0.0.1:1 cannot be reached"), "{error}");
+    assert!(error.contains("correct --cassandra-hosts"), "{error}");
     for unread in ["mongodb://ann:SECRETWORD?@db:27017", "mongodb://ann:SECRETWORD"] {
         let error = refused("seed --preset small", &[format!("--mongo-uri={unread}")], 2).unwrap();
         assert!(error.contains("percent-encoded") && !error.contains("SECRET"), "{error}");
     }
-    assert!(error.contains("correct --cassandra-hosts"), "{error}");
-    assert!(documents(&mongo.uri(), "chat", "users").unwrap().is_empty());
+    for (flag, named) in [
+        ("--mongo-uri=mongodb://db.invalid:27017", "MongoDB at mongodb://db.invalid:27017 cannot be reached"),
+        (
+            "--mongo-uri=mongodb+srv://db.invalid",
+            "--mongo-uri: the servers of mongodb+srv://db.invalid cannot be looked up",
+        ),
+    ] {
+        let error = refused("seed --preset small", &[flag.to_owned()], 2).unwrap();
+        assert!(error.contains(named) && (error.contains("lookup") || error.contains("in DNS")), "{error}");
+    }
+    let unknown = [mongo_flags(&mongo)[0].clone(), "--cassandra-hosts=db.invalid".to_owned()];
+    let seed = "seed --workload history --preset history-small --create-schema";
+    for command in [seed, "teardown --workload history --drop --yes"] {
+        let error = refused(command, &unknown, 2).unwrap();
+        assert!(
+            error.starts_with("Cassandra at db.invalid:9042 cannot be reached (Couldn't resolve any hostname"),
+            "{error}"
+        );
+        assert!(error.contains("correct --cassandra-hosts"), "{error}");
+    }
+    let collections = with_database(&mongo.uri(), "chat", "out = db.list_collection_names()").unwrap();
+    assert_eq!(collections, serde_json::json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -191,6 +212,7 @@ fn both_are_reached_over_tls_and_with_passwords_that_nothing_shows() {
         tls: Some((file("ca.pem"), file("server.key"))),
         user: Some(("ann".to_owned(), "SECRETWORD".to_owned())),
         dir: Some(file("data")),
+        ..MongoOptions::default()
     })
     .unwrap();
     let cassandra = cassandra().unwrap();
