@@ -277,30 +277,32 @@ fn a_coordinator_that_is_cut_off_leaves_no_load_and_a_second_one_is_refused_unti
 #[test]
 fn an_agent_with_a_small_part_of_a_core_is_named_and_gets_less_and_the_step_passes() -> anyhow::Result<()> {
     let scene = Scene::set()?;
-    // What a part of a core makes depends on the core; what is much more than that leaves the rest of this box too little.
+    // What a part of a core makes depends on the core; that it waits for its next part of 100 ms is no sign of it. What is much
+    // more than that leaves the rest of this box too little.
     let (thousandths, rates, lateness) = match prove::whole() {
-        true => (100, &[3000.0, 5000.0, 7000.0, 9000.0, 11_000.0][..], "15ms"),
-        false => (30, &[2000.0, 4000.0, 8000.0, 16_000.0][..], "60ms"),
+        true => (100, &[3000.0, 5000.0, 7000.0, 9000.0, 11_000.0, 16_000.0][..], "15ms"),
+        false => (20, &[1500.0, 3000.0, 6000.0, 9000.0][..], "150ms"),
     };
     let quota = CpuQuota::new(thousandths)?;
     quota.take(&scene.agents[1].process)?;
     let weak = scene.name(1);
+    let gets_less = format!(" by {weak}, which could not carry ");
     // Two of the agents, so that the weak one's share is more than its part of a core makes.
     let held = |&rate: &f64| -> anyhow::Result<(f64, Outcome)> {
         let run = scene.run(&[rate]).agents(&scene.agents[..2]).trials(3).hold(Duration::from_secs(5));
         let run = run.flag("--max-lateness", lateness).flag("--lease-timeout", "5s");
         Ok((rate, run.finish()?))
     };
-    let verdict = |outcome: &Outcome| outcome.trials.first().map(|trial| trial.verdict);
-    let mut outcomes = rates.iter().map(held);
-    let too_much =
-        outcomes.find(|held| held.as_ref().map_or(true, |(_, outcome)| verdict(outcome) != Some(Verdict::Pass)));
+    // At the very edge it may be disturbed in one trial and carry its share in the next.
+    let is_clear = |held: &anyhow::Result<(f64, Outcome)>| {
+        held.as_ref().map_or(true, |(_, outcome)| outcome.ended.stdout.contains(&gets_less))
+    };
+    let too_much = rates.iter().map(held).find(is_clear);
     let (rate, outcome) = too_much.context("a part of a core carried its half of every rate")??;
     let first = outcome.trials.first().unwrap_or_else(|| panic!("no trial: {outcome}"));
     assert_eq!(first.verdict, Verdict::Inconclusive, "{outcome}");
     assert!(first.reasons.contains(&weak), "{outcome}");
     assert!(outcome.ended.stdout.contains(&format!("{weak} was held back by a CPU quota")), "{outcome}");
-    assert!(outcome.ended.stdout.contains(&format!(" by {weak}, which could not carry ")), "{outcome}");
     let last = outcome.trial_at(rate)?;
     assert!(last.trial > 1 && last.verdict == Verdict::Pass, "{outcome}");
     assert!(outcome.answer()?.starts_with(&format!("ANSWER: max RPS >= {rate} ")), "{outcome}");

@@ -17,7 +17,7 @@ fn agents_with_a_slow_link_or_none_are_named_and_the_others_hold_their_steps() -
     scene.network.one_way(FIRST + 1, TARGET, Path::narrow(NARROW));
     running.process.wait_for_stderr("step 2/3 240/s hold ", Duration::from_secs(60))?;
     scene.network.both_ways(FIRST + 2, TARGET, Path::CUT);
-    running.process.wait_for_stderr("step 2/3 240/s hold trial 2 ", Duration::from_secs(60))?;
+    running.process.wait_for_stderr("step 2/3 trial 2 240/s hold ", Duration::from_secs(60))?;
     scene.network.heal();
     let outcome = running.finish()?;
     let at = |step: usize| {

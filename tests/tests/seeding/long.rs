@@ -80,23 +80,23 @@ fn most_memory(arguments: &str, flags: &[String]) -> anyhow::Result<(Ended, u64)
 }
 
 /// Seeds where everything is acknowledged and nobody keeps it: what is measured is the seeding alone, as fast as it goes.
-async fn into_nothing(preset: HistoryPreset, of: u32, keyspace: &'static str) -> Seeding {
-    let mongo = MongoServer::start(&Default::default()).unwrap();
-    let documents = MongoProxy::start(mongo.address(), &["insert"], Fault::Acknowledge).await.unwrap();
-    let rows = CassandraProxy::start(cassandra().unwrap().address(), Rows::Acknowledged).await.unwrap();
-    let mut flags = through(&rows.address(), &both_flags(&mongo, cassandra().unwrap(), keyspace));
+async fn into_nothing(preset: HistoryPreset, of: u32, keyspace: &'static str) -> anyhow::Result<Seeding> {
+    let mongo = MongoServer::start(&Default::default())?;
+    let documents = MongoProxy::start(mongo.address(), &["insert"], Fault::Acknowledge).await?;
+    let rows = CassandraProxy::start(cassandra()?.address(), Rows::Acknowledged).await?;
+    let mut flags = through(&rows.address(), &both_flags(&mongo, cassandra()?, keyspace));
     flags[0] = format!("--mongo-uri={}", documents.uri());
-    let seeded = tokio::task::spawn_blocking(move || Seeding::run(preset, of, &flags).unwrap()).await.unwrap();
+    let seeded = tokio::task::spawn_blocking(move || Seeding::run(preset, of, &flags)).await??;
     // A row by room or thread, and one by id.
     assert_eq!(rows.written(), 2 * seeded.messages);
-    seeded
+    Ok(seeded)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundredth_of_the_largest_takes_no_more_memory_than_a_twentieth_of_it() {
     need_both();
-    let few = into_nothing(HistoryPreset::Medium, 21, "few").await;
-    let all = into_nothing(HistoryPreset::Medium, 1, "all").await;
+    let few = into_nothing(HistoryPreset::Medium, 21, "few").await.unwrap();
+    let all = into_nothing(HistoryPreset::Medium, 1, "all").await.unwrap();
     all.grows_by_nothing(&few, OF_AN_ID);
     if !prove::whole() {
         return;
@@ -110,8 +110,8 @@ async fn a_hundredth_of_the_largest_takes_no_more_memory_than_a_twentieth_of_it(
         seeded(1, "kept_all").grows_by_nothing(&seeded(21, "kept_few"), OF_AN_ID);
     });
     kept.await.unwrap();
-    let few = into_nothing(HistoryPreset::Large, 250, "few_large").await;
-    let tenth = into_nothing(HistoryPreset::Large, 10, "tenth").await;
+    let few = into_nothing(HistoryPreset::Large, 250, "few_large").await.unwrap();
+    let tenth = into_nothing(HistoryPreset::Large, 10, "tenth").await.unwrap();
     tenth.grows_by_nothing(&few, OF_THE_LARGEST);
 }
 
@@ -194,8 +194,8 @@ fn a_disk_that_fills_up_ends_a_seeding_that_goes_on_when_there_is_room() {
 #[track_caller]
 fn is_whole(cassandra: &CassandraServer, keyspace: &str, rooms: impl Iterator<Item = u32>) {
     let ids = |table: &str| -> BTreeSet<String> {
-        let rows = cassandra.select(&format!("SELECT message_id FROM {keyspace}.{table}")).unwrap();
-        rows.iter().map(|row| row["message_id"].as_str().unwrap().to_owned()).collect()
+        let rows = cassandra.select(&format!("SELECT message_id FROM {keyspace}.{table}")).expect("its rows");
+        rows.iter().map(|row| row["message_id"].as_str().expect("an id").to_owned()).collect()
     };
     let (mut messages, mut replies) = (BTreeSet::new(), BTreeSet::new());
     for room in rooms {
