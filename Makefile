@@ -26,7 +26,7 @@ demo: tools build  ## Find the capacity of a stand-in backend with two agents
 test: tools databases build  ## Run all tests
 	$(CARGO) test --release --workspace --exclude plimsoll-tests
 	$(CARGO) test --release -p plimsoll-tests -- --test-threads=2 alone::
-	$(CARGO) test --release -p plimsoll-tests -- --test-threads=5 --skip alone::
+	$(CARGO) test --release -p plimsoll-tests -- --test-threads=6 --skip alone::
 
 table: tools  ## Print how often the search is right, beside simpler methods, on simulated queues
 	$(CARGO) run --release -p plimsoll-tests --bin search-table
