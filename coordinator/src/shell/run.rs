@@ -147,7 +147,7 @@ struct Run<'a> {
     search: Option<Search>,
     /// Of the trial of a search that was begun last, held or not.
     level_before: Option<Rate>,
-    /// Levels at which somebody was let go for what it alone saw. Not kept for a run that is resumed: whom it let go is back there.
+    /// Levels of a search of which somebody was let go for what it alone saw.
     excused: Vec<Rate>,
 }
 
@@ -339,11 +339,12 @@ impl<'a> Run<'a> {
         let recovery = self.recover(next).await?;
         let measured = self.hold(next, &shares, &recovery, self.plan.phases, None).await?;
         let Measured { step, reads, started_at, interrupted, .. } = measured;
-        let judge = if self.excused.contains(&next.level) { judge_as_one } else { judge };
-        let (verdict, capped) = self.learn(&step, judge(&step, &self.plan.slo));
+        let is_excused = self.ramp.has_excused(next.trial.step);
+        let verdict = if is_excused { judge_as_one(&step, &self.plan.slo) } else { judge(&step, &self.plan.slo) };
+        let (verdict, capped) = self.learn(&step, verdict);
         self.ramp.record(verdict);
         let judged = self.ramp.trials().last().expect("a verdict was just recorded").clone();
-        self.let_go(&judged.verdict, next.level);
+        self.let_go(&judged.verdict);
         self.write_down(judged, step, reads, started_at, &recovery)?;
         self.cap(capped);
         if interrupted {
@@ -360,7 +361,7 @@ impl<'a> Run<'a> {
 
     /// Holds agents for lost that alone did not reach the target as the others did. Whom a moment cut off may come back; who is slow
     /// would be slow again. Whether there are any.
-    fn let_go(&mut self, verdict: &Verdict, level: Rate) -> bool {
+    fn let_go(&mut self, verdict: &Verdict) -> bool {
         let astray = self.ramp.to_let_go(verdict);
         for (agent, doubt) in &astray {
             let names = self.crew.fleet.names();
@@ -368,7 +369,6 @@ impl<'a> Run<'a> {
             self.crew.fleet.give_up_on(position, words::doubt(doubt));
             if matches!(doubt, Doubt::SlowAlone { .. }) {
                 self.crew.roster.shut_out((*agent).to_owned());
-                self.excused.push(level);
             }
         }
         !astray.is_empty()
