@@ -76,12 +76,6 @@ impl Ramp {
         if self.astray == Astray::LetGo { verdict.astray() } else { Vec::new() }
     }
 
-    /// Whether somebody was let go for what it alone saw of this step.
-    pub fn has_excused(&self, step: u32) -> bool {
-        let of_step = self.trials.iter().filter(|held| held.trial.step == step);
-        of_step.flat_map(|held| held.verdict.astray()).any(|(_, doubt)| matches!(doubt, Doubt::SlowAlone { .. }))
-    }
-
     /// The trial to hold now; `None` when the ramp is over. Says the same until its verdict is recorded.
     ///
     /// An INCONCLUSIVE trial is repeated where load boxes were the reason and trials are left, and where an agent was lost in
@@ -254,15 +248,10 @@ mod tests {
             "500.0 INCONCLUSIVE, 500.1 INCONCLUSIVE, 500.2 TRIP"
         );
         let steps: Steps = "500,1k".parse().unwrap();
-        let mut ramp = Ramp::new(&steps, OnTrip::Stop, NonZeroU32::MIN, Astray::LetGo);
+        let ramp = Ramp::new(&steps, OnTrip::Stop, NonZeroU32::MIN, Astray::LetGo);
         let both = Verdict::Inconclusive(NonEmpty::one(cut_off()).and(slow("box-b")).and(slow("box-a")));
         let names = |ramp: &Ramp| ramp.to_let_go(&both).iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>();
         assert_eq!(names(&ramp), ["box-b", "box-a"], "each once");
-        // Cut off is nobody's excuse: what was heard of the target was as fast as ever.
-        ramp.record(by(cut_off()));
-        assert!(!ramp.has_excused(0));
-        ramp.record(both.clone());
-        assert!(ramp.has_excused(0) && !ramp.has_excused(1));
         let mut stay = Ramp::new(&steps, OnTrip::Stop, NonZeroU32::MIN, Astray::Stay);
         assert_eq!(names(&stay), Vec::<String>::new());
         stay.record(both.clone());

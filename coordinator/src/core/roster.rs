@@ -42,6 +42,21 @@ pub enum ShutOut {
     /// Its comeback is used up.
     #[error("it was lost for the second time, and does not come back in this search")]
     LostTwice,
+    /// It alone was slow.
+    #[error("what is slow stays slow: it does not come back in this run")]
+    SlowAlone,
+    /// It alone heard nothing, as before.
+    #[error("its way there was cut for the second time, and it does not come back in this run")]
+    CutOffTwice,
+}
+
+/// How an agent alone did not reach the target as the others did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strays {
+    /// It saw objectives broken that held for everybody else.
+    Slow,
+    /// It heard nothing for a while.
+    CutOff,
 }
 
 /// Before which trial somebody may join.
@@ -177,6 +192,10 @@ pub struct Roster {
     shut_out: Vec<String>,
     /// The name of each that was lost, as often as it was.
     losses: Vec<String>,
+    /// The name of each that was cut off.
+    cut_off: Vec<String>,
+    /// Whoever strayed and does not come back, before it is held for lost.
+    astray: Vec<(String, ShutOut)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,8 +209,8 @@ struct Member {
 impl Roster {
     /// A fleet before its first trial: indices, ascending, and names. Indices that are left out are nobody's.
     pub fn new(policy: LossPolicy, agents: impl IntoIterator<Item = (usize, String)>) -> Self {
-        let (members, changes, shut_out, losses) = Default::default();
-        let mut roster = Self { policy, members, lost: None, changes, shut_out, losses };
+        let (members, changes, shut_out, losses, cut_off, astray) = Default::default();
+        let mut roster = Self { policy, members, lost: None, changes, shut_out, losses, cut_off, astray };
         for (index, name) in agents {
             roster.members.resize(index, Member { name: String::new(), is_there: false, is_proven: false });
             // One that is lost before the first load may come back for it, once.
@@ -215,6 +234,17 @@ impl Roster {
     /// trial would ever be held.
     pub fn shut_out(&mut self, name: String) {
         self.shut_out.push(name);
+    }
+
+    /// An agent is about to be let go for this. Whom a moment cut off may come back, once; who is slow would be slow again.
+    pub fn strays(&mut self, agent: &str, how: Strays) {
+        let again = self.cut_off.iter().any(|before| before == agent);
+        let out = match how {
+            Strays::Slow => ShutOut::SlowAlone,
+            Strays::CutOff if again => ShutOut::CutOffTwice,
+            Strays::CutOff => return self.cut_off.push(agent.to_owned()),
+        };
+        self.astray.push((agent.to_owned(), out));
     }
 
     /// Whether agents may join now: between steps, where they can be dealt a part. Within a step nobody comes back, so that it is
@@ -257,7 +287,9 @@ impl Roster {
         self.lost.get_or_insert_with(|| (agent.clone(), why.clone()));
         self.losses.push(agent.clone());
         let losses = self.losses.iter().filter(|lost| **lost == agent).count();
+        let strayed = self.astray.iter().find(|(astray, _)| *astray == agent).map(|&(_, out)| out);
         let out = match self.policy.comebacks {
+            _ if strayed.is_some() => strayed,
             _ if !is_proven => Some(ShutOut::HeldNothing),
             Comebacks::Once if losses > 1 => Some(ShutOut::LostTwice),
             _ => None,

@@ -34,9 +34,11 @@ pub enum Verdict {
 /// # Panics
 /// When the measurement was counted against other limits.
 pub fn judge(step: &StepMeasurement, slo: &Slo) -> Verdict {
-    match (judge_as_one(step, slo), NonEmpty::new(alone(step, slo))) {
-        (Verdict::Trip(_), Some(doubts)) => Verdict::Inconclusive(doubts),
-        (verdict, _) => verdict,
+    match judge_as_one(step, slo) {
+        Verdict::Trip(breaches) => {
+            NonEmpty::new(alone(step, slo)).map_or(Verdict::Trip(breaches), Verdict::Inconclusive)
+        }
+        verdict => verdict,
     }
 }
 

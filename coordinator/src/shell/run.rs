@@ -37,7 +37,7 @@ use crate::core::measurement::StepMeasurement;
 use crate::core::merge::ServiceReads;
 use crate::core::non_empty::NonEmpty;
 use crate::core::ramp::{Astray, JudgedTrial, NextTrial, Ramp};
-use crate::core::roster::{Asked, Next, Occasion};
+use crate::core::roster::{Asked, Next, Occasion, Strays};
 use crate::core::search::Search;
 use crate::core::search::outcome::Showing;
 use crate::core::split::{SplitError, due};
@@ -147,7 +147,7 @@ struct Run<'a> {
     search: Option<Search>,
     /// Of the trial of a search that was begun last, held or not.
     level_before: Option<Rate>,
-    /// Levels of a search of which somebody was let go for what it alone saw.
+    /// Levels at which somebody was let go for what it alone saw. Not kept for a run that is resumed: whom it let go is back there.
     excused: Vec<Rate>,
 }
 
@@ -339,12 +339,11 @@ impl<'a> Run<'a> {
         let recovery = self.recover(next).await?;
         let measured = self.hold(next, &shares, &recovery, self.plan.phases, None).await?;
         let Measured { step, reads, started_at, interrupted, .. } = measured;
-        let is_excused = self.ramp.has_excused(next.trial.step);
-        let verdict = if is_excused { judge_as_one(&step, &self.plan.slo) } else { judge(&step, &self.plan.slo) };
-        let (verdict, capped) = self.learn(&step, verdict);
+        let judge = if self.excused.contains(&next.level) { judge_as_one } else { judge };
+        let (verdict, capped) = self.learn(&step, judge(&step, &self.plan.slo));
         self.ramp.record(verdict);
         let judged = self.ramp.trials().last().expect("a verdict was just recorded").clone();
-        self.let_go(&judged.verdict);
+        self.let_go(&judged.verdict, next.level);
         self.write_down(judged, step, reads, started_at, &recovery)?;
         self.cap(capped);
         if interrupted {
@@ -359,16 +358,17 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Holds agents for lost that alone did not reach the target as the others did. Whom a moment cut off may come back; who is slow
-    /// would be slow again. Whether there are any.
-    fn let_go(&mut self, verdict: &Verdict) -> bool {
+    /// Holds agents for lost that alone did not reach the target as the others did. Whether there are any.
+    fn let_go(&mut self, verdict: &Verdict, level: Rate) -> bool {
         let astray = self.ramp.to_let_go(verdict);
         for (agent, doubt) in &astray {
             let names = self.crew.fleet.names();
             let Some(position) = names.iter().position(|(_, name)| name == agent) else { continue };
             self.crew.fleet.give_up_on(position, words::doubt(doubt));
-            if matches!(doubt, Doubt::SlowAlone { .. }) {
-                self.crew.roster.shut_out((*agent).to_owned());
+            let is_slow = matches!(doubt, Doubt::SlowAlone { .. });
+            self.crew.roster.strays(agent, if is_slow { Strays::Slow } else { Strays::CutOff });
+            if is_slow {
+                self.excused.push(level);
             }
         }
         !astray.is_empty()

@@ -32,7 +32,7 @@ const NEEDED: &str = "hosts of their own are network namespaces with TUN devices
                       CAP_NET_ADMIN) and /dev/net/tun: run the suite so, or leave these tests out with `--skip hosts::`";
 
 /// What happens to packets from one host to another.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Path {
     pub delay: Duration,
     /// Delays vary by so much to either side.
@@ -46,15 +46,17 @@ pub struct Path {
 }
 
 impl Path {
-    pub const CUT: Self =
-        Self { delay: Duration::ZERO, jitter: Duration::ZERO, loss: 0.0, bytes_per_second: 0, cut: true };
+    /// Whatever comes arrives at once.
+    pub const FREE: Self =
+        Self { delay: Duration::ZERO, jitter: Duration::ZERO, loss: 0.0, bytes_per_second: 0, cut: false };
+    pub const CUT: Self = Self { cut: true, ..Self::FREE };
 
-    pub fn narrow(bytes_per_second: u64) -> Self {
-        Self { bytes_per_second, ..Self::default() }
+    pub const fn narrow(bytes_per_second: u64) -> Self {
+        Self { bytes_per_second, ..Self::FREE }
     }
 
-    pub fn delayed(ms: u64, jitter_ms: u64) -> Self {
-        Self { delay: Duration::from_millis(ms), jitter: Duration::from_millis(jitter_ms), ..Self::default() }
+    pub const fn delayed(ms: u64, jitter_ms: u64) -> Self {
+        Self { delay: Duration::from_millis(ms), jitter: Duration::from_millis(jitter_ms), ..Self::FREE }
     }
 }
 
@@ -231,7 +233,7 @@ impl Network {
         let hosts = hosts.context(NEEDED)?;
         let count = hosts.len();
         let state = State {
-            paths: vec![vec![Path::default(); count]; count],
+            paths: vec![vec![Path::FREE; count]; count],
             newest: vec![vec![Instant::now(); count]; count],
             free: vec![vec![Instant::now(); count]; count],
             under_way: BinaryHeap::new(),
@@ -273,7 +275,7 @@ impl Network {
 
     /// Everybody reaches everybody at once again.
     pub fn heal(&self) {
-        (0..self.hosts.len()).for_each(|host| self.all_of(host, Path::default()));
+        (0..self.hosts.len()).for_each(|host| self.all_of(host, Path::FREE));
     }
 }
 

@@ -147,6 +147,24 @@ fn in_a_search_nobody_comes_back_twice() {
 }
 
 #[test]
+fn who_is_slow_alone_stays_out_and_who_is_cut_off_comes_back_once() {
+    let mut roster = roster(3, policy(1, OnAgentLoss::Retry, Hands::Anew));
+    roster.held();
+    roster.strays("box-0", Strays::Slow);
+    roster.strays("box-1", Strays::CutOff);
+    assert_eq!((roster.lose(0, "slow".into()), roster.wants("box-0")), (Some(ShutOut::SlowAlone), false));
+    assert_eq!((roster.lose(1, "silent".into()), roster.wants("box-1")), (None, true));
+    roster.joined("box-1".into());
+    roster.held();
+    // A loss of another kind is none of its way.
+    assert_eq!((roster.lose(3, "reset".into()), roster.wants("box-1")), (None, true));
+    roster.joined("box-1".into());
+    roster.held();
+    roster.strays("box-1", Strays::CutOff);
+    assert_eq!((roster.lose(4, "silent".into()), roster.wants("box-1")), (Some(ShutOut::CutOffTwice), false));
+}
+
+#[test]
 fn a_fleet_that_is_lost_before_every_trial_ends_a_run_though_all_of_it_is_always_back() {
     let mut roster = roster(3, policy(1, OnAgentLoss::Retry, Hands::Anew));
     let mut attempts = 0;

@@ -19,7 +19,7 @@ use crate::core::search::plan::{Lengths, Levels, PROBE_OPEN, SHOWS_BOXES, Search
 use crate::core::search::slope::{longest_undisturbed, slope};
 use crate::core::search::trail::{self, TrailRecord, Why};
 use crate::core::search::{Search, Step};
-use crate::core::verdict::{Doubt, Verdict, alone, judge, judge_as_one, no_pass};
+use crate::core::verdict::{Verdict, alone, judge, judge_as_one, no_pass};
 use crate::report::search::trail_line;
 use crate::report::words;
 use crate::settings::{FindPlan, Phases};
@@ -104,14 +104,10 @@ impl Run<'_> {
         let shows_boxes = measured.stopped.is_none() && next.hold >= SHOWS_BOXES;
         let (verdict, capped) = if shows_boxes { self.learn(&measured.step, verdict) } else { (verdict, Vec::new()) };
         let mut outcome = self.outcome(&next, &measured);
-        let astray = verdict.astray();
-        if let Some((_, doubt)) = astray.first() {
+        if let Some((_, doubt)) = verdict.astray().first() {
             outcome.fault.get_or_insert_with(|| words::doubt(doubt));
         }
-        if astray.iter().any(|(_, doubt)| matches!(doubt, Doubt::SlowAlone { .. })) {
-            self.excused.push(next.level);
-        }
-        outcome.lost_an_agent = self.let_go(&verdict) || verdict.lost_an_agent();
+        outcome.lost_an_agent = self.let_go(&verdict, next.level) || verdict.lost_an_agent();
         let judged = JudgedTrial { trial: trial.trial, level: next.level, verdict };
         // Where the others cannot carry the level either, another trial of it shows no more.
         outcome.boxes_get_less =
