@@ -70,8 +70,8 @@ fn an_agent_behind_a_narrow_link_stays_out_after_two_trials_at_most() -> anyhow:
     let first = &outcome.trials[0];
     assert!(first.verdict == Verdict::Inconclusive && first.reasons.contains(&narrow), "{outcome}");
     for rate in [200.0, 240.0, 280.0] {
-        let of_step = outcome.trials.iter().filter(|trial| (trial.target_rate - rate).abs() < 0.001);
-        let last = of_step.last().expect("each step is held");
+        let mut of_step = outcome.trials.iter().filter(|trial| (trial.target_rate - rate).abs() < 0.001);
+        let last = of_step.next_back().expect("each step is held");
         let busy = !prove::whole() && last.verdict == Verdict::Inconclusive;
         assert!(busy || last.verdict == Verdict::Pass, "{outcome}");
         assert!(last.attempted * 100 >= last.due * 95, "the others made all of {rate}/s: {outcome}");
