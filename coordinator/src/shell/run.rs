@@ -1,6 +1,8 @@
 //! A whole run: asks the core which level comes next, has the fleet hold it, has it judged, and writes it down.
 
+mod dealing;
 mod find;
+mod saving;
 
 use std::fs::File;
 use std::time::SystemTime;
@@ -10,9 +12,10 @@ use plimsoll_agent::shell::logs;
 use plimsoll_common::units::Rate;
 use tokio::time::sleep;
 
+use self::dealing::planned;
 use super::Stop;
 use super::backlog::{BacklogWatch, Recovery, Rest, wait_for_recovery};
-use super::fleet::{Admission, FleetDeal, FleetError, Patience};
+use super::fleet::Admission;
 use super::identity::RunIdentity;
 use super::live::{Live, Now, Phase};
 use super::local_agents::LocalAgents;
@@ -27,34 +30,21 @@ pub use super::setup::Before;
 use super::setup::{Dealt, Ready, set_up};
 use super::signals::Interrupt;
 use super::trial::{Held, TrialOrder, hold};
-use super::users;
 use crate::core::answer::Ending;
 use crate::core::backlog::{READ_DEADLINE, StreamGrowth};
-use crate::core::budget::Short;
-use crate::core::headroom::{learned, with_headroom};
-use crate::core::intervals::not_excluded;
 use crate::core::measurement::StepMeasurement;
 use crate::core::merge::ServiceReads;
-use crate::core::non_empty::NonEmpty;
-use crate::core::ramp::{Astray, JudgedTrial, NextTrial, Ramp};
-use crate::core::roster::{Asked, Next, Occasion, Strays};
+use crate::core::ramp::{Astray, NextTrial, Ramp};
+use crate::core::roster::{Next, Occasion, Strays};
 use crate::core::search::Search;
 use crate::core::search::outcome::Showing;
-use crate::core::split::{SplitError, due};
 use crate::core::verdict::{Doubt, Verdict, judge, judge_as_one};
 use crate::exit::Failure;
 use crate::report::csv::CsvReport;
 use crate::report::soak::Soak;
 use crate::report::{Applied, RunReport, TrialReport, render, words};
 use crate::results::write::RunWriter;
-use crate::results::{FORMAT, Header, RunKind, SavedTrial};
 use crate::settings::{Goal, Phases, RunPlan};
-
-/// A deal stays while no agent's part of the whole moves by more than this; rounding alone moves it.
-const DEAL_TOLERANCE: f64 = 0.001;
-
-/// A room's rate that differs from its weight by more than this is worth a warning.
-const DEVIATION_WARNING_PPM: u64 = 50_000;
 
 /// Runs a plan to its end, whichever that is.
 ///
@@ -191,55 +181,6 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Writes what the run is, before its first load.
-    fn save_head(&mut self, identity: &RunIdentity) -> Result<(), Failure> {
-        let Some(saved) = &mut self.saved else { return Ok(()) };
-        let started = SystemTime::now();
-        let header = Header {
-            format: FORMAT,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            kind: match self.plan.goal {
-                Goal::MaxRps if self.plan.find.is_some() => RunKind::Find,
-                Goal::MaxRps => RunKind::Steps,
-                Goal::Soak => RunKind::Soak,
-            },
-            run_id: identity.run_id.clone(),
-            started_at: humantime::format_rfc3339_millis(started).to_string(),
-            workload: self.plan.workload.name().to_owned(),
-            preset: self.plan.workload.preset(),
-            settings: self.plan.settings.clone(),
-            applied: self.plan.applied.iter().chain(&self.seen.applied).cloned().collect(),
-            slo: self.plan.slo.clone(),
-            target: self.seen.configuration.clone(),
-        };
-        saved.begin(header, started).map_err(|error| Failure::Usage(format!("--results: {error}")))
-    }
-
-    /// Takes the trials that were held before as its own, and what their backlogs had to come back to.
-    fn take_over(&mut self, before: &Before) -> Result<(), Failure> {
-        let trials = &before.run.trials;
-        let damaged = |words: String| {
-            Failure::Usage(format!("'{}' is damaged or of another release: {words}", before.dir.display()))
-        };
-        if self.plan.find.is_some() {
-            // A trail without its plan is one of a search that had not begun.
-            self.search = before.run.search();
-            if self.search.is_none() && !trials.is_empty() {
-                return Err(damaged("its trail does not fit its trials".into()));
-            }
-        } else {
-            let replayed = self.ramp.replay(trials.iter().map(|trial| trial.report.judged.clone()));
-            replayed.map_err(|error| damaged(error.to_string()))?;
-        }
-        for (name, baseline) in self.rest.durables.iter().zip(&mut self.rest.baselines) {
-            let reads = trials.iter().flat_map(|trial| &trial.reads.durables).filter(|reads| reads.name == *name);
-            *baseline = reads.filter_map(|reads| Some(reads.baseline.as_ref()?.backlog()?.total())).min();
-        }
-        self.trials = trials.iter().map(|trial| trial.report.clone()).collect();
-        let saved = self.saved.as_mut().map_or(Ok(()), RunWriter::resumed);
-        saved.map_err(|error| Failure::Usage(error.to_string()))
-    }
-
     /// Holds trial after trial until the ramp is over.
     async fn climb(&mut self) -> Ending {
         self.warn_of_deviation();
@@ -313,25 +254,6 @@ impl<'a> Run<'a> {
         self.ramp.next_trial()
     }
 
-    /// Whether what operations use up lasts for these levels.
-    fn can_hold(&self, levels: &[Rate], phases: Phases) -> bool {
-        self.short_of(levels, phases).is_none()
-    }
-
-    /// The first agent whose part of what operations use up does not last for these levels.
-    fn short_of(&self, levels: &[Rate], phases: Phases) -> Option<Short> {
-        let budget = self.dealt.budget.as_ref()?;
-        let capacities = self.crew.fleet.capacities();
-        let mut needed = vec![0; capacities.len()];
-        for &level in levels {
-            // A level that cannot be split is refused when it is held.
-            let shares = self.plan.split(level, &capacities).unwrap_or_default();
-            let each = needed.iter_mut().zip(planned(level, &shares, phases));
-            each.for_each(|(sum, planned): (&mut u64, u64)| *sum = sum.saturating_add(planned));
-        }
-        budget.short(&needed)
-    }
-
     async fn hold_and_judge(&mut self, next: NextTrial) -> Result<(), Stop> {
         self.muster(Occasion::before(next.trial)).await?;
         let shares = self.shares(next.level)?;
@@ -372,88 +294,6 @@ impl<'a> Run<'a> {
             }
         }
         !astray.is_empty()
-    }
-
-    /// Takes what a trial showed of its boxes: those that are too small get less, and the others the rest. Where work is dealt
-    /// once, it stays as it was dealt.
-    fn learn(&mut self, step: &StepMeasurement, verdict: Verdict) -> (Verdict, Vec<Capped>) {
-        if self.dealt.budget.is_some() {
-            return (verdict, Vec::new());
-        }
-        let last = self.trials.last().filter(|last| last.judged.level == step.target);
-        let before = last.map(|last| &last.judged.verdict);
-        let learned = learned(step, &verdict, before, |share| self.plan.rate_of(share));
-        if learned.is_empty() {
-            return (verdict, Vec::new());
-        }
-        let capped = |(agent, ceiling): (usize, Rate)| {
-            self.crew.fleet.cap(agent, ceiling);
-            let share = step.agents[agent].share;
-            Capped { agent: self.crew.fleet.name(agent).to_owned(), share, ceiling: self.plan.share_within(ceiling) }
-        };
-        let capped = learned.into_iter().map(capped).collect();
-        (with_headroom(verdict, self.plan.split(step.target, &self.crew.fleet.capacities())), capped)
-    }
-
-    /// Says and keeps what was learned.
-    fn cap(&mut self, capped: Vec<Capped>) {
-        for Capped { agent, share, ceiling } in capped {
-            self.progress.say(&format!(
-                "warning: agent {agent} could not carry {share}{0}: from now on it is asked for at most {ceiling}{0}",
-                self.plan.unit()
-            ));
-            let of = if self.plan.workload.daily().is_some() { Asked::Users } else { Asked::Rate };
-            self.crew.roster.cap(agent, share, ceiling, of);
-        }
-    }
-
-    /// Each agent's share of a level: by what the boxes showed, or where they cannot carry it so, as if they had not shown
-    /// it, since only a trial says that a level is out of reach.
-    fn shares(&self, level: Rate) -> Result<Vec<Rate>, SplitError> {
-        self.plan
-            .split(level, &self.crew.fleet.capacities())
-            .or_else(|_| self.plan.split(level, &self.crew.fleet.declared()))
-    }
-
-    /// Deals rooms and users again where an agent's part of the whole has changed.
-    async fn deal_for(&mut self, shares: &[Rate]) -> Result<(), Stop> {
-        // What is used up is dealt once: a new deal would use it again.
-        if self.dealt.budget.is_some() || users::stand(self.plan, &self.dealt.shares, shares, is_alike) {
-            return Ok(());
-        }
-        // Who is left when others are lost, or have shown that they are small, may not take all of their users.
-        users::check(self.plan, shares, &self.crew.fleet.capacities()).map_err(Stop::Failed)?;
-        users::say_who_come(self.plan, &self.dealt.shares, shares, &self.progress);
-        let more = users::time_to_come(self.plan, shares);
-        let dealt = tokio::select! {
-            biased;
-            () = self.interrupt.raised() => return Err(Stop::Interrupted),
-            dealt = self.crew.fleet.deal(shares, more, Patience::UntilAll) => dealt,
-        };
-        let FleetDeal { summary, .. } = dealt.map_err(|troubles| self.not_dealt(troubles))?;
-        self.dealt = Dealt { shares: shares.to_vec(), summary, budget: None };
-        self.warn_of_deviation();
-        Ok(())
-    }
-
-    /// What a deal that came to nothing does to the run: the others can be dealt anew where agents are missing, and nothing else
-    /// is wrong.
-    fn not_dealt(&mut self, troubles: NonEmpty<FleetError>) -> Stop {
-        // Some of them may hold the new deal by now, and others the old one.
-        self.dealt.shares.clear();
-        self.crew.shut_out_cut_off(troubles.iter(), |words| self.progress.say(words));
-        self.crew.fleet.not_done(&troubles).into()
-    }
-
-    fn warn_of_deviation(&self) {
-        let deviation = self.dealt.summary.largest_deviation_ppm;
-        if deviation > DEVIATION_WARNING_PPM {
-            self.progress.say(&format!(
-                "warning: a room's rate differs from its weight by up to {:.1} %: fewer agents or a larger preset would \
-                 follow the service's mix",
-                deviation as f64 / 10_000.0
-            ));
-        }
     }
 
     /// Waits until nobody who was lost can send any more, and the service's backlogs are back at what they were before the first
@@ -521,42 +361,6 @@ impl<'a> Run<'a> {
         streams.into_iter().map(|stream| Some(stream.ok()??.state.last_seq)).collect()
     }
 
-    /// At once, so that a later error loses nothing.
-    fn write_down(
-        &mut self,
-        judged: JudgedTrial,
-        measurement: StepMeasurement,
-        reads: ServiceReads,
-        started_at: SystemTime,
-        recovery: &Recovery,
-    ) -> Result<(), Stop> {
-        let passed = judged.verdict == Verdict::Pass;
-        self.crew.roster.held();
-        let trial = TrialReport {
-            not_excluded: if passed { not_excluded(&measurement, &self.plan.slo) } else { None },
-            judged,
-            measurement,
-            started_at: humantime::format_rfc3339_millis(started_at).to_string(),
-            recovery: recovery.took,
-            fleet: self.crew.roster.take_changes(),
-            deal: (self.dealt.summary.rooms > 0).then_some(self.dealt.summary),
-        };
-        let warmup = self.search.as_ref().map_or(self.plan.phases.warmup, |search| search.plan().lengths.settle);
-        if let Some(saved) = &mut self.saved {
-            let trial = SavedTrial { report: trial.clone(), reads };
-            if let Err(words) = saved.trial(trial, started_at + warmup) {
-                self.progress.say(&format!("warning: {words}"));
-            }
-        }
-        // After it was saved: who reads this may end the process.
-        if self.search.is_none() {
-            self.progress.say(&verdict_line(&trial, self.plan.steps.rates().len(), self.plan.unit()));
-        }
-        let row = self.csv.as_mut().map_or(Ok(()), |csv| csv.row(&trial));
-        self.trials.push(trial);
-        row.map_err(|error| Stop::Failed(format!("--csv: {error}")))
-    }
-
     async fn cool_down(&mut self, next: NextTrial) -> Result<(), Stop> {
         let cooldown = self.plan.phases.cooldown;
         self.progress.update(Now::idle(next, self.plan.steps_to_hold(), Phase::Cooldown, cooldown));
@@ -587,14 +391,6 @@ struct Closed {
     search: Option<Search>,
 }
 
-/// An agent whose box is too small.
-struct Capped {
-    agent: String,
-    /// In the unit of levels, as the other.
-    share: Rate,
-    ceiling: Rate,
-}
-
 /// A trial of which everything is known but the verdict.
 struct Measured {
     step: StepMeasurement,
@@ -607,50 +403,4 @@ struct Measured {
     completed_per_second: Option<f64>,
     /// Operations that completed in each block, whenever they set out.
     ended: Vec<u64>,
-}
-
-/// Operations that each agent is to make of a trial of a level.
-fn planned(level: Rate, shares: &[Rate], phases: Phases) -> impl Iterator<Item = u64> {
-    let (warmup, hold) = (due(level, shares, phases.warmup), due(level, shares, phases.hold));
-    warmup.into_iter().zip(hold).map(|(warmup, hold)| warmup.saturating_add(hold))
-}
-
-fn is_alike(dealt: &[Rate], shares: &[Rate]) -> bool {
-    let sum = |shares: &[Rate]| shares.iter().map(|share| share.as_f64()).sum::<f64>();
-    let (dealt_sum, sum) = (sum(dealt), sum(shares));
-    let moved = |(dealt, share): (&Rate, &Rate)| {
-        let (dealt, share) = (dealt.as_f64() / dealt_sum, share.as_f64() / sum);
-        (share / dealt - 1.0).abs() > DEAL_TOLERANCE
-    };
-    dealt.len() == shares.len() && !dealt.iter().zip(shares).any(moved)
-}
-
-fn verdict_line(trial: &TrialReport, steps: usize, unit: &str) -> String {
-    let judged = &trial.judged;
-    let reasons = words::reasons(&judged.verdict);
-    let reasons = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) };
-    format!(
-        "step {}/{steps} {}{unit} {}, achieved {:.1}/s{reasons}",
-        judged.trial.step + 1,
-        crate::report::table::level(trial),
-        judged.verdict.word(),
-        trial.measurement.achieved_rate(),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rates(texts: &[&str]) -> Vec<Rate> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn a_deal_stands_while_the_parts_of_the_whole_do() {
-        let thirds = rates(&["166.667", "166.667", "166.666"]);
-        assert!(is_alike(&thirds, &rates(&["333.334", "333.333", "333.333"])));
-        assert!(!is_alike(&thirds, &rates(&["100", "200", "200"])));
-        assert!(!is_alike(&thirds, &rates(&["250", "250"])));
-    }
 }
