@@ -35,6 +35,7 @@ fn plan() -> TrialPlan {
         start_boottime_ns: 0,
         limits: (0..SERIES).map(|i| SeriesLimits { series: format!("E{i}"), limits_us: LIMITS_US.to_vec() }).collect(),
         observations: vec![],
+        max_lateness: Duration::from_millis(100),
         minutes: None,
         agents: (0..AGENTS).map(part).collect(),
     }

@@ -45,6 +45,11 @@ struct Scene {
 
 impl Scene {
     fn set() -> anyhow::Result<Self> {
+        Self::of(&[])
+    }
+
+    /// With a stand-in of these settings.
+    fn of(standin: &[&str]) -> anyhow::Result<Self> {
         let shared = Shared::acquire()?;
         let network = Network::new(FIRST + AGENTS)?;
         let certificates = Certificates::make()?;
@@ -53,7 +58,7 @@ impl Scene {
         certificates.more(&["--agent", &format!("fleet={}", addresses.join(","))])?;
         let target = network.host(TARGET).clone();
         let server = NatsServer::start(NatsOptions { host: Some(target.clone()), ..NatsOptions::default() })?;
-        let standin = start_standin_on(Some(&target), &server.url(), &["--preset", "small"])?;
+        let standin = start_standin_on(Some(&target), &server.url(), &[&["--preset", "small"], standin].concat())?;
         let mut scene = Self { _shared: shared, agents: Vec::new(), _standin: standin, server, certificates, network };
         for agent in FIRST..FIRST + AGENTS {
             let agent = scene.agent(agent, &scene.target())?;

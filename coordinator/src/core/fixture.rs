@@ -47,6 +47,7 @@ pub fn measurement() -> StepMeasurement {
         trial: TrialId { step: 0, trial: 0 },
         target: Rate::per_second(1000).unwrap(),
         hold: Duration::from_secs(10),
+        max_lateness: Some(Duration::from_millis(100)),
         counters,
         warmup: self::counters(DUE / 2),
         strays: Strays::default(),

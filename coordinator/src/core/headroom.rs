@@ -30,15 +30,17 @@ pub fn learned(
         (verdict.boxes_that_spoiled(), before.map_or(Vec::new(), Verdict::boxes_that_spoiled));
     let blocks = (step.hold.as_secs_f64() / BLOCK.as_secs_f64()).ceil();
     let is_weak = |agent: &AgentMeasurement| {
-        let always = f64::from(agent.health.spoilt_blocks) >= blocks * WEAK_PART;
-        blamed.contains(&&*agent.agent) && (always || blamed_before.contains(&&*agent.agent))
+        let spoilt = agent.health.spoilt_blocks;
+        let (some, always) = (spoilt > 0, f64::from(spoilt) >= blocks * WEAK_PART);
+        blamed.contains(&&*agent.agent) && (always || (some && blamed_before.contains(&&*agent.agent)))
     };
     let carries = |agent: &AgentMeasurement| {
         let counters = &agent.counters;
         // A part of what was due: people make less over a day than at its peak, which the share's rate is of.
         let part = match counters.underrun {
             0 => MARGIN_OF_SHARE,
-            _ => counters.attempted as f64 / counters.due.max(1) as f64 * MARGIN,
+            // What the in-flight cap refused it would have released.
+            underrun => counters.due.saturating_sub(underrun) as f64 / counters.due.max(1) as f64 * MARGIN,
         };
         let milli = rate_of(agent.share).as_f64() * part * 1000.0;
         Rate::from_milli((milli as u64).max(1)).expect("at least one")
@@ -134,6 +136,24 @@ mod tests {
         assert_eq!(learned(Some(&judge(&disturbed, &slo()))), [(1, "210".to_owned())]);
         assert_eq!(learned(Some(&judge(&quiet, &slo()))), []);
         assert_eq!(learned(None), []);
+        // One operation in each trial is what every box leaves out now and then.
+        let mut hardly = of(2000);
+        hardly.agents[1].health.spoilt_blocks = 0;
+        let verdict = judge(&hardly, &slo());
+        assert_eq!(super::learned(&hardly, &verdict, Some(&verdict), |share| share), []);
+    }
+
+    #[test]
+    fn what_the_in_flight_cap_refused_is_nothing_that_a_box_could_not_carry() {
+        let mut step = measurement();
+        for counters in [&mut step.counters, &mut step.agents[1].counters] {
+            counters.attempted -= 3000;
+            (counters.saturated, counters.underrun) = (2500, 500);
+        }
+        step.agents[1].share = Rate::per_second(500).unwrap();
+        step.agents[1].health.spoilt_blocks = 20;
+        // 500/s · 4500/5000 · 0.7.
+        assert_eq!(learned_of(&step, |share| share), [(1, "315".to_owned())]);
     }
 
     #[test]

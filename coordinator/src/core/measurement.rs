@@ -21,6 +21,9 @@ pub struct StepMeasurement {
     /// The window whose operations count.
     #[serde(rename = "hold_ns", with = "crate::core::encoding::nanos")]
     pub hold: Duration,
+    /// What was later than this was never sent. `None`: of a trial that was saved before this was.
+    #[serde(default)]
+    pub max_lateness: Option<Duration>,
     /// Of the hold.
     pub counters: Counters,
     /// Of the warmup; part of nothing else here.
@@ -281,13 +284,17 @@ pub enum Fault {
         /// For people.
         why: String,
     },
-    /// It alone heard nothing of the target: its way there is cut, or the part of the target that it talks to is gone.
+    /// It heard nothing of the target while others did: its way there is cut, or the part of the target that it talks to is gone.
     CutOff {
         /// Which agent.
         agent: String,
         /// The longest time without any answer while others were answered.
         #[serde(rename = "length_ns", with = "crate::core::encoding::nanos")]
         length: Duration,
+        /// With it everybody was who talks to its server while others talk to another, or more agents than were answered: it may as
+        /// well be the target.
+        #[serde(default)]
+        one_of_many: bool,
     },
     /// Its trial did not run to its end.
     EndedEarly {

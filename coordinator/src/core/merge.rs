@@ -41,6 +41,8 @@ pub struct TrialPlan {
     pub limits: Vec<SeriesLimits>,
     /// The names of what the workload observes beside latency, in its order.
     pub observations: Vec<String>,
+    /// What is later than this is never sent.
+    pub max_lateness: Duration,
     /// The request timeout, where the hold is to be told minute by minute.
     pub minutes: Option<Duration>,
     /// By agent index.
@@ -283,6 +285,7 @@ impl TrialMerge {
             trial: self.plan.trial,
             target: self.plan.target,
             hold,
+            max_lateness: Some(self.plan.max_lateness),
             counters,
             warmup,
             strays,
@@ -312,15 +315,32 @@ impl TrialMerge {
         let parts = self.agents.iter().zip(&self.plan.agents);
         let mut faults: Vec<Fault> = parts.flat_map(|(agent, part)| agent.faults(&self.plan, part)).collect();
         let reaches: Vec<&Reach> = self.agents.iter().map(|agent| &agent.reach).collect();
-        let cut_off = |which: usize| {
-            let length = cut_off(&reaches, which, self.window.hold_in_wall_blocks())?;
-            Some(Fault::CutOff { agent: self.plan.agents[which].agent.clone(), length })
-        };
-        faults.extend((0..reaches.len()).filter_map(cut_off));
+        let lengths: Vec<Option<Duration>> =
+            (0..reaches.len()).map(|which| cut_off(&reaches, which, self.window.hold_in_wall_blocks())).collect();
+        faults.extend(self.cut_off(&lengths));
         let why_the_others_ended =
             |fault: &Fault| matches!(fault, Fault::AgentLost { .. } | Fault::EndedEarly { end: StepEnd::ShutDown, .. });
         faults.sort_by_key(|fault| !why_the_others_ended(fault));
         faults
+    }
+
+    /// Of those who were cut off, by agent, each with how long.
+    fn cut_off(&self, lengths: &[Option<Duration>]) -> Vec<Fault> {
+        let parts = &self.plan.agents;
+        let are_most = lengths.iter().flatten().count() * 2 > lengths.len();
+        let is_whole_server = |part: &AgentPart| {
+            let is_there = |other: &AgentPart| part.server.is_some() && other.server == part.server;
+            let (there, elsewhere): (Vec<_>, Vec<_>) =
+                parts.iter().zip(lengths).partition(|(other, _)| is_there(other));
+            // The silence of a server's only agent is taken for the agent's own.
+            let is_many = there.len() > 1 && there.iter().all(|(_, cut)| cut.is_some());
+            is_many && elsewhere.iter().any(|(_, cut)| cut.is_none())
+        };
+        let fault = |(part, length): (&AgentPart, &Option<Duration>)| {
+            let one_of_many = are_most || is_whole_server(part);
+            Some(Fault::CutOff { agent: part.agent.clone(), length: (*length)?, one_of_many })
+        };
+        parts.iter().zip(lengths).filter_map(fault).collect()
     }
 
     /// Packed: a run keeps those of every trial.

@@ -140,7 +140,7 @@ impl Ramp {
         }
         let of_step = self.trials.iter().filter(|held| held.trial.step == trial.step);
         let whole = of_step.filter(|held| !takes_none(&held.verdict)).count();
-        whole < self.most_trials.get() as usize && !verdict.boxes_to_blame().is_empty()
+        whole < self.most_trials.get() as usize && (!verdict.boxes_to_blame().is_empty() || verdict.may_pass())
     }
 
     fn first_of(&self, step: u32) -> Option<NextTrial> {
@@ -222,7 +222,15 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_is_repeated_only_when_boxes_were_the_reason() {
+    fn a_trial_is_repeated_only_when_boxes_or_missing_reads_were_the_reason() {
+        let durable = crate::core::fixture::durable("message-worker", 0).name;
+        let unread = || {
+            Verdict::Inconclusive(NonEmpty::one(Doubt::BacklogUnreadable {
+                durable: durable.clone(),
+                reads_at_ends: (5, 2),
+            }))
+        };
+        assert_eq!(trail(OnTrip::Stop, 3, &[unread(), Verdict::Pass]), "500.0 INCONCLUSIVE, 500.1 PASS, 1000.0 next");
         assert_eq!(
             trail(OnTrip::Stop, 3, &[by_a_box(), by_a_box(), by_a_box()]),
             "500.0 INCONCLUSIVE, 500.1 INCONCLUSIVE, 500.2 INCONCLUSIVE, 1000.0 next"
@@ -241,7 +249,13 @@ mod tests {
             let alone = Alone { objective, bad: 9, of: 9, others_bad: 0, others: 9, write_blocked: Duration::ZERO };
             Doubt::SlowAlone { agent: agent.to_owned(), alone }
         };
-        let cut_off = || Doubt::Fault(Fault::CutOff { agent: "box-b".to_owned(), length: Duration::from_secs(1) });
+        let cut_off = || {
+            Doubt::Fault(Fault::CutOff {
+                agent: "box-b".to_owned(),
+                length: Duration::from_secs(1),
+                one_of_many: false,
+            })
+        };
         let by = |doubt| Verdict::Inconclusive(NonEmpty::one(doubt));
         assert_eq!(
             trail(OnTrip::Stop, 1, &[by(slow("box-a")), by(cut_off()), trip()]),

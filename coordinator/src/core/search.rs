@@ -51,6 +51,8 @@ pub struct Search {
     to_come: Vec<usize>,
     frontier: Vec<FrontierEntry>,
     main: Option<Conclusion>,
+    /// Set while the level that looked best is soaked although the search is over: why it is.
+    last_soak: Option<SearchDoubt>,
     contradictions: u32,
     /// Trials in a row that could not be trusted.
     faults: u32,
@@ -104,6 +106,7 @@ impl Search {
             to_come: Vec::new(),
             frontier: Vec::new(),
             main: None,
+            last_soak: None,
             contradictions: 0,
             faults: 0,
             spent: Duration::ZERO,
@@ -124,6 +127,7 @@ impl Search {
             match (record, &search.next) {
                 (TrailRecord::Outcome(outcome), Step::Hold(_)) => search.record(&outcome),
                 (TrailRecord::NotHeld { took }, Step::Hold(_)) => search.not_held(took),
+                (TrailRecord::Highest { highest }, Step::Hold(_)) => search.lower_highest(highest),
                 (TrailRecord::UsedUp { needed, left }, Step::Hold(_)) => search.use_up(needed, left),
                 _ => return None,
             }
@@ -152,6 +156,16 @@ impl Search {
             Step::Hold(_) => None,
             Step::Done(conclusion) => Some(conclusion),
         }
+    }
+
+    /// What the search for the answer itself came to, also while the frontier is still looked for, which is then as far as it is
+    /// known.
+    pub fn concluded(&self) -> Option<Conclusion> {
+        let so_far = || {
+            let main = self.main.clone()?;
+            Some(Conclusion { frontier: self.frontier.clone(), load: self.load, spent: self.spent, ..main })
+        };
+        self.conclusion().cloned().or_else(so_far)
     }
 
     /// How often levels contradicted each other so far.
@@ -230,6 +244,21 @@ impl Search {
         }
     }
 
+    /// The fleet has become smaller: no level above this one can be offered any more.
+    pub fn lower_highest(&mut self, highest: Rate) {
+        let highest = self.plan.highest.map_or(highest, |before| before.min(highest));
+        self.plan.highest = Some(highest);
+        match self.next {
+            Step::Hold(trial) if trial.level > highest => {
+                self.next = match trial.why {
+                    Why::Probe | Why::First => Step::Hold(NextTrial { level: self.plan.first_level(), ..trial }),
+                    _ => self.go_on(None),
+                };
+            }
+            Step::Hold(_) | Step::Done(_) => {}
+        }
+    }
+
     /// What operations use up does not last for the trial that [`Self::next`] named: the search ends with what was shown.
     pub fn use_up(&mut self, needed: u64, left: u64) {
         while let Step::Hold(_) = self.next {
@@ -303,13 +332,39 @@ impl Search {
 
     fn decide(&mut self, trial: &NextTrial, outcome: &TrialOutcome) -> Step {
         if let Some(why) = outcome.fault.as_ref() {
-            if self.faults >= MOST_FAULTS {
-                return self.finish(Some(SearchDoubt::NotTrusted { why: why.clone() }));
+            if self.faults < MOST_FAULTS {
+                return self.hold(trial.level, trial.why, trial.hold);
             }
-            return self.hold(trial.level, trial.why, trial.hold);
+            let doubt = SearchDoubt::NotTrusted { why: why.clone() };
+            return match self.worth_a_last_soak(trial) {
+                Some(level) => {
+                    self.last_soak = Some(doubt);
+                    self.hold(level, Why::Soak, self.plan.lengths.soak)
+                }
+                None => self.finish(Some(doubt)),
+            };
         }
+        if let Some(doubt) = self.last_soak.take() {
+            return self.finish(Some(doubt));
+        }
+        self.go_on(Some((trial.level, trial.why, trial.hold)))
+    }
+
+    /// The level below one that cannot be trusted that looked best, where none was soaked that could be printed.
+    fn worth_a_last_soak(&self, untrusted: &NextTrial) -> Option<Rate> {
+        let is_wanted = self.stage.soaks && untrusted.why != Why::Soak && self.last_soak.is_none();
+        let none_yet = || self.bounds().below.is_none_or(|below| !below.confirmed);
+        let best = if is_wanted && none_yet() { self.best_unsoaked() } else { None };
+        let lasts = |level: Rate| {
+            let lengths = self.plan.lengths;
+            self.left() >= self.plan.coming(Some(untrusted.level), level) + lengths.settle + lengths.soak + OVERHEAD
+        };
+        best.filter(|&level| level < untrusted.level && lasts(level))
+    }
+
+    /// What comes after a trial that showed something; `again`: the trial, where it may be held once more.
+    fn go_on(&mut self, again: Option<(Rate, Why, Duration)>) -> Step {
         if self.stage.confirm.is_none() {
-            let again = Some((trial.level, trial.why, trial.hold));
             match self.stage.bracket.look(&self.plan, again) {
                 Look::At(level, why, hold) => return self.hold(level, why, hold),
                 Look::Around(centre) => {
@@ -347,6 +402,9 @@ impl Search {
             Move::Settled(_) => {
                 let is_precise = confirm.width() <= self.plan.precision;
                 self.finish((!is_precise).then_some(SearchDoubt::TooCoarse))
+            }
+            Move::Soak(pair) | Move::VisitLow(pair) if self.plan.highest.is_some_and(|highest| pair.low > highest) => {
+                self.at_the_highest(self.plan.highest.unwrap_or(pair.low), None)
             }
             Move::Soak(pair) => self.hold(pair.low, Why::Soak, lengths.soak),
             Move::VisitLow(pair) => self.hold(pair.low, Why::Low(pair), lengths.visit),
@@ -402,7 +460,10 @@ impl Search {
     }
 
     fn out_of_time(&self) -> SearchDoubt {
-        match self.stage.bracket.clouded {
+        // Where the service was over a limit below, more boxes would show no more.
+        let tripped = self.bounds().above.filter(|above| above.confirmed).map(|above| above.level);
+        let hides = |level: &Rate| self.stage.bracket.over == Some(*level) && tripped.is_none_or(|trip| trip > *level);
+        match self.stage.bracket.clouded.filter(hides) {
             Some(level) => SearchDoubt::Boxes { level },
             None => SearchDoubt::OutOfTime,
         }

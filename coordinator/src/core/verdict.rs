@@ -335,7 +335,8 @@ impl Verdict {
     pub fn astray(&self) -> Vec<(&str, &Doubt)> {
         let mut astray: Vec<(&str, &Doubt)> = Vec::new();
         for doubt in self.doubts() {
-            if let Doubt::SlowAlone { agent, .. } | Doubt::Fault(Fault::CutOff { agent, .. }) = doubt
+            if let Doubt::SlowAlone { agent, .. } | Doubt::Fault(Fault::CutOff { agent, one_of_many: false, .. }) =
+                doubt
                 && astray.iter().all(|(known, _)| known != agent)
             {
                 astray.push((agent, doubt));
@@ -355,6 +356,15 @@ impl Verdict {
     pub fn boxes_to_blame(&self) -> Vec<&str> {
         let last_to_begin = self.doubts().filter_map(Doubt::last_to_begin);
         each_once(self.boxes_that_spoiled().into_iter().chain(last_to_begin))
+    }
+
+    /// Whether what spoiled the trial may be over in the next one, though no box that made load is to blame: a backlog that could not
+    /// be read often enough, as the coordinator's box stood still or the server did not answer it, or many who were cut off.
+    pub fn may_pass(&self) -> bool {
+        let passes = |doubt: &Doubt| {
+            matches!(doubt, Doubt::BacklogUnreadable { .. } | Doubt::Fault(Fault::CutOff { one_of_many: true, .. }))
+        };
+        self.doubts().any(passes)
     }
 
     /// Those of them that left out or spoiled operations, each once.

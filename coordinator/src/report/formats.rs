@@ -15,7 +15,7 @@ use crate::core::intervals::PercentileInterval;
 use crate::core::measurement::{AgentMeasurement, SeriesMeasurement};
 use crate::core::ramp::JudgedTrial;
 use crate::core::search::Search;
-use crate::core::search::conclusion::{self, Conclusion};
+use crate::core::search::conclusion;
 use crate::core::slo::{Quantile, Slo};
 use crate::core::verdict::Verdict;
 
@@ -134,7 +134,7 @@ fn json_search(search: &Search) -> JsonSearch {
     JsonSearch {
         precision: search.plan().precision,
         confidence: search.plan().confidence,
-        conclusive: search.conclusion().is_some_and(Conclusion::is_conclusive),
+        conclusive: search.concluded().is_some_and(|conclusion| conclusion.is_conclusive()),
         contradictions: search.contradictions(),
         load_s: search.load().as_secs_f64(),
         spent_s: search.spent().as_secs_f64(),

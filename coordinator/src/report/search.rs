@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::words;
 use crate::core::answer::Ending;
+use crate::core::search::Search;
 use crate::core::search::conclusion::{Broken, Conclusion, FrontierEntry, SearchDoubt, Thin};
 use crate::core::search::estimate::Estimate;
 use crate::core::search::evidence::Judgement;
@@ -12,11 +13,10 @@ use crate::core::search::hint::Hint;
 use crate::core::search::outcome::{Limits, Signal};
 use crate::core::search::plan::{Bound as HighestBy, Levels, PROBE_OPEN, SearchPlan};
 use crate::core::search::trail::{Bound, Bounds, Outcome, TrailEntry, Why};
-use crate::core::search::{Search, Step};
 
 /// The last lines of a report of a search: the ANSWER, what it rests on, and what limits it.
 pub fn answer_lines(search: &Search, of: &str, ending: &Ending) -> String {
-    let Step::Done(conclusion) = search.next() else { return unfinished(search, of, ending) };
+    let Some(conclusion) = &search.concluded() else { return unfinished(search, of, ending) };
     let mut lines = vec![answer(search, conclusion, of)];
     lines.extend(why_not(search, conclusion));
     lines.extend(conclusion.passed.map(|passed| {
@@ -32,6 +32,9 @@ pub fn answer_lines(search: &Search, of: &str, ending: &Ending) -> String {
         lines.push(format!("Contradictions: {}, each visited again", conclusion.contradictions));
     }
     lines.extend(conclusion.frontier.iter().map(frontier));
+    if search.conclusion().is_none() {
+        lines.push(format!("Frontier: {}", ended_early(ending)));
+    }
     lines.join("\n")
 }
 
@@ -135,13 +138,17 @@ fn highest_words(plan: &SearchPlan) -> &'static str {
 }
 
 fn unfinished(search: &Search, of: &str, ending: &Ending) -> String {
-    let word = if *ending == Ending::Aborted { "ABORTED" } else { "not completed" };
+    let word = ended_early(ending);
     match search.bounds() {
         Bounds { below: Some(Bound { level, confirmed: true }), .. } => {
             format!("ANSWER: {} >= {level} ({word}: a lower bound, {of})", what(search))
         }
         _ => format!("ANSWER: no level passed ({word} before one was held long enough, {of})"),
     }
+}
+
+fn ended_early(ending: &Ending) -> &'static str {
+    if *ending == Ending::Aborted { "ABORTED" } else { "not completed" }
 }
 
 fn signal(signal: &Signal) -> String {

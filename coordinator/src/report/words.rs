@@ -237,9 +237,14 @@ pub fn fault(fault: &Fault) -> String {
         Fault::AgentLost { agent, after, why } => {
             format!("agent {agent} was lost {} after the warmup's start: {why}", duration(*after))
         }
-        Fault::CutOff { agent, length } => format!(
+        Fault::CutOff { agent, length, one_of_many: false } => format!(
             "agent {agent} heard nothing from the target for {} while others were answered: its way there is cut, or the \
              server that it talks to is gone",
+            duration(*length)
+        ),
+        Fault::CutOff { agent, length, one_of_many: true } => format!(
+            "agent {agent} heard nothing from the target for {} while others were answered, as did all who talk to its server, \
+             or most agents: that may be the target, or the network",
             duration(*length)
         ),
         Fault::EndedEarly { agent, end } => {

@@ -89,7 +89,7 @@ fn side(run: &SavedRun) -> Side<'_> {
     let side = Side::of_steps(trials, &run.header.slo);
     let Some(search) = run.search() else { return side };
     // A search is sure of both ends of its interval, and of nothing else: its single trials are hints.
-    let Some(conclusion) = search.conclusion() else {
+    let Some(conclusion) = &search.concluded() else {
         return Side { passed: None, tripped: None, surely_passed: None, surely_tripped: None, ..side };
     };
     let passed = conclusion.passed.map(|passed| passed.level);

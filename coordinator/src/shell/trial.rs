@@ -191,6 +191,7 @@ fn trial_plan(
         start_boottime_ns,
         limits: order.plan.slo.limits(),
         observations: order.plan.workload.observations().iter().map(|observed| observed.name.to_owned()).collect(),
+        max_lateness: order.plan.max_lateness,
         minutes: (order.plan.goal == Goal::Soak).then_some(order.plan.request_timeout),
         agents: order.shares.iter().zip(clocks).enumerate().map(part).collect(),
     }

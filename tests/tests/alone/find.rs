@@ -60,7 +60,7 @@ impl Find {
 }
 
 /// The two ends of `between A and B`.
-fn interval(ended: &Ended) -> Option<(f64, f64)> {
+pub fn interval(ended: &Ended) -> Option<(f64, f64)> {
     let answer = ended.stdout.lines().find(|line| line.starts_with("ANSWER"))?;
     let (low, rest) = answer.split_once("between ")?.1.split_once(" and ")?;
     Some((low.parse().ok()?, rest.split_whitespace().next()?.parse().ok()?))

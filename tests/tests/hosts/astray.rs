@@ -1,6 +1,7 @@
 //! Agents whose own way to the target is at fault, while the coordinator reaches them: what they measure is no limit of the service.
 
 use super::*;
+use crate::alone::find::interval;
 
 /// More than the limits of the run, and less than a second, which would be a silence.
 const LONG_WAY: Path = Path::delayed(700, 0);
@@ -75,6 +76,42 @@ fn an_agent_behind_a_narrow_link_stays_out_after_two_trials_at_most() -> anyhow:
         let busy = !prove::whole() && last.verdict == Verdict::Inconclusive;
         assert!(busy || last.verdict == Verdict::Pass, "{outcome}");
         assert!(last.attempted * 100 >= last.due * 95, "the others made all of {rate}/s: {outcome}");
+    }
+    scene.check_silence()
+}
+
+#[test]
+fn a_search_finds_what_the_service_carries_without_the_agent_that_is_slow_alone() -> anyhow::Result<()> {
+    const CAPACITY: f64 = 600.0;
+    let scene = Scene::of(&["--broadcast-worker-capacity", &CAPACITY.to_string()])?;
+    let slow = scene.name(1);
+    scene.network.one_way(FIRST + 1, TARGET, LONG_WAY);
+    let addresses: Vec<String> = scene.agents.iter().map(|agent| agent.address.to_string()).collect();
+    let mut command = Program::Cli.command()?;
+    command.args([
+        "max-rps",
+        "--find",
+        "--explain",
+        "--preset=small",
+        "--results=none",
+        "--nats-url",
+        &scene.server.url(),
+    ]);
+    command.args(["--precision=30%", "--max-time=200s", "--lease-timeout=1s", "--max-lateness=1s", "--max-skew=1s"]);
+    command.args(["--slo-p95=none", "--slo-p99=600ms", "--request-timeout=3s", "--agents", &addresses.join(",")]);
+    command.args(scene.certificates.flags("plimsoll-coordinator"));
+    scene.coordinator().put(&mut command);
+    let ended = Process::spawn(command)?.wait(Duration::from_secs(280))?;
+    let told = ended.stderr.matches(&format!("warning: agent {slow} was lost: ")).count();
+    assert!(told == 1 && !ended.stderr.contains(&format!("agent {slow} joined")), "let go once, for good: {ended:?}");
+    assert!(ended.stderr.contains("its distance from the target, not the service"), "{ended:?}");
+    // A busy box leaves the search without an answer at worst, and never with one that the slow agent made.
+    match interval(&ended) {
+        Some((low, high)) => {
+            assert!(low <= CAPACITY && CAPACITY <= high, "{ended:?}");
+            assert!(!prove::whole() || high / low <= 1.3 + 1e-9, "{ended:?}");
+        }
+        None => assert!(!prove::whole(), "{ended:?}"),
     }
     scene.check_silence()
 }

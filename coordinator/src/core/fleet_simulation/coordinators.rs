@@ -132,6 +132,7 @@ impl World {
             start_boottime_ns: ns(start),
             limits: slo().limits(),
             observations: Vec::new(),
+            max_lateness: Duration::from_millis(100),
             minutes: None,
             agents: self.run.members.iter().map(part).collect(),
         };

@@ -121,7 +121,7 @@ impl AgentMerge {
         if self.ending.is_some() {
             return Some(Mismatch::AfterTotals);
         }
-        if snapshot.number < self.next_number {
+        if snapshot.number < self.next_number || snapshot.number >= window.end_of_numbers() {
             return Some(Mismatch::Numbering { expected: self.next_number, got: snapshot.number });
         }
         if !self.has_plan_shape(snapshot) {

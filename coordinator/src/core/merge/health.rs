@@ -26,6 +26,9 @@ pub(super) struct Window {
 /// An hour of blocks: what is kept of a longer hold does not grow with it.
 const MOST_BLOCKS: u32 = 7200;
 
+/// Blocks after the hold: ten minutes, where the largest request timeout is one.
+const LONGEST_DRAIN: u32 = 1200;
+
 const BLOCK_US: u64 = BLOCK.as_micros() as u64;
 
 impl Window {
@@ -62,6 +65,12 @@ impl Window {
     /// Blocks of the hold, the last of which may be short.
     pub(super) fn blocks(&self) -> u32 {
         u32::try_from(self.hold_us.div_ceil(BLOCK_US)).unwrap_or(u32::MAX)
+    }
+
+    /// No block of wall time has this number or a larger one: a trial ends within its request timeout after its hold.
+    pub(super) fn end_of_numbers(&self) -> u32 {
+        let blocks = (self.warmup_us + self.hold_us).div_ceil(BLOCK_US);
+        u32::try_from(blocks).unwrap_or(u32::MAX).saturating_add(LONGEST_DRAIN)
     }
 
     /// The blocks of the hold that a block of wall time covers, two where the warmup is no whole number of blocks; empty
@@ -242,6 +251,7 @@ mod tests {
             start_boottime_ns: 0,
             limits: vec![SeriesLimits { series: "E1".into(), limits_us: vec![100_000, 250_000] }],
             observations: vec![],
+            max_lateness: Duration::from_millis(100),
             minutes: None,
             agents: vec![],
         })

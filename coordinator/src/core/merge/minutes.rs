@@ -186,6 +186,7 @@ mod tests {
             start_boottime_ns: 0,
             limits: vec![SeriesLimits { series: "E1".into(), limits_us: vec![100_000] }],
             observations: vec!["bytes".into()],
+            max_lateness: Duration::from_millis(100),
             minutes: None,
             agents: vec![],
         };

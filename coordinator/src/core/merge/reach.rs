@@ -3,6 +3,7 @@
 
 use plimsoll_common::plan::BLOCK;
 use plimsoll_common::snapshot::{Snapshot, Stall};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -31,16 +32,21 @@ const LONG: usize = 2;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reach {
     heard: Vec<Heard>,
-    /// Operations that waited for an answer together, at most, and those that were given up or could not be sent.
-    waited: Vec<(u64, u64)>,
+    /// Of each block of silence: operations that waited for an answer together, at most, and those that were given up or could not
+    /// be sent.
+    waited: BTreeMap<usize, (u64, u64)>,
 }
 
 impl Reach {
     /// Takes a block of wall time.
     pub(super) fn add(&mut self, snapshot: &Snapshot) {
         let counters = || snapshot.blocks.iter().map(|delta| &delta.counters).chain([&snapshot.warmup]);
-        let answers: u64 =
+        let ended: u64 =
             counters().map(|c| c.completed + c.failed.refused + c.failed.bad_reply + c.failed.no_responders).sum();
+        // An operation that has one of the answers that it waits for is open yet.
+        let samples: u64 =
+            snapshot.blocks.iter().flat_map(|delta| &delta.series).map(|s| s.n.saturating_sub(s.given_up)).sum();
+        let answers = ended + samples;
         // What cannot even be handed over, as a connection is gone, is not open any more, and waits for an answer in vain too.
         let unsent: u64 = counters().map(|c| c.failed.publish).sum();
         let strays = snapshot.strays;
@@ -61,11 +67,12 @@ impl Reach {
         let at = snapshot.number as usize;
         if self.heard.len() <= at {
             self.heard.resize(at + 1, Heard::Idle);
-            self.waited.resize(at + 1, (0, 0));
         }
         self.heard[at] = heard;
-        let given_up: u64 = counters().map(|c| c.failed.timeout + c.lost).sum();
-        self.waited[at] = (snapshot.health.in_flight_max, given_up.saturating_add(unsent));
+        if heard == Heard::Silence {
+            let given_up: u64 = counters().map(|c| c.failed.timeout + c.lost).sum();
+            self.waited.insert(at, (snapshot.health.in_flight_max, given_up.saturating_add(unsent)));
+        }
     }
 
     fn at(&self, block: usize) -> Heard {
@@ -75,9 +82,10 @@ impl Reach {
     /// Whether so many answers were due in these blocks that their absence is no chance: while none comes, what is open grows by
     /// what sets out, until it is given up.
     fn misses_answers(&self, blocks: &Range<usize>) -> bool {
-        let Some((&(open, given_up), before)) = self.waited[blocks.clone()].split_last() else { return false };
+        let mut waited = self.waited.range(blocks.clone()).map(|(_, waited)| waited);
+        let Some(&(open, given_up)) = waited.next_back() else { return false };
         // Each once: it was given up before, or it is in the last block.
-        before.iter().fold(open.max(given_up), |sum, (_, given_up)| sum.saturating_add(*given_up)) >= ANSWERS_DUE
+        waited.fold(open.max(given_up), |sum, (_, given_up)| sum.saturating_add(*given_up)) >= ANSWERS_DUE
     }
 }
 
@@ -112,7 +120,7 @@ pub(super) fn cut_off(all: &[&Reach], which: usize, hold: Range<usize>) -> Optio
 mod tests {
     use super::*;
     use plimsoll_common::plan::TrialId;
-    use plimsoll_common::snapshot::{Counters, Failed, Health, Strays};
+    use plimsoll_common::snapshot::{BlockDelta, Counters, Failed, Health, SeriesCounts, Strays};
 
     fn reach(heard: &str) -> Reach {
         let of = |letter| match letter {
@@ -122,19 +130,19 @@ mod tests {
             _ => Heard::Idle,
         };
         let heard: Vec<Heard> = heard.chars().map(of).collect();
-        Reach { waited: vec![(32, 0); heard.len()], heard }
+        Reach { waited: (0..heard.len()).map(|at| (at, (32, 0))).collect(), heard }
     }
 
     #[test]
     fn a_box_whose_connections_are_gone_hears_as_little_as_one_whose_answers_do_not_come() {
-        let of = |open: u64, unsent: u64, completed: u64| {
+        let with = |open: u64, unsent: u64, completed: u64, series: &[SeriesCounts]| {
             let failed = Failed { publish: unsent, ..Failed::default() };
             let warmup = Counters { failed, completed, ..Counters::default() };
             let health = Health { in_flight_max: open, ..Health::default() };
             let snapshot = Snapshot {
                 trial: TrialId { step: 0, trial: 0 },
                 number: 0,
-                blocks: Vec::new(),
+                blocks: vec![BlockDelta { block: 0, counters: Counters::default(), series: series.to_vec() }],
                 series: Vec::new(),
                 overdue: Vec::new(),
                 strays: Strays::default(),
@@ -147,10 +155,14 @@ mod tests {
             reach.add(&snapshot);
             reach.at(0)
         };
+        let of = |open, unsent, completed| with(open, unsent, completed, &[]);
         assert_eq!([of(32, 0, 0), of(0, 32, 0), of(1, 1, 0)], [Heard::Silence; 3]);
         assert_eq!(of(0, 0, 0), Heard::Idle);
         // A part of its connections alone tells nothing of its way to the target.
         assert_eq!(of(0, 500, 1), Heard::Answers);
+        // Acknowledged, and not yet broadcast. What was given up enters its series too.
+        let series = |given_up: u64| [SeriesCounts { n: 3, given_up, ..SeriesCounts::zero(1) }, SeriesCounts::zero(1)];
+        assert_eq!([0, 3].map(|given_up| with(32, 0, 0, &series(given_up))), [Heard::Answers, Heard::Silence]);
     }
 
     #[test]
@@ -176,7 +188,7 @@ mod tests {
     fn few_operations_take_longer_to_tell_who_is_cut_off() {
         // Four boxes at 20/s in all: five a second each, given up after five seconds.
         let alone = |open: &[u64], given_up: u64| {
-            let waited: Vec<(u64, u64)> = open.iter().map(|&open| (open, given_up)).collect();
+            let waited = open.iter().map(|&open| (open, given_up)).enumerate().collect();
             let one = Reach { heard: vec![Heard::Silence; open.len()], waited };
             cut_off(&[&reach("aaaaaaaaaa"), &one], 1, 0..99).map(|length| length.as_millis())
         };
@@ -186,7 +198,10 @@ mod tests {
         // Given up after a second.
         assert_eq!((alone(&[2, 5, 5, 5], 2), alone(&[2, 5, 5], 1)), (Some(2000), None));
         // Who waits and is given up then is one, not two.
-        let one = Reach { heard: vec![Heard::Silence; 3], waited: vec![(5, 0), (5, 0), (5, 5)] };
+        let one = Reach {
+            heard: vec![Heard::Silence; 3],
+            waited: [(5, 0), (5, 0), (5, 5)].into_iter().enumerate().collect(),
+        };
         assert_eq!(cut_off(&[&reach("aaaaaa"), &one], 1, 0..99), None);
     }
 

@@ -24,6 +24,7 @@ fn plan(operations: &[usize]) -> TrialPlan {
         start_boottime_ns: 5_000,
         limits: vec![SeriesLimits { series: "E1".into(), limits_us: LIMITS_US.to_vec() }],
         observations: vec!["rows".into()],
+        max_lateness: Duration::from_millis(100),
         minutes: None,
         agents: agents.collect(),
     }
@@ -163,6 +164,7 @@ fn a_difference_to_the_totals_is_named() {
 fn snapshots_are_numbered_without_gaps() {
     let first = |change: fn(&mut Vec<Snapshot>, &mut StepTotals)| mismatches(change).remove(0);
     assert_eq!(first(|snapshots, _| snapshots[1].number = 2), Mismatch::Numbering { expected: 1, got: 2 });
+    assert_eq!(first(|s, _| s[1].number = u32::MAX), Mismatch::Numbering { expected: 1, got: u32::MAX });
     assert_eq!(first(|snapshots, _| drop(snapshots.remove(0))), Mismatch::Numbering { expected: 0, got: 1 });
     assert_eq!(first(|s, _| s.push(s[1].clone())), Mismatch::Numbering { expected: 2, got: 1 });
     assert_eq!(first(|snapshots, _| snapshots.swap(0, 1)), Mismatch::Numbering { expected: 0, got: 1 });
@@ -424,11 +426,41 @@ fn a_box_that_alone_hears_nothing_makes_a_trial_untrusted() {
         let faults = merge.finish(&ServiceReads::default()).faults;
         faults.into_iter().filter(|fault| matches!(fault, Fault::CutOff { .. })).collect::<Vec<_>>()
     };
-    let cut_off = Fault::CutOff { agent: "box-1".into(), length: Duration::from_millis(1500) };
+    let cut_off = Fault::CutOff { agent: "box-1".into(), length: Duration::from_millis(1500), one_of_many: false };
     assert_eq!(faults(3..6, Stall::default()), [cut_off]);
     assert_eq!(faults(3..4, Stall::default()), [], "half a second is no accident to speak of");
     assert_eq!(faults(0..2, Stall::default()), [], "the warmup counts for nothing");
     assert_eq!(faults(3..6, Stall::Bounded(400_000)), [], "a box that stands still says so itself");
+}
+
+#[test]
+fn many_who_hear_nothing_may_be_the_targets_doing() {
+    // Who is silent, on which servers; who of them is one of many.
+    let cut_off = |servers: [&str; 4], silent: &[usize]| {
+        let mut plan = plan(&[12; 4]);
+        plan.agents.iter_mut().zip(servers).for_each(|(part, server)| part.server = Some(server.into()));
+        let mut merge = TrialMerge::new(plan);
+        for (number, agent) in (0..6).flat_map(|number| (0..4).map(move |agent| (number, agent))) {
+            let mut sent = snapshot(number, &[10, 20]);
+            if silent.contains(&agent) && number >= 3 {
+                (sent.blocks, sent.strays) = (vec![], Strays::default());
+            }
+            sent.health = Health { in_flight_max: 40, ..sent.health };
+            merge.add_snapshot(agent, &sent);
+        }
+        let of_many = |fault: &Fault| match fault {
+            Fault::CutOff { one_of_many, .. } => Some(*one_of_many),
+            _ => None,
+        };
+        merge.finish(&ServiceReads::default()).faults.iter().filter_map(of_many).collect::<Vec<_>>()
+    };
+    let one = ["n1"; 4];
+    assert_eq!(cut_off(one, &[1]), [false]);
+    assert_eq!(cut_off(one, &[1, 2]), [false, false]);
+    assert_eq!(cut_off(one, &[1, 2, 3]), [true, true, true]);
+    assert_eq!(cut_off(["n1", "n1", "n2", "n2"], &[2, 3]), [true, true]);
+    assert_eq!(cut_off(["n1", "n1", "n2", "n2"], &[1, 3]), [false, false]);
+    assert_eq!(cut_off(["n1", "n1", "n1", "n2"], &[3]), [false]);
 }
 
 /// The samples of each batch of a hold of 2 s after a warmup of 1 s, sent as one snapshot per block.

@@ -102,7 +102,9 @@ impl Bracket {
         if let Some((level, why, hold)) = again.filter(|_| self.unclear > 0) {
             return Look::At(level, why, hold.max(SHOWS_BOXES));
         }
-        match (self.under, self.over) {
+        // What lies above the highest level, which may have become lower, can be looked at no more.
+        let over = self.over.filter(|&over| plan.highest.is_none_or(|highest| over <= highest));
+        match (self.under, over) {
             (None, None) => Look::At(plan.first_level(), Why::First, plan.lengths.climb),
             (Some(under), None) => self.climb(under, plan),
             (None, Some(over)) => self.descend(over, plan),
@@ -111,8 +113,8 @@ impl Bracket {
     }
 
     fn climb(&self, under: Rate, plan: &SearchPlan) -> Look {
-        if plan.highest.is_some_and(|highest| under >= highest) {
-            return Look::Highest(under);
+        if let Some(highest) = plan.highest.filter(|&highest| under >= highest) {
+            return Look::Highest(highest);
         }
         let factor = match self.start {
             // Known to be near: each step is twice the one before.

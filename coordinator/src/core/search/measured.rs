@@ -84,10 +84,11 @@ fn one(block: &FleetBlock, slo: &Slo) -> Block {
     let (counters, open) = (&block.counters, open(block));
     let percentile = |(index, objective, gate): (usize, &SeriesSlo, Gate)| {
         let series = &block.series[index];
-        // What never left counts as slower for a PASS, and as nothing for a TRIP; of what is still open too, a series is
-        // charged its part.
+        // What never left counts as slower for a PASS, and as nothing for a TRIP. Of what is still open a series is charged its part,
+        // and no more than it still waits for: an operation may have what this one measures, and be open for another.
         let (above, anyway) = (series.above[gate.above_index], series.above_anyway[gate.above_index]);
-        let (open, never_left) = (objective.part_of(open), objective.part_of(counters.never_left()));
+        let awaited = objective.part_of(counters.attempted).saturating_sub(series.n + series.refused);
+        let (open, never_left) = (objective.part_of(open).min(awaited), objective.part_of(counters.never_left()));
         let refused = if counts_refused(objective, &gate, slo) { series.refused } else { 0 };
         Count {
             n: series.n + refused + open + never_left,
@@ -238,6 +239,21 @@ mod tests {
         assert_eq!(counted(20_000, "0.03"), [(10, 4, 4), (6, 0, 0)]);
         // Of the only kind the error rate says it.
         assert_eq!(counted(WHOLE_PPM, "0.001"), [(6, 0, 0); 2]);
+    }
+
+    #[test]
+    fn what_is_open_for_one_series_is_over_no_limit_of_another() {
+        let slo = crate::core::fixture::slo();
+        let mut block = crate::core::fixture::measurement().blocks[0].clone();
+        block.counters.completed = 0;
+        let all = block.counters.attempted;
+        let answered = SeriesCounts { n: all - 3, refused: 1, ..SeriesCounts::zero(2) };
+        block.series = vec![answered, SeriesCounts::zero(2)];
+        let step_of = Duration::from_secs(60);
+        let counts = &blocks(&[block], &slo, Some(step_of))[0].counts;
+        let seen: Vec<_> = counts.iter().map(|count| (count.n, count.above, count.anyway)).collect();
+        let (of_first, of_second) = ((all - 1, 2, 2), (all, all, all));
+        assert_eq!(seen, [of_first, of_first, of_second, of_second, (all, 0, 0)]);
     }
 
     #[test]

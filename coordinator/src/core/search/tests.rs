@@ -144,6 +144,48 @@ fn the_frontier_finds_the_level_of_every_limit() {
 }
 
 #[test]
+fn a_frontier_that_is_cut_short_leaves_the_answer_what_it_is() {
+    let mut search = Search::new(SearchPlan { frontier: true, ..plan(500, 0.05) });
+    let (mut answers, mut unfinished) = (Vec::new(), 0);
+    while let Step::Hold(trial) = search.next().clone() {
+        search.record(&Service { knee: 5000.0, durable: 2000.0 }.hold(&search, &trial));
+        unfinished += u32::from(search.conclusion().is_none() && search.concluded().is_some());
+        answers.extend(search.concluded().map(|conclusion| (conclusion.passed.unwrap().level, conclusion.tripped)));
+    }
+    assert!(unfinished > 2, "the error rate takes trials of its own");
+    answers.dedup();
+    assert!(answers.len() == 1 && answers[0].0.as_f64() <= 2001.0, "{answers:?}");
+}
+
+#[test]
+fn a_fleet_that_becomes_smaller_gives_what_it_can_and_the_same_when_it_is_read_again() {
+    let can = Rate::per_second(3000).unwrap();
+    for (knee, tripped) in [(NO_LIMIT, false), (2500.0, true)] {
+        for lost_after in 0..12 {
+            let mut search = Search::new(SearchPlan { highest: Rate::per_second(4000), ..plan(500, 0.05) });
+            let mut records = vec![TrailRecord::Plan(Box::new(search.plan().clone()))];
+            let mut held = 0;
+            while let Step::Hold(trial) = search.next().clone() {
+                if held >= lost_after && trial.level > can {
+                    records.push(TrailRecord::Highest { highest: can });
+                    search.lower_highest(can);
+                    continue;
+                }
+                held += 1;
+                let outcome = Service { knee, durable: NO_LIMIT }.hold(&search, &trial);
+                search.record(&outcome);
+                records.push(TrailRecord::Outcome(Box::new(outcome)));
+            }
+            let conclusion = search.conclusion().unwrap();
+            let passed = conclusion.passed.unwrap().level.as_f64();
+            assert!(passed <= knee && conclusion.tripped.is_some() == tripped, "{lost_after}: {conclusion:?}");
+            assert!(tripped || (3000.0..=4000.0).contains(&passed), "{lost_after}: {conclusion:?}");
+            assert_eq!(Search::replay(records).unwrap().conclusion(), Some(conclusion));
+        }
+    }
+}
+
+#[test]
 fn a_fleet_that_is_too_small_gives_a_lower_bound_that_was_soaked() {
     let plan = SearchPlan { highest: Rate::per_second(1000), ..plan(500, 0.05) };
     let (_, conclusion) = Service { knee: 5000.0, durable: NO_LIMIT }.search(plan);
@@ -468,7 +510,7 @@ fn a_level_that_was_never_offered_in_whole_never_passes() {
     let (search, conclusion) = with_a_cap(1e6, 2000.0);
     assert!(!conclusion.is_conclusive(), "{conclusion:?}");
     let passed = conclusion.passed.map(|passed| passed.level.as_f64());
-    assert!(passed.is_none_or(|passed| passed <= 2000.0), "{passed:?}");
+    assert!(passed.is_some_and(|passed| passed <= 2000.0), "{passed:?}: what looked good is soaked before the end");
     assert!(search.trail().iter().any(|entry| entry.result == Outcome::Hint(hint::Hint::Unclear)), "{conclusion:?}");
     // A limit that is broken all the same is broken: a service that pushes back is not excused.
     let (_, conclusion) = with_a_cap(2000.0, 2000.0);

@@ -126,6 +126,11 @@ pub enum TrailRecord {
         /// Of the time that the search may take.
         took: Duration,
     },
+    /// Where agents were lost and the others cannot offer the next level: what they can, at most.
+    Highest {
+        /// The level.
+        highest: plimsoll_common::units::Rate,
+    },
     /// Last, where it is so: what operations use up does not last for the next trial.
     UsedUp {
         /// Operations of it that an agent would have to make.

@@ -54,8 +54,9 @@ fn beyond(step: &StepMeasurement, series: usize, limit: Duration, late_by: &[Opt
 /// Per block of the hold, by how much operations came late before it or in it where it is a void one or follows one
 /// ([`QUIET_BLOCKS`], [`LONGEST`]).
 fn late_by(step: &StepMeasurement, series: usize, gate: &Gate) -> Vec<Option<Duration>> {
-    // What is later than the pacer allows is never sent, however long the box stood still.
+    // What is later than the pacer allows is never sent, however long the box stood still; it counts among the late all the same.
     let latest = step.agents.iter().filter_map(|agent| Some(agent.health.lateness?.max)).max().unwrap_or_default();
+    let latest = latest.min(step.max_lateness.unwrap_or(Duration::MAX));
     let length = step.hold.as_secs_f64() / step.blocks.len().max(1) as f64;
     let mut aftermath: Option<Aftermath> = None;
     let of_block = |block: &FleetBlock| {

@@ -94,6 +94,13 @@ impl Run<'_> {
             Occasion::NewStep
         };
         self.muster(before).await?;
+        // Who is left when others are lost may not carry what all did.
+        let (_, highest) = users::levels_to_search(self.plan, &self.crew.fleet.declared());
+        if let Some(highest) = highest.filter(|&highest| next.level > highest) {
+            self.keep(&TrailRecord::Highest { highest });
+            self.search.as_mut().expect("a search is under way").lower_highest(highest);
+            return Ok(());
+        }
         let shares = self.shares(next.level)?;
         self.deal_for(&shares).await?;
         let recovery = self.recover(trial).await?;

@@ -7,6 +7,7 @@ use crate::core::intervals::not_excluded;
 use crate::core::measurement::StepMeasurement;
 use crate::core::merge::ServiceReads;
 use crate::core::ramp::JudgedTrial;
+use crate::core::roster::FleetChange;
 use crate::core::verdict::Verdict;
 use crate::exit::Failure;
 use crate::report::{TrialReport, words};
@@ -56,6 +57,13 @@ impl Run<'_> {
         } else {
             let replayed = self.ramp.replay(trials.iter().map(|trial| trial.report.judged.clone()));
             replayed.map_err(|error| damaged(error.to_string()))?;
+        }
+        // What boxes had shown: asked for more again, each would cost a trial again.
+        for change in trials.iter().flat_map(|trial| &trial.report.fleet) {
+            let FleetChange::Capped { agent, ceiling, .. } = change else { continue };
+            if let Some(position) = self.crew.fleet.names().iter().position(|(_, name)| name == agent) {
+                self.crew.fleet.cap(position, self.plan.rate_of(*ceiling));
+            }
         }
         for (name, baseline) in self.rest.durables.iter().zip(&mut self.rest.baselines) {
             let reads = trials.iter().flat_map(|trial| &trial.reads.durables).filter(|reads| reads.name == *name);

@@ -118,3 +118,23 @@ fn an_overload_trips_though_a_box_stalls_in_every_block() {
     assert_eq!(judged(Held { offered: 20_400.0, ..paused }).word(), "TRIP");
     assert_eq!(judged(paused).word(), "INCONCLUSIVE", "a level that it carries");
 }
+
+#[test]
+fn what_was_never_sent_makes_no_burst() {
+    // A second's pause, after which what is later than 100 ms is thrown away: the burst is no longer than after 100 ms.
+    let slow = Held { offered: 500.0, fixed_us: 300_000, limit: Duration::from_millis(100), ..FIFO };
+    let mut step = held(Held { pauses_at: &[5.1], ..slow });
+    let one_in_forty = |counts: &mut SeriesCounts| {
+        counts.above[0] /= 40;
+        counts.above_anyway[0] /= 40;
+    };
+    step.blocks.iter_mut().for_each(|block| one_in_forty(&mut block.series[0]));
+    one_in_forty(&mut step.series[0].counts);
+    step.batches.clear();
+    step.blocks[10].stall = Stall::Bounded(1_000_000);
+    step.agents[0].health.lateness.as_mut().unwrap().max = Duration::from_secs(1);
+    let judged = |step: &StepMeasurement| judge(step, &simulated::slo(slow.limit)).word();
+    assert_eq!(judged(&step), "TRIP");
+    step.max_lateness = Some(Duration::from_secs(1));
+    assert_eq!(judged(&step), "INCONCLUSIVE", "where all of it is sent");
+}
