@@ -82,12 +82,12 @@ async fn a_run_waits_for_a_fleet_that_is_still_starting() -> anyhow::Result<()> 
     let late = nobodys_address()?;
     let agents = format!("dns:localhost:{},{late}", first.address.port());
     let run = Run::new(&server.url(), "small").steps(&[200.0]).flag("--agents", &agents).flag("--wait-agents", 2);
-    let run = run.warmup(Duration::from_millis(500)).hold(Duration::from_secs(2)).without_backlogs();
+    let run = run.warmup(Duration::from_millis(500)).hold(Duration::from_secs(2)).without_backlogs().lenient();
 
-    let short = run.clone().flag("--wait-timeout", "1s").finish()?;
+    let short = run.clone().flag("--wait-timeout", "3s").finish()?;
     assert_eq!((short.code(), short.trials.len()), (Some(2), 0), "{short}");
     let words =
-        format!("1 of 2 agents were there within 1s (--wait-agents, --wait-timeout); agent {late} cannot be reached");
+        format!("1 of 2 agents were there within 3s (--wait-agents, --wait-timeout); agent {late} cannot be reached");
     assert!(short.ended.stderr.contains(&words), "{short}");
     Driver::claim_once_free(first.address).await?.cut();
 
@@ -126,7 +126,7 @@ async fn a_name_with_several_addresses_is_looked_up_again_before_every_step() ->
     let of = |hosts: &[u8]| hosts.iter().map(|host| format!("127.0.0.{host} fleet.test\n")).collect::<String>();
     std::fs::write(names.path(), of(&[1, 2]))?;
     let run = Run::new(&server.url(), "small").steps(&[100.0, 150.0]).script(&with_names(names.path()));
-    let run = run.flag("--agents", format!("dns:fleet.test:{port}")).trials(1).without_backlogs();
+    let run = run.flag("--agents", format!("dns:fleet.test:{port}")).trials(1).without_backlogs().lenient();
     let mut running = run.warmup(Duration::from_millis(500)).hold(Duration::from_secs(2)).start()?;
     running.process.wait_for_stderr("step 1/2 100/s hold ", Duration::from_secs(60))?;
     std::fs::write(names.path(), of(&[2, 3]))?;
@@ -152,7 +152,7 @@ async fn an_agent_for_one_run_ends_with_it_and_not_before() -> anyhow::Result<()
     Driver::claim(agents[0].address, Duration::from_secs(60)).await?.cut();
     Driver::claim_once_free(agents[0].address).await?.cut();
     assert!(agents[0].process.is_running()?);
-    let run = Run::new(&server.url(), "small").agents(&agents).steps(&[100.0]).trials(1).without_backlogs();
+    let run = Run::new(&server.url(), "small").agents(&agents).steps(&[100.0]).trials(1).without_backlogs().lenient();
     let outcome = run.warmup(Duration::from_millis(500)).hold(Duration::from_secs(1)).finish()?;
     assert_eq!(outcome.trial_at(100.0)?.verdict, Verdict::Pass, "{outcome}");
     let ended = agents[0].process.wait(Duration::from_secs(20))?;

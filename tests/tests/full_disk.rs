@@ -41,7 +41,7 @@ async fn run(agents: &[Agent], change: impl FnOnce(Run) -> Run) -> anyhow::Resul
     let server = NatsServer::start(NatsOptions::default())?;
     let standin = Standin::start(StandinConfig::new(server.url())).await?;
     let run = Run::new(&server.url(), "small").steps(&[100.0, 200.0]).agents(agents).warmup(Duration::from_millis(500));
-    let run = change(run.hold(Duration::from_secs(2)));
+    let run = change(run.hold(Duration::from_secs(2)).without_backlogs().lenient());
     let outcome = tokio::task::spawn_blocking(move || run.finish()).await??;
     standin.shutdown().await?;
     Ok(outcome)

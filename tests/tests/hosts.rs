@@ -92,7 +92,7 @@ impl Scene {
             Run::new(&self.server.url(), "small").on(self.coordinator()).agents(&self.agents).steps(rates).trials(1);
         let run = run.warmup(Duration::from_millis(500)).hold(Duration::from_secs(2)).flag("--lease-timeout", "1s");
         // Six hosts share this one's processors: how late they are woken is not what is proved here.
-        let run = run.flag("--max-lateness", "1s").flag("--slo-p95", "1500ms").flag("--slo-p99", "1900ms");
+        let run = run.flag("--max-lateness", "1s").lenient().without_backlogs();
         self.certificates.flags("plimsoll-coordinator").iter().fold(run, |run, flag| run.switch(flag))
     }
 
@@ -298,12 +298,14 @@ fn an_agent_with_a_small_part_of_a_core_is_named_and_gets_less_and_the_step_pass
         let run = run.flag("--max-lateness", lateness).flag("--lease-timeout", "5s");
         Ok((rate, run.finish()?))
     };
-    // At the very edge it may be disturbed in one trial and carry its share in the next.
+    // At the very edge it may be disturbed in one trial and carry its share in the next, and this box itself may be disturbed in three.
     let is_clear = |held: &anyhow::Result<(f64, Outcome)>| {
-        held.as_ref().map_or(true, |(_, outcome)| outcome.ended.stdout.contains(&gets_less))
+        let passed = |rate, outcome: &Outcome| outcome.trial_at(rate).is_ok_and(|trial| trial.verdict == Verdict::Pass);
+        held.as_ref()
+            .map_or(true, |(rate, outcome)| outcome.ended.stdout.contains(&gets_less) && passed(*rate, outcome))
     };
-    let too_much = rates.iter().map(held).find(is_clear);
-    let (rate, outcome) = too_much.context("a part of a core carried its half of every rate")??;
+    let too_much = rates.iter().chain(rates).map(held).find(is_clear);
+    let (rate, outcome) = too_much.context("at no rate did the step pass once the small box got less")??;
     let first = outcome.trials.first().unwrap_or_else(|| panic!("no trial: {outcome}"));
     assert_eq!(first.verdict, Verdict::Inconclusive, "{outcome}");
     assert!(first.reasons.contains(&weak), "{outcome}");

@@ -18,7 +18,12 @@ async fn interrupt(signal: libc::c_int, at: &'static str) -> anyhow::Result<Outc
     let server = NatsServer::start(NatsOptions { users: vec![user.clone()], ..NatsOptions::default() })?;
     let standin = Standin::start(StandinConfig::new(server.url_of(&user))).await?;
     let agents = [Agent::start(&AgentOptions::default())?, Agent::start(&AgentOptions::default())?];
-    let run = Run::new(&server.url_of(&user), "small").steps(&[200.0, 300.0]).agents(&agents).trials(1);
+    let run = Run::new(&server.url_of(&user), "small")
+        .steps(&[200.0, 300.0])
+        .agents(&agents)
+        .trials(1)
+        .without_backlogs()
+        .lenient();
     let run = run.warmup(Duration::from_secs(1)).hold(Duration::from_secs(2)).cooldown(Duration::from_secs(20));
     let run = if at.starts_with("step 2") { run.cooldown(Duration::from_millis(100)) } else { run };
     let outcome = tokio::task::spawn_blocking(move || -> anyhow::Result<(Outcome, NatsServer)> {

@@ -57,12 +57,12 @@ async fn program(arguments: &[&str]) -> anyhow::Result<Ended> {
 async fn the_room_workers_capacity_shows_in_e2_and_the_room_services_in_e1() -> anyhow::Result<()> {
     let target = target(MembersPreset::Medium, |config| {
         config.stage_mut(Stage::RoomWorker).capacity = Some(600.0);
-        config.endpoint_mut(Endpoint::AddMembers).speed.capacity = Some(1_200.0);
+        config.endpoint_mut(Endpoint::AddMembers).speed.capacity = Some(1_800.0);
     })
     .await?;
     let run = target.run(MembersPreset::Medium).flag("--request-timeout", "3s").local(2);
-    let outcome = finish(run.steps(&[300.0, 900.0, 2_000.0]).switch("--no-stop-on-trip")).await?;
-    let [below, worker, service] = [300.0, 900.0, 2_000.0].map(|rate| outcome.trial_at(rate));
+    let outcome = finish(run.steps(&[300.0, 900.0, 3_000.0]).switch("--no-stop-on-trip")).await?;
+    let [below, worker, service] = [300.0, 900.0, 3_000.0].map(|rate| outcome.trial_at(rate));
     let (below, worker, service) = (below?, worker?, service?);
     assert_eq!((below.verdict, below.completed), (Verdict::Pass, below.attempted), "{outcome}");
     assert_eq!((below.e1_n, below.e2_n), (below.attempted, below.attempted), "{outcome}");

@@ -52,7 +52,7 @@ async fn finish(run: Run) -> anyhow::Result<Outcome> {
 }
 
 fn check_found(outcome: &Outcome, signal: &str) -> anyhow::Result<()> {
-    let (below, above) = (outcome.trial_at(300.0)?, outcome.trial_at(900.0)?);
+    let (below, above) = (outcome.trial_at(300.0)?, outcome.trial_at(1800.0)?);
     assert_eq!((below.verdict, above.verdict), (Verdict::Pass, Verdict::Trip), "{outcome}");
     assert!(above.reasons.contains(signal), "{outcome}");
     assert_eq!((outcome.max_rps(), outcome.code()), (Some(300.0), Some(0)), "{outcome}");
@@ -70,7 +70,8 @@ async fn each_read_workload_finds_the_capacity_of_its_endpoint() -> anyhow::Resu
     for (workload, signal) in
         [("history", "history p95"), ("room-read", "room-read p95"), ("read-receipt", "read-receipt p95")]
     {
-        let run = target.run(workload).hold(Duration::from_millis(1_500)).steps(&[300.0, 900.0]);
+        let run = target.run(workload).flag("--slo-p95", "1s").flag("--slo-p99", "1500ms");
+        let run = run.hold(Duration::from_millis(1_500)).steps(&[300.0, 1800.0]);
         check_found(&finish(run).await?, signal)?;
     }
     Ok(())

@@ -44,6 +44,7 @@ async fn a_run_killed_in_the_middle_is_resumed_to_the_answer_of_an_undisturbed_o
         // Far above what a busy box makes of 600/s, and far below what half a second's work too much a second makes.
         .flag("--slo-p95", "1s")
         .flag("--slo-p99", "1500ms")
+        .without_backlogs()
         .flag("--results", results.path().display());
     tokio::task::spawn_blocking(move || check(&run, results.path()).map(|()| drop(results))).await??;
     standin.shutdown().await?;

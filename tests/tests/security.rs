@@ -29,7 +29,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 const COORDINATOR: &str = "plimsoll-coordinator";
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// A run of one step that a shared box carries, with limits that it does not decide.
-const SHORT: [&str; 14] = [
+const SHORT: [&str; 15] = [
     "max-rps",
     "--preset=small",
     "--steps=100",
@@ -39,6 +39,7 @@ const SHORT: [&str; 14] = [
     "--cooldown=0s",
     "--slo-p95=2s",
     "--max-lateness=1s",
+    "--max-skew=1s",
     "--slo-p99=2s",
     "--request-timeout=3s",
     "--slo-error-rate=0.01",

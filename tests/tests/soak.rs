@@ -67,7 +67,7 @@ async fn a_soak_has_a_row_per_minute_one_verdict_and_the_same_rows_when_it_is_re
     let long = prove::whole();
     let (duration, words) = if long { ("62s", "1m 2s") } else { ("4s", "4s") };
     let mut command = soak(&server, dir.path(), "100", duration)?;
-    command.args(["--preset", "small", "--local", "2"]);
+    command.args(["--preset", "small", "--local", "2", "--durable", "none"]);
     let ended = finish(Process::spawn(command)).await?;
     standin.shutdown().await?;
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -120,7 +120,8 @@ async fn a_soak_above_the_capacity_trips_and_one_that_is_interrupted_shows_what_
     let dir = tempfile::tempdir()?;
     let mut process = of_echo(dir.path(), "100", "1h")?;
     let process = tokio::task::spawn_blocking(move || -> anyhow::Result<Process> {
-        process.wait_for_stderr("hold 5s", Duration::from_secs(60))?;
+        process.wait_for_stderr("/s hold ", Duration::from_secs(60))?;
+        std::thread::sleep(Duration::from_secs(5));
         process.signal(libc::SIGINT)?;
         Ok(process)
     });

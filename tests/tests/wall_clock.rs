@@ -101,7 +101,12 @@ async fn dates_that_change_in_a_hold_change_nothing_that_is_measured() -> anyhow
     let mut agents = [agent(HOUR)?, agent(-HOUR)?];
     let run =
         Run::new(&server.url(), "small").steps(&[200.0, 300.0]).agents(&agents).warmup(Duration::from_millis(500));
-    let run = run.hold(Duration::from_secs(3)).flag("--lease-timeout", "1s").script(&dates.script(24 * HOUR));
+    let run = run
+        .hold(Duration::from_secs(3))
+        .without_backlogs()
+        .lenient()
+        .flag("--lease-timeout", "1s")
+        .script(&dates.script(24 * HOUR));
     let mut running = run.flag("--results", results.path().display()).start()?;
     running.wait_for_hold()?;
     let before = dates.seen(HOUR)?;

@@ -68,7 +68,8 @@ pub fn markdown(report: &RunReport) -> String {
 pub fn json(report: &RunReport) -> String {
     let judged: Vec<JudgedTrial> = report.trials.iter().map(|trial| trial.judged.clone()).collect();
     let answer = answer(&judged);
-    let found = report.search.as_ref().and_then(Search::conclusion);
+    let found = report.search.as_ref().and_then(Search::concluded);
+    let found = found.as_ref();
     let (passed, tripped) = match &report.search {
         None => (answer.passed, answer.tripped),
         Some(_) => (
@@ -92,6 +93,7 @@ pub fn json(report: &RunReport) -> String {
         exit_code: exit_code as u8,
         search: report.search.as_ref().map(json_search),
         answer: JsonAnswer {
+            unit: if super::users::are_levels(report) { "users" } else { "operations/s" },
             passed_per_s: passed,
             tripped_per_s: tripped,
             inconclusive_between_per_s: if report.search.is_some() { &[] } else { &answer.gaps },
@@ -144,6 +146,8 @@ fn json_search(search: &Search) -> JsonSearch {
 
 #[derive(Serialize)]
 struct JsonAnswer<'a> {
+    /// Of the levels: of the three below and of each trial's target.
+    unit: &'static str,
     passed_per_s: Option<Rate>,
     tripped_per_s: Option<Rate>,
     inconclusive_between_per_s: &'a [Rate],

@@ -92,12 +92,16 @@ fn command(flags: CalibrateFlags, environment: Environment) -> Result<CalibrateC
 fn message_bytes(name: &str) -> u32 {
     const LEAST: u32 = 64;
     let Some(entry) = workload::entry(name) else { return LEAST };
-    let value = |setting: &str| match setting {
-        "preset" => Some("medium".to_owned()),
-        "site-id" => Some("site".to_owned()),
-        setting => default_of(entry, setting).map(str::to_owned),
+    let of_preset = |preset: &str| {
+        let value = |setting: &str| match setting {
+            "preset" => Some(preset.to_owned()),
+            "site-id" => Some("site".to_owned()),
+            setting => default_of(entry, setting).map(str::to_owned),
+        };
+        Workload::read(name, &Given::new(&value)).ok()
     };
-    let Ok(workload) = Workload::read(name, &Given::new(&value)) else { return LEAST };
+    // A preset says how much there is of everything, not how large a message is; `daily` has others.
+    let Some(workload) = ["medium", "daily-heavy"].into_iter().find_map(of_preset) else { return LEAST };
     let bytes = workload.streams().into_iter().map(|(_, bytes)| bytes).max().unwrap_or_default();
     u32::try_from(bytes).unwrap_or(MOST_BYTES).clamp(LEAST, MOST_BYTES)
 }
@@ -118,5 +122,6 @@ mod tests {
         assert_eq!(message_bytes("messages"), 200);
         assert_eq!(message_bytes("history"), 64);
         assert_eq!(message_bytes("custom"), 64);
+        assert!(message_bytes("daily") > 500, "people write longer messages: {}", message_bytes("daily"));
     }
 }

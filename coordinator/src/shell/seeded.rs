@@ -89,10 +89,15 @@ pub async fn check(plan: &RunPlan, nats: &Nats, nonce: u64) -> Result<(), String
         .map(|(probe, _)| &*probe.membership)
         .collect();
     let Some(first) = unknown.first() else { return Ok(()) };
+    // Who lives in which room follows from how many there are.
+    let (users, number) = match plan.workload.daily() {
+        Some(daily) => (format!(" --users {}", daily.users), ", number of users"),
+        None => (String::new(), ""),
+    };
     Err(format!(
-        "preflight: the target was not seeded with the fixtures of --preset {} --seed {}: {} of {} memberships asked for are \
-         unknown there, {first} among them; seed it with these, name the preset, seed and site that it was seeded with, or \
-         pass --skip-preflight",
+        "preflight: the target was not seeded with the fixtures of --preset {} --seed {}{users}: {} of {} memberships asked for \
+         are unknown there, {first} among them; seed it with these, name the preset, seed{number} and site that it was seeded \
+         with, or pass --skip-preflight",
         plan.workload.preset(),
         plan.seed,
         unknown.len(),

@@ -18,7 +18,7 @@ fn levels() -> (&'static [f64], Duration) {
     if prove::whole() {
         (&[700.0, 950.0, 1110.0, 1300.0, 2000.0], Duration::from_secs(12))
     } else {
-        (&[850.0, 1200.0], Duration::from_secs(4))
+        (&[700.0, 1200.0], Duration::from_secs(4))
     }
 }
 

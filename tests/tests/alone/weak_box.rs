@@ -25,7 +25,7 @@ async fn hold(
     service(&mut config);
     let standin = Standin::start(config).await?;
     let run = Run::new(&server.url(), "small").agents(&agents).flag("--max-lateness", "100ms");
-    let run = change(run.steps(&[rate]).trials(1));
+    let run = change(run.steps(&[rate]).trials(1).without_backlogs());
     let outcome = tokio::task::spawn_blocking(move || {
         let mut running = run.start()?;
         running.wait_for_hold()?;

@@ -266,7 +266,15 @@ fn its_services_come_up_in_their_order_and_the_coordinator_prints_its_answer() -
         ensure!(ended.code == Some(0), "{page}: {ended:?}");
     }
     // Shorter, and with limits by which a busy box does not decide it.
-    let quick = ["--steps=300", "--hold=2s", "--warmup=500ms", "--slo-p95=2s", "--slo-p99=3s", "--max-lateness=1s"];
+    let quick = [
+        "--steps=300",
+        "--hold=2s",
+        "--warmup=500ms",
+        "--slo-p95=2s",
+        "--slo-p99=3s",
+        "--max-lateness=1s",
+        "--max-skew=1s",
+    ];
     let ended = start("coordinator", COORDINATOR, &quick)?.wait(LIMIT)?;
     ensure!(ended.stdout.contains("\nANSWER: "), "{ended:?}");
     ensure!(ended.stdout.contains("max RPS >= 300") && ended.code == Some(0), "{ended:?}");

@@ -56,6 +56,7 @@ fn a_rendered_run_finds_its_agents_prints_its_answer_and_all_of_it_ends() -> any
         "--slo-p95=2s",
         "--slo-p99=3s",
         "--max-lateness=1s",
+        "--max-skew=1s",
     ];
     let kube = ["kube", "--agents=2", "--image=plimsoll:1", "--metrics-from=monitoring", "--"];
     let rendered = Program::Cli.run([&kube, &run[..], &["--nats-url", &url]].concat())?;

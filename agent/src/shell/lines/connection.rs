@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -17,6 +18,9 @@ use crate::shell::clock::boottime_ns;
 
 /// A server that has not let us in by then is not reached.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// A server that has not acknowledged what was sent, or what asks whether it is there, for so long is gone without a word: a host
+/// that lost its power, a route that is no more.
+const SILENT_LIMIT: Duration = Duration::from_secs(15);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Read at once; a line's buffer grows with its messages and is given back when it was larger than `KEPT`.
@@ -63,6 +67,7 @@ async fn connect(hub: &Hub, server: &ServerAddress) -> Result<Open, String> {
     let address = (server.host.as_str(), server.port);
     let mut socket = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
     socket.set_nodelay(true).map_err(|error| error.to_string())?;
+    notice_silence(&socket).map_err(|error| error.to_string())?;
     let mut unread = BytesMut::with_capacity(READ_BYTES);
     let info = info(&mut socket, &mut unread).await?;
     if !door.tls_required && info["tls_required"] != true {
@@ -71,6 +76,16 @@ async fn connect(hub: &Hub, server: &ServerAddress) -> Result<Open, String> {
     let name = ServerName::try_from(server.host.clone()).map_err(|error| error.to_string())?;
     let secured = door.tls.connect(name, socket).await.map_err(|error| error.to_string())?;
     enter(secured, unread, hub, &info).await
+}
+
+/// Has the kernel break a connection whose server is gone without a word: the users on it would be taken to be online.
+fn notice_silence(socket: &TcpStream) -> std::io::Result<()> {
+    const ASKED: u32 = 3;
+    let every = SILENT_LIMIT / ASKED;
+    let socket = SockRef::from(socket);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(every).with_interval(every).with_retries(ASKED - 1))?;
+    // What was sent and is not acknowledged is asked for by no keepalive.
+    socket.set_tcp_user_timeout(Some(SILENT_LIMIT))
 }
 
 /// What the server says of itself, first of all.
@@ -218,4 +233,21 @@ pub(super) fn on_word(word: Word<'_>, hub: &Hub, shared: &Shared) -> Result<(), 
         Word::Info(_) | Word::Ok => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_is_gone_without_a_word_is_noticed() {
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpStream::connect(server.local_addr().unwrap()).await.unwrap();
+        notice_silence(&socket).unwrap();
+        let socket = SockRef::from(&socket);
+        assert!(socket.keepalive().unwrap());
+        let asked = socket.tcp_keepalive_interval().unwrap() * socket.tcp_keepalive_retries().unwrap();
+        assert_eq!(socket.tcp_keepalive_time().unwrap() + asked, SILENT_LIMIT);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(SILENT_LIMIT));
+    }
 }
