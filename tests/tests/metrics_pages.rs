@@ -5,13 +5,14 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use plimsoll_common::contract::daily::DailyPreset;
 use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::http;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::ports::free_port;
 use plimsoll_tests::harness::processes::{Agent, AgentOptions};
 use plimsoll_tests::harness::run::Run;
-use plimsoll_tests::standin::{Standin, StandinConfig};
+use plimsoll_tests::standin::{DailyConfig, Standin, StandinConfig};
 
 /// Samples by name and labels.
 type Page = HashMap<String, f64>;
@@ -66,19 +67,51 @@ fn value(page: &Page, sample: &str) -> anyhow::Result<f64> {
 
 /// Looks at a page until it shows what is waited for.
 fn page_with(address: &str, what: &str, shows: impl Fn(&Page) -> bool) -> anyhow::Result<Page> {
+    parse(&text_with(address, what, shows)?)
+}
+
+fn text_with(address: &str, what: &str, shows: impl Fn(&Page) -> bool) -> anyhow::Result<String> {
     for _ in 0..600 {
-        let page = parse(&http::get(&format!("http://{address}/metrics"))?)?;
-        if shows(&page) {
-            return Ok(page);
+        let text = http::get(&format!("http://{address}/metrics"))?;
+        if shows(&parse(&text)?) {
+            return Ok(text);
         }
         std::thread::sleep(Duration::from_millis(50));
     }
     anyhow::bail!("{address} never showed {what}")
 }
 
+/// What is served of a run whose levels are users, who are all online.
+async fn page_of_users() -> anyhow::Result<String> {
+    const USERS: u32 = 60;
+    let server = NatsServer::start(NatsOptions::default())?;
+    let mut config = StandinConfig::new(server.url());
+    config.daily = Some(DailyConfig { preset: DailyPreset::Light, users: USERS });
+    let standin = Standin::start(config).await?;
+    let address = free_address()?;
+    let run = Run::daily(&server.url(), "daily-light", USERS).flag("--day", "80s").steps(&[f64::from(USERS)]);
+    let run = run.trials(1).hold(Duration::from_secs(4)).local(1).flag("--metrics-listen", &address);
+    let looked = tokio::task::spawn_blocking(move || {
+        let mut running = run.start()?;
+        running.wait_for_hold()?;
+        let online = "plimsoll_online_users";
+        let text = text_with(&address, "all users online", |page| page.get(online) == Some(&f64::from(USERS)))?;
+        let page = parse(&text)?;
+        assert_eq!(value(&page, "plimsoll_target_users")?, f64::from(USERS));
+        let rates: Vec<&String> = page.keys().filter(|name| name.ends_with("_rate")).collect();
+        assert!(rates.iter().all(|name| *name == "plimsoll_error_rate"), "users are no rate: {rates:?}");
+        running.finish()?;
+        anyhow::Ok(text)
+    });
+    let page = looked.await??;
+    standin.shutdown().await?;
+    Ok(page)
+}
+
 #[tokio::test]
-async fn both_pages_are_valid_and_move_during_a_run() -> anyhow::Result<()> {
+async fn the_pages_of_agents_and_runs_are_valid_and_move_and_dashboards_show_what_is_on_them() -> anyhow::Result<()> {
     let _shared = Shared::acquire()?;
+    let of_users = page_of_users().await?;
     let server = NatsServer::start(NatsOptions::default())?;
     let mut config = StandinConfig::new(server.url());
     config.broadcast_faults.drop_every = NonZeroU64::new(10);
@@ -119,7 +152,7 @@ async fn both_pages_are_valid_and_move_during_a_run() -> anyhow::Result<()> {
         page_with(&of_run, "a backlog", backlog)?;
         let pages = [of_agent, of_run].map(|address| http::get(&format!("http://{address}/metrics")));
         let [of_agent, of_run] = pages;
-        crate::deployment::monitoring::name_only_what_is_served(&[&of_agent?, &of_run?])?;
+        crate::deployment::monitoring::name_only_what_is_served(&[&of_agent?, &of_run?, &of_users])?;
         running.finish()
     });
     let outcome = looked.await??;

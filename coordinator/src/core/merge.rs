@@ -102,6 +102,8 @@ pub struct Progress {
     pub warmup: Counters,
     /// One per series.
     pub series: Vec<SeriesProgress>,
+    /// Users online, by the newest block of each agent that is there; `None`: levels are no users, or nobody has sent one.
+    pub online: Option<u64>,
 }
 
 /// One series while its trial runs.
@@ -200,7 +202,12 @@ impl TrialMerge {
             p99: self.latency(index).quantile_us(0.99).map(Duration::from_micros),
             overdue: (0..limits.limits_us.len()).map(|limit| self.overdue(index, limit)).collect(),
         });
-        Progress { counters: self.counters(), warmup: self.warmup(), series: series.collect() }
+        Progress {
+            counters: self.counters(),
+            warmup: self.warmup(),
+            series: series.collect(),
+            online: self.agents.iter().filter_map(AgentMerge::users_now).reduce(u64::saturating_add),
+        }
     }
 
     /// Of the whole hold so far.

@@ -17,7 +17,7 @@ use super::storage::StoragePlan;
 use crate::core::backlog::DurableName;
 use crate::core::ceilings::Ceilings;
 use crate::core::ramp::OnTrip;
-use crate::core::roster::OnAgentLoss;
+use crate::core::roster::{Asked, OnAgentLoss};
 use crate::core::search::plan::PROBE_RATE;
 use crate::core::slo::Slo;
 use crate::core::split::{Capacity, SplitError, split, split_users, users_within};
@@ -258,9 +258,14 @@ impl RunPlan {
         }
     }
 
+    /// What levels are.
+    pub fn asked(&self) -> Asked {
+        if self.workload.daily().is_some() { Asked::Users } else { Asked::Rate }
+    }
+
     /// What stands behind a level: `1000/s`, `1000 users`.
     pub fn unit(&self) -> &'static str {
-        if self.workload.daily().is_some() { " users" } else { "/s" }
+        self.asked().unit()
     }
 
     /// How the intended times of one of `agents` agents are spread.

@@ -16,7 +16,7 @@ pub struct Now {
     pub step: (usize, usize),
     /// Which trial of it, from 1.
     pub trial: u32,
-    /// The step's target rate.
+    /// The step's level.
     pub target: Rate,
     /// What it is doing.
     pub phase: Phase,
@@ -24,8 +24,10 @@ pub struct Now {
     pub elapsed: Duration,
     /// How long the phase is to take; for recovery and drain, at most.
     pub length: Duration,
-    /// Attempted operations per second in the phase; `None` where none were due yet.
+    /// What was attempted in the phase of what was due, as a level; `None` where nothing was due yet.
     pub achieved: Option<f64>,
+    /// Users online; `None`: levels are no users, or none were heard of yet.
+    pub online: Option<u64>,
     /// Failed and lost operations of the hold ÷ attempted ones; `None` where none were attempted yet.
     pub error_rate: Option<f64>,
     /// Of the hold so far, by series.
@@ -73,6 +75,7 @@ impl Now {
             elapsed: Duration::ZERO,
             length,
             achieved: None,
+            online: None,
             error_rate: None,
             p99: Vec::new(),
             backlog: Vec::new(),
@@ -88,7 +91,7 @@ impl Now {
         let attempted = progress.counters.attempted;
         let error_rate = (attempted > 0).then(|| progress.counters.errors() as f64 / attempted as f64);
         let p99 = progress.series.iter().map(|series| (series.series.clone(), series.p99)).collect();
-        Self { achieved, error_rate, p99, backlog, ..self }
+        Self { achieved, online: progress.online, error_rate, p99, backlog, ..self }
     }
 }
 

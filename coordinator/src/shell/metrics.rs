@@ -10,23 +10,24 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::live::{Live, Now};
+use crate::core::roster::Asked;
 
 /// Serves until it is dropped.
 #[derive(Debug)]
 pub struct MetricsPage(JoinHandle<()>);
 
 impl MetricsPage {
-    /// Listens and serves.
+    /// Listens and serves; levels are what is said here.
     ///
     /// # Errors
     /// The address cannot be listened on; for people.
-    pub async fn serve(address: SocketAddr, live: Live) -> Result<Self, String> {
+    pub async fn serve(address: SocketAddr, live: Live, levels: Asked) -> Result<Self, String> {
         let listener = TcpListener::bind(address).await;
         let listener = listener.map_err(|error| {
             format!("--metrics-listen: cannot listen on {address}: {error}; choose a free address of this host")
         })?;
         let page = move || {
-            let text = live.get().map_or(String::new(), |now| render(&now));
+            let text = live.get().map_or(String::new(), |now| render(&now, levels));
             async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text) }
         };
         let app = Router::new().route("/metrics", get(page));
@@ -44,7 +45,7 @@ impl Drop for MetricsPage {
     }
 }
 
-fn render(now: &Now) -> String {
+fn render(now: &Now, levels: Asked) -> String {
     let mut text = String::new();
     let mut gauge = |name: &str, help: &str, samples: Vec<(String, f64)>| {
         if samples.is_empty() {
@@ -61,9 +62,18 @@ fn render(now: &Now) -> String {
     gauge("plimsoll_trial", "Trial of the step, from 1.", plain(f64::from(now.trial)));
     let phase = format!("{{phase=\"{}\"}}", now.phase.word());
     gauge("plimsoll_phase", "1 for the phase under way.", vec![(phase, 1.0)]);
-    gauge("plimsoll_target_rate", "Requests per second asked of the fleet.", plain(now.target.as_f64()));
     let optional = |value: Option<f64>| value.map_or(Vec::new(), plain);
-    gauge("plimsoll_achieved_rate", "Attempted requests per second.", optional(now.achieved));
+    match levels {
+        Asked::Rate => {
+            gauge("plimsoll_target_rate", "Requests per second asked of the fleet.", plain(now.target.as_f64()));
+            gauge("plimsoll_achieved_rate", "Attempted requests per second.", optional(now.achieved));
+        }
+        Asked::Users => {
+            gauge("plimsoll_target_users", "Users asked of the fleet.", plain(now.target.as_f64()));
+            let online = now.online.map(|users| users as f64);
+            gauge("plimsoll_online_users", "Users online of those, in each agent's newest block.", optional(online));
+        }
+    }
     gauge("plimsoll_error_rate", "Failed and lost of the attempted requests.", optional(now.error_rate));
     let p99 = now
         .p99
@@ -87,18 +97,33 @@ mod tests {
     use plimsoll_common::plan::TrialId;
     use std::time::Duration;
 
+    fn samples(now: &Now, levels: Asked) -> Vec<String> {
+        render(now, levels).lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+    }
+
+    fn idle() -> Now {
+        let next = NextTrial { trial: TrialId { step: 0, trial: 0 }, level: "500".parse().unwrap() };
+        Now::idle(next, 2, Phase::Hold, Duration::from_secs(10))
+    }
+
+    #[test]
+    fn users_are_no_requests_per_second() {
+        let levels = |now: &Now| samples(now, Asked::Users).split_off(4);
+        assert_eq!(levels(&idle()), ["plimsoll_target_users 500"]);
+        // Attempted of what was due is a part of the level, and no number of users.
+        let now = Now { achieved: Some(499.5), online: Some(498), ..idle() };
+        assert_eq!(levels(&now), ["plimsoll_target_users 500", "plimsoll_online_users 498"]);
+    }
+
     #[test]
     fn the_page_shows_what_is_known_and_nothing_else() {
-        let next = NextTrial { trial: TrialId { step: 0, trial: 0 }, level: "500".parse().unwrap() };
         let now = Now {
             p99: vec![("E1".into(), Some(Duration::from_millis(4))), ("E2".into(), None)],
             backlog: vec![(DurableName { stream: "S".into(), durable: "d".into() }, Some(7))],
-            ..Now::idle(next, 2, Phase::Hold, Duration::from_secs(10))
+            ..idle()
         };
-        let text = render(&now);
-        let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(
-            samples,
+            samples(&now, Asked::Rate),
             [
                 "plimsoll_step 1",
                 "plimsoll_steps 2",

@@ -129,7 +129,7 @@ async fn make_ready(
     };
     let csv = plan.csv.as_deref().map(open_csv).transpose()?;
     let metrics = match plan.metrics_listen {
-        Some(address) => Some(MetricsPage::serve(address, live.clone()).await.map_err(Failure::Usage)?),
+        Some(address) => Some(MetricsPage::serve(address, live.clone(), plan.asked()).await.map_err(Failure::Usage)?),
         None => None,
     };
     let target = target::open(&plan.target).map_err(Failure::Usage)?;

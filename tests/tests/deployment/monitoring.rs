@@ -81,7 +81,7 @@ fn unknown(expression: &str, served: &Served) -> Vec<String> {
     unknown
 }
 
-/// Fails where dashboards or alerts name what these pages, of an agent and a coordinator in a hold, do not serve.
+/// Fails where dashboards or alerts name what these pages, of agents and coordinators in a hold, do not serve.
 pub fn name_only_what_is_served(pages: &[&str]) -> anyhow::Result<()> {
     let served = served(pages);
     for expression in expressions()? {

@@ -204,6 +204,11 @@ impl AgentMerge {
         matches!(self.ending, Some(Ending::Lost { .. }))
     }
 
+    /// Users online in its newest block; of one that is lost none are.
+    pub(super) fn users_now(&self) -> Option<u64> {
+        self.health.users_now().filter(|_| !self.is_lost())
+    }
+
     pub(super) fn overdue(&self, series: usize, limit: usize) -> u64 {
         self.overdue.get(series).and_then(|limits| limits.get(limit)).copied().unwrap_or(0)
     }

@@ -141,6 +141,8 @@ pub(super) struct HealthMerge {
     digest: HealthDigest,
     /// The most users online of those who act, in any block; `None`: levels are no users.
     most_users: Option<u64>,
+    /// The same in the newest block.
+    users_now: Option<u64>,
     /// Blocks of the hold below this have been counted as void or not.
     void_counted_to: u32,
     pub(super) in_flight_sum: u64,
@@ -180,7 +182,8 @@ impl HealthMerge {
         if window.is_measured(number) {
             self.digest.worst_stall = self.digest.worst_stall.max(health.stall);
         }
-        self.most_users = self.most_users.max(health.users.map(|seen| seen.online));
+        self.users_now = health.users.map(|seen| seen.online);
+        self.most_users = self.most_users.max(self.users_now);
         let blocks = window.hold_blocks(number);
         if blocks.is_empty() {
             return;
@@ -217,6 +220,11 @@ impl HealthMerge {
     /// See the field.
     pub(super) fn most_users(&self) -> Option<u64> {
         self.most_users
+    }
+
+    /// See the field.
+    pub(super) fn users_now(&self) -> Option<u64> {
+        self.users_now
     }
 
     pub(super) fn digest(&self) -> HealthDigest {

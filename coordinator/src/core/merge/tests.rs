@@ -283,6 +283,22 @@ fn progress_adds_the_overdue_operations_of_the_newest_snapshots() {
 }
 
 #[test]
+fn progress_adds_the_users_of_the_newest_blocks_of_agents_that_are_there() {
+    let mut merge = TrialMerge::new(plan(&[4, 4]));
+    assert_eq!(merge.progress().online, None);
+    merge.add_snapshot(0, &snapshot(0, &[10]));
+    assert_eq!(merge.progress().online, None, "levels are rates");
+    for (agent, number, online) in [(0, 1, 3), (0, 2, 2), (1, 0, 4)] {
+        let mut of_users = snapshot(number, &[10]);
+        of_users.health.users = Some(UsersOnline { online, connections: 9 });
+        merge.add_snapshot(agent, &of_users);
+    }
+    assert_eq!(merge.progress().online, Some(2 + 4));
+    merge.agent_lost(1, Duration::ZERO, String::new());
+    assert_eq!(merge.progress().online, Some(2));
+}
+
+#[test]
 fn skew_is_between_the_earliest_and_the_latest_start_with_its_error() {
     let step = merged(&[vec![1, 2], vec![1, 2]]);
     assert_eq!(

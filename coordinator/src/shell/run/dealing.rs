@@ -7,7 +7,6 @@ use crate::core::budget::Short;
 use crate::core::headroom::{learned, with_headroom};
 use crate::core::measurement::StepMeasurement;
 use crate::core::non_empty::NonEmpty;
-use crate::core::roster::Asked;
 use crate::core::split::{SplitError, due};
 use crate::core::verdict::Verdict;
 use crate::settings::Phases;
@@ -68,8 +67,7 @@ impl Run<'_> {
                 "warning: agent {agent} could not carry {share}{0}: from now on it is asked for at most {ceiling}{0}",
                 self.plan.unit()
             ));
-            let of = if self.plan.workload.daily().is_some() { Asked::Users } else { Asked::Rate };
-            self.crew.roster.cap(agent, share, ceiling, of);
+            self.crew.roster.cap(agent, share, ceiling, self.plan.asked());
         }
     }
 
