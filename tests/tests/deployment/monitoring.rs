@@ -51,21 +51,32 @@ fn served(pages: &[&str]) -> Served {
     served
 }
 
+/// What the dashboard lets its reader choose: labels that Prometheus gives pods, by the variables for them.
+const CHOSEN: [(&str, &str); 2] = [("namespace", "~\"$namespace\""), ("run_name", "~\"$run\"")];
+
+/// The metrics of an expression, each with its matchers: labels, and what stands behind `=`.
+fn selectors(expression: &str) -> Vec<(&str, Vec<(&str, &str)>)> {
+    let starts = expression.match_indices("plimsoll_").map(|(at, _)| at);
+    let starts = starts.filter(|&at| !expression[..at].ends_with(is_of_a_name));
+    let selector = |at: usize| {
+        let rest = &expression[at..];
+        let name = &rest[..rest.find(|c| !is_of_a_name(c)).unwrap_or(rest.len())];
+        let within = rest[name.len()..].strip_prefix('{').and_then(|rest| rest.split_once('}'));
+        let matchers = within.into_iter().flat_map(|(within, _)| within.split(',').map(str::trim));
+        (name, matchers.map(|matcher| matcher.split_once('=').unwrap_or((matcher, ""))).collect())
+    };
+    starts.map(selector).collect()
+}
+
 /// What of an expression nobody serves.
 fn unknown(expression: &str, served: &Served) -> Vec<String> {
     let mut unknown = Vec::new();
-    let starts = expression.match_indices("plimsoll_").map(|(at, _)| at);
-    for at in starts.filter(|&at| !expression[..at].ends_with(is_of_a_name)) {
-        let rest = &expression[at..];
-        let name = &rest[..rest.find(|c| !is_of_a_name(c)).unwrap_or(rest.len())];
+    for (name, matchers) in selectors(expression) {
         let Some(labels) = served.get(name) else {
             unknown.push(name.to_owned());
             continue;
         };
-        let matchers =
-            rest[name.len()..].strip_prefix('{').and_then(|rest| rest.split_once('}')).map(|(within, _)| within);
-        for matcher in matchers.into_iter().flat_map(|within| within.split(',')) {
-            let (key, values) = matcher.split_once('=').unwrap_or((matcher, ""));
+        for (key, values) in matchers.into_iter().filter(|matcher| !CHOSEN.contains(matcher)) {
             for value in values.trim_start_matches('~').trim_matches('"').split('|') {
                 if !labels.get(key).is_some_and(|known| known.contains(value)) {
                     unknown.push(format!("{name}{{{key}={value}}}"));
@@ -112,7 +123,8 @@ fn the_dashboard_is_whole() -> anyhow::Result<()> {
     let ids: BTreeSet<u64> = panels.iter().filter_map(|panel| panel["id"].as_u64()).collect();
     assert_eq!(ids.len(), panels.len(), "every panel has an id of its own");
     let variables = dashboard["templating"]["list"].as_array().context("variables")?;
-    assert_eq!(variables[0]["name"], "datasource");
+    let names: Vec<&Value> = variables.iter().map(|variable| &variable["name"]).collect();
+    assert_eq!(names, ["datasource", "namespace", "run"]);
     for panel in panels.iter().filter(|panel| panel["type"] != "row") {
         assert_eq!(panel["datasource"]["uid"], "${datasource}", "{panel}");
         assert!(panel["targets"].as_array().is_some_and(|targets| !targets.is_empty()), "{panel}");
@@ -128,6 +140,40 @@ fn the_dashboard_is_whole() -> anyhow::Result<()> {
             assert!(!overlap, "{} lies over {}", one["title"], other["title"]);
         }
     }
+    Ok(())
+}
+
+/// Metrics of an expression that are those of all runs, whatever run was chosen.
+fn of_all_runs(expression: &str) -> Vec<&str> {
+    let selectors = selectors(expression).into_iter();
+    let of_all = selectors.filter(|(_, matchers)| !CHOSEN.iter().all(|chosen| matchers.contains(chosen)));
+    of_all.map(|(name, _)| name).collect()
+}
+
+#[test]
+fn panels_show_the_run_that_was_chosen_and_where_there_is_none_to_choose_all() -> anyhow::Result<()> {
+    let dashboard = dashboard()?;
+    let panels = dashboard["panels"].as_array().context("panels")?;
+    for target in panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten() {
+        let expression = target["expr"].as_str().context("an expression")?;
+        assert_eq!(of_all_runs(expression), Vec::<&str>::new(), "{expression}");
+    }
+    let scraped = yaml("deploy/monitoring/prometheus-kubernetes.yml")?;
+    let given = scraped["scrape_configs"][0]["relabel_configs"].as_array().context("labels of pods")?;
+    let variables = dashboard["templating"]["list"].as_array().context("variables")?;
+    for (label, matcher) in CHOSEN {
+        assert!(given.iter().any(|rule| rule["target_label"] == label), "pods get no {label}");
+        let of_label = |variable: &&Value| {
+            variable["query"]["query"].as_str().is_some_and(|query| query.ends_with(&format!(", {label})")))
+        };
+        let variable = variables.iter().find(of_label).with_context(|| format!("no variable of {label}"))?;
+        assert_eq!(matcher, format!("~\"${}\"", variable["name"].as_str().unwrap_or_default()));
+        // In Compose and on boxes nothing has these labels: `.+`, or a list of what there is, would show nothing there.
+        assert_eq!((&variable["includeAll"], &variable["allValue"]), (&Value::Bool(true), &".*".into()), "{variable}");
+        assert_eq!(variable["current"]["value"], "$__all", "{variable}");
+    }
+    assert_eq!(of_all_runs("plimsoll_a / plimsoll_b{run_name=~\"$run\", namespace=~\"$namespace\"}"), ["plimsoll_a"]);
+    assert_eq!(of_all_runs("plimsoll_a{namespace=~\"$namespace\", run_name=~\"x\"}"), ["plimsoll_a"]);
     Ok(())
 }
 
