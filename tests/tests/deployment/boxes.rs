@@ -79,7 +79,10 @@ fn the_guides_commands_bring_each_box_what_it_takes_and_start_its_agent() -> any
         files.sort();
         assert_eq!(files, ["agent.env", "agent.key", "agent.pem", "ca.pem"], "and no key of the CA");
         assert_eq!(std::fs::read_to_string(root.join("etc/plimsoll/agent.env"))?, settings.text);
-        assert_eq!(std::fs::read_to_string(root.join("asked"))?, "systemctl enable --now plimsoll-agent\n");
+        // An agent that runs already, with other limits or of another release, is not left as it is.
+        let asked = std::fs::read_to_string(root.join("asked"))?;
+        let commands = ["daemon-reload", "enable plimsoll-agent", "restart plimsoll-agent"];
+        assert_eq!(asked.lines().collect::<Vec<_>>(), commands.map(|command| format!("systemctl {command}")));
     }
     Ok(())
 }
