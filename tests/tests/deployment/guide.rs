@@ -1,6 +1,7 @@
 //! The commands of README, the operator guide and the other pages: those that run on one machine are run, and the programs take all
-//! others.
+//! others. The tests that they name as proofs are there.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -153,6 +154,64 @@ fn the_programs_take_every_command_line_of_the_pages() -> anyhow::Result<()> {
         }
     }
     assert!(seen >= 38, "{seen} command lines");
+    Ok(())
+}
+
+/// All Markdown of the checkout and of its `docs`.
+fn pages() -> anyhow::Result<Vec<String>> {
+    let mut pages = Vec::new();
+    for dir in ["", "docs/"] {
+        for file in std::fs::read_dir(in_checkout(dir))? {
+            let name = file?.file_name().to_string_lossy().into_owned();
+            pages.extend(name.ends_with(".md").then(|| format!("{dir}{name}")));
+        }
+    }
+    Ok(pages)
+}
+
+/// Names of tests in a page: code of four words or more with underscores between them, as no setting, metric or column is called.
+fn cited(text: &str) -> Vec<&str> {
+    let is_of_a_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == ':';
+    let code = text.split('`').skip(1).step_by(2).filter(|code| code.chars().all(is_of_a_name));
+    let names = code.map(|path| path.rsplit("::").next().unwrap_or(path));
+    names.filter(|name| name.matches('_').count() >= 3).collect()
+}
+
+/// What of these a source declares, each behind the keyword.
+fn declared(keyword: &str, dir: &Path, found: &mut BTreeSet<String>) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            declared(keyword, &path, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path)?;
+            let names = text.split(keyword).skip(1).filter_map(|rest| rest.split(['(', ';', ' ', '<']).next());
+            found.extend(names.map(str::to_owned));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn tests_and_their_modules_that_the_pages_name_are_there() -> anyhow::Result<()> {
+    let (mut functions, mut modules) = (BTreeSet::new(), BTreeSet::new());
+    for sources in ["proto", "common", "agent", "coordinator", "tests"] {
+        declared("fn ", &in_checkout(sources), &mut functions)?;
+    }
+    declared("mod ", &in_checkout("tests/tests"), &mut modules)?;
+    let (mut seen, mut gone) = (0, Vec::new());
+    for page in pages()? {
+        let text = std::fs::read_to_string(in_checkout(&page))?;
+        let names = cited(&text);
+        seen += names.len();
+        let unknown = names.into_iter().filter(|name| !functions.contains(*name));
+        let filters = text.split("PROOFS=").skip(1).filter_map(|rest| rest.split([' ', '`', '\n', ';']).next());
+        let parts = filters.flat_map(|filter| filter.split("::")).filter(|part| !part.is_empty());
+        gone.extend(unknown.chain(parts.filter(|part| !modules.contains(*part))).map(|name| format!("{page}: {name}")));
+    }
+    assert_eq!(gone, Vec::<String>::new());
+    assert!(seen >= 60, "{seen} names");
+    assert_eq!(cited("`a_b_c_d` a_b_c_e `x::a_b_c_f` `a_b_c` `A_b_c_d`"), ["a_b_c_d", "a_b_c_f"]);
     Ok(())
 }
 
