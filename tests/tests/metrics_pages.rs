@@ -81,6 +81,11 @@ fn text_with(address: &str, what: &str, shows: impl Fn(&Page) -> bool) -> anyhow
     anyhow::bail!("{address} never showed {what}")
 }
 
+fn shown_at(address: &str) -> anyhow::Result<Agent> {
+    let arguments = vec!["--metrics-listen".to_owned(), address.to_owned()];
+    Agent::start(&AgentOptions { arguments, ..AgentOptions::default() })
+}
+
 /// What is served of a run whose levels are users, who are all online.
 async fn page_of_users() -> anyhow::Result<String> {
     const USERS: u32 = 60;
@@ -117,8 +122,7 @@ async fn the_pages_of_agents_and_runs_are_valid_and_move_and_dashboards_show_wha
     config.broadcast_faults.drop_every = NonZeroU64::new(10);
     let standin = Standin::start(config).await?;
     let (of_agent, of_run) = (free_address()?, free_address()?);
-    let arguments = vec!["--metrics-listen".to_owned(), of_agent.clone()];
-    let agents = [Agent::start(&AgentOptions { arguments, ..AgentOptions::default() })?];
+    let agents = [shown_at(&of_agent)?];
     let run = Run::new(&server.url(), "small").agents(&agents).steps(&[300.0]).trials(1);
     let run = run.flag("--request-timeout", "1s").flag("--metrics-listen", &of_run);
 
@@ -157,6 +161,28 @@ async fn the_pages_of_agents_and_runs_are_valid_and_move_and_dashboards_show_wha
     });
     let outcome = looked.await??;
     assert!(outcome.trial_at(300.0)?.lost > 0, "{outcome}");
+    standin.shutdown().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_whose_coordinator_was_killed_shows_no_load_any_more() -> anyhow::Result<()> {
+    let _shared = Shared::acquire()?;
+    let server = NatsServer::start(NatsOptions::default())?;
+    let standin = Standin::start(StandinConfig::new(server.url())).await?;
+    let address = free_address()?;
+    let agents = [shown_at(&address)?];
+    let run = Run::new(&server.url(), "small").agents(&agents).steps(&[300.0]).trials(1);
+    let looked = tokio::task::spawn_blocking(move || {
+        let gauges = ["plimsoll_agent_in_flight", "plimsoll_agent_cpu_cores"];
+        let mut running = run.start()?;
+        page_with(&address, "load", |page| gauges.iter().all(|gauge| page.get(*gauge).is_some_and(|&now| now > 0.0)))?;
+        running.process.signal(libc::SIGKILL)?;
+        let after = page_with(&address, "silence", |page| gauges.iter().all(|gauge| page.get(*gauge) == Some(&0.0)))?;
+        assert!(value(&after, "plimsoll_agent_operations_total{state=\"sent\"}")? > 0.0, "what is counted stays");
+        anyhow::Ok(())
+    });
+    looked.await??;
     standin.shutdown().await?;
     Ok(())
 }

@@ -68,6 +68,12 @@ impl Metrics {
         totals.process_cpu_milli = snapshot.health.process_cpu_milli;
     }
 
+    /// No trial is under way any more, and no newest block: what is counted stays.
+    pub fn idle(&self) {
+        let mut totals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (totals.in_flight_max, totals.process_cpu_milli) = (0, 0);
+    }
+
     /// The text of a scrape.
     pub fn render(&self) -> String {
         let totals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -137,9 +143,9 @@ impl Totals {
         for (kind, count) in strays {
             writeln!(text, "plimsoll_agent_strays_total{{kind=\"{kind}\"}} {count}")?;
         }
-        help(text, "plimsoll_agent_in_flight", "gauge", "Most operations open at once in the newest block.")?;
+        help(text, "plimsoll_agent_in_flight", "gauge", "Most operations open at once in a trial's newest block.")?;
         writeln!(text, "plimsoll_agent_in_flight {}", self.in_flight_max)?;
-        help(text, "plimsoll_agent_cpu_cores", "gauge", "Cores that the process used in the newest block.")?;
+        help(text, "plimsoll_agent_cpu_cores", "gauge", "Cores that the process used in a trial's newest block.")?;
         writeln!(text, "plimsoll_agent_cpu_cores {:.3}", f64::from(self.process_cpu_milli) / 1000.0)?;
         help(text, "plimsoll_agent_lateness_seconds", "histogram", "Release minus intended time: what the box adds.")?;
         write_histogram(text, "plimsoll_agent_lateness_seconds", "", &self.lateness)?;

@@ -151,6 +151,7 @@ impl Session {
         // First the lease, which every worker looks at before it sends; then the commands' ends, which end the workers.
         self.lease.end();
         self.workers = None;
+        self.config.metrics.idle();
         if let Some(status) = end.status() {
             // A coordinator that does not read has no room for it; it finds the stream ended.
             let _ = self.outbox.try_send(Err(status));

@@ -16,6 +16,7 @@ impl Session {
         match event {
             WorkerEvent::Refused(refusal) => {
                 self.workers = None;
+                self.config.metrics.idle();
                 self.refuse(kind_of_worker(&refusal), refusal.to_string())
             }
             WorkerEvent::Connected(server) => self.on_ready(Some(server)),
@@ -76,6 +77,7 @@ impl Session {
             if let Some(prepared) = &mut self.workers {
                 prepared.running = None;
             }
+            self.config.metrics.idle();
             self.send(agent_message::Message::StepTotals((&totals).into()))?;
         }
         Ok(())
