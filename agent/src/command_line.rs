@@ -27,7 +27,8 @@ const COORDINATOR: &str = "plimsoll-coordinator";
     after_help = "Examples:\n  plimsoll-agent\n  plimsoll-agent --listen 127.0.0.1:7710 --workers 2\n  \
     plimsoll-agent --metrics-listen 127.0.0.1:9710\n  \
     plimsoll-agent --allow-target nats://chat.example.com:4222 --max-rate 20k --max-run 1h\n\nExit codes: 0 ended as asked, \
-    1 the run went on without this agent (--exit-after-run), 2 usage, 3 could not serve, as when an address is in use."
+    1 the run went on without this agent (--exit-after-run), 2 usage, 3 could not serve, as when an address is in use, or standard \
+    output cannot be written."
 )]
 pub struct Flags {
     /// What to do instead of serving.

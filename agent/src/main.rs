@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 /// Exit code for usage and configuration, as the CLI's: what stays wrong, so that whoever starts it again need not.
 const USAGE: u8 = 2;
-/// Exit code where this host does not let it serve, as where an address is taken: it may the next time.
+/// Exit code where this host does not let it serve or print, as where an address is taken: it may the next time.
 const NOT_SERVED: u8 = 3;
 /// Exit code of `health` where nobody serves.
 const UNHEALTHY: u8 = 1;
@@ -40,17 +40,17 @@ fn main() -> ExitCode {
 
 /// What is done in place of serving.
 fn instead(asked: Command) -> ExitCode {
-    let done = match asked {
+    let (done, code) = match asked {
         Command::Health(health) => {
             return match health_page::ask(health.at) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(why) => fail(&anyhow::Error::msg(why), UNHEALTHY),
             };
         }
-        Command::Completions { shell } => manual::print(&manual::completions(command(), shell)),
-        Command::Man { dir } => manual::write_pages(command(), &dir),
+        Command::Completions { shell } => (manual::print(&manual::completions(command(), shell)), NOT_SERVED),
+        Command::Man { dir } => (manual::write_pages(command(), &dir), USAGE),
     };
-    done.map_or_else(|why| fail(&anyhow::Error::msg(why), USAGE), |()| ExitCode::SUCCESS)
+    done.map_or_else(|why| fail(&anyhow::Error::msg(why), code), |()| ExitCode::SUCCESS)
 }
 
 fn serve(flags: Flags) -> ExitCode {

@@ -8,9 +8,11 @@ use std::time::Duration;
 use anyhow::ensure;
 use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
-use plimsoll_tests::harness::processes::{Agent, AgentOptions};
+use plimsoll_tests::harness::processes::{Agent, AgentOptions, Process, Program, in_shell};
 use plimsoll_tests::harness::run::{Outcome, Run, Verdict};
 use plimsoll_tests::standin::{Standin, StandinConfig};
+
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// A file system that holds so few bytes, until it is dropped.
 struct SmallDisk(tempfile::TempDir);
@@ -69,6 +71,34 @@ async fn a_report_that_cannot_be_written_is_no_success_and_stands_in_the_saved_r
     let saved = outcome.ended.stderr.lines().find_map(|line| line.strip_prefix("saved in "));
     let report = std::fs::read_to_string(Path::new(saved.expect("saved before it is shown")).join("report.txt"))?;
     assert!(report.contains("ANSWER: max RPS >= 200 "), "{report}");
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_printed_ends_with_three_as_the_helps_say() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let certs = dir.path().join("certs").display().to_string();
+    let kube = "kube --agents 1 --image example.com/plimsoll:1 -- max-rps --preset small --nats-url nats://chat:4222";
+    let kube: Vec<&str> = kube.split(' ').collect();
+    for (program, arguments) in [
+        (Program::Cli, &["completions", "bash"][..]),
+        (Program::Cli, &kube),
+        (Program::Cli, &["certs", "--dir", &certs, "--agent", "box-1"]),
+        (Program::Cli, &["max-rps", "--preset", "small", "--dry-run"]),
+        (Program::Agent, &["completions", "bash"]),
+    ] {
+        let mut command = program.command()?;
+        command.args(arguments);
+        let ended = Process::spawn(in_shell("exec \"$0\" \"$@\" >/dev/full", &command))?.wait(LIMIT)?;
+        assert_eq!(ended.code, Some(3), "{arguments:?}: {ended:?}");
+        assert!(ended.stderr.contains(" cannot be written: No space left on device"), "{arguments:?}: {ended:?}");
+        // The agent's commands have no help of their own about codes.
+        let of = if program == Program::Agent { vec!["--help"] } else { vec![arguments[0], "--help"] };
+        // However wide the terminal is.
+        let help = program.run(of)?.stdout.replace('\n', " ");
+        let codes = help.split_once("Exit codes: ").map(|(_, codes)| codes.split("  ").next().unwrap_or(codes));
+        assert!(codes.is_some_and(|codes| codes.contains(" 3 ")), "{arguments:?}: {help}");
+    }
     Ok(())
 }
 

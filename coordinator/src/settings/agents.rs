@@ -117,7 +117,8 @@ enum Listing {
 const EXAMPLES: &str = "\
 No lease is taken: agents that make load for somebody are listed too, and go on.
 
-Exit codes: 0 every agent answered, 1 one did not, 2 usage or configuration, 130 interrupted.
+Exit codes: 0 every agent answered, 1 one did not, 2 usage or configuration, 3 standard output cannot be written,
+130 interrupted.
 
 Examples:
   plimsoll agents --agents box-1:7700,box-2:7700

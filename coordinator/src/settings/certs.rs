@@ -17,7 +17,7 @@ Writes ca.pem, ca.key, and NAME.pem and NAME.key for the coordinator and each ag
 existing certificate of the coordinator stays, so that agents can be added later. Keep ca.key where no agent runs. Private keys
 are readable by you only.
 
-Exit codes: 0 written, 2 nothing was written.
+Exit codes: 0 written, 2 nothing was written, 3 written, but standard output cannot be.
 
 Examples:
   plimsoll certs --dir certs --agent box-1 --agent box-2=box-2.example.com,10.0.0.2

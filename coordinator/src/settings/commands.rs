@@ -192,7 +192,7 @@ impl LoadCommand {
             }
             Self::Verify => {
                 "Exit codes: 0 everything is as it should be, 2 it is not or could not be looked at: each line says what mends it,\n\
-                 130 interrupted."
+                 3 standard output cannot be written, 130 interrupted."
             }
             Self::Seed => {
                 "Exit codes: 0 everything is written, 2 nothing was written, 3 it could not go on, 130 interrupted:\n\

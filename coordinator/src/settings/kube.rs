@@ -23,7 +23,8 @@ What follows -- is the run as it would be typed; it is checked here, and becomes
 names. Files with secrets stay here: put them into a Secret of the namespace, and name them as secret:NAME/KEY. Without --apply
 the manifests go to standard output; with certificates, they hold private keys that are good for this run alone.
 
-Exit codes: without --apply 0 and 2; with it those of the run, and 3 where it could not be made or followed.
+Exit codes: without --apply 0 rendered, 2 usage, 3 standard output cannot be written; with it those of the run, and 3 where it could
+not be made or followed.
 
 Examples:
   plimsoll kube --agents 8 --image registry.example.com/plimsoll:0.1.0 \\

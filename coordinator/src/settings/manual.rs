@@ -26,7 +26,7 @@ pub enum ManualCommand {
 const COMPLETIONS: &str = "\
 `plimsoll-agent completions` does the same for the agent; `make install` installs both.
 
-Exit codes: 0 printed, 2 usage.
+Exit codes: 0 printed, 2 usage, 3 standard output cannot be written.
 
 Examples:
   plimsoll completions bash

@@ -38,7 +38,7 @@ Examples:
   plimsoll resume results/20260102-030405-messages --agents box-1:7700,box-2:7700";
 
 const REPORT_EXAMPLES: &str = "\
-Exit codes: 0 rendered, 2 no saved run, of a newer format, or damaged.
+Exit codes: 0 rendered, 2 no saved run, of a newer format, or damaged, 3 standard output cannot be written.
 
 Examples:
   plimsoll report results/20260102-030405-messages
@@ -46,7 +46,8 @@ Examples:
   plimsoll report results/20260102-030405-messages --explain";
 
 const COMPARE_EXAMPLES: &str = "\
-Exit codes: 0 no regression, 1 B is significantly worse by more than the tolerance, 2 the runs cannot be compared.
+Exit codes: 0 no regression, 1 B is significantly worse by more than the tolerance, 2 the runs cannot be compared,
+3 standard output cannot be written.
 
 Examples:
   plimsoll compare results/20260102-030405-messages results/20260109-030405-messages
