@@ -99,6 +99,24 @@ mod tests {
     }
 
     #[test]
+    fn a_command_of_one_workload_names_no_defaults_of_others() {
+        let help = |command: LoadCommand, name: &str| {
+            let setting = command.settings().find(|setting| setting.name == name).expect(name);
+            super::help(command, setting)
+        };
+        let others = ["history", "room-read", "members", "custom"];
+        for setting in LoadCommand::Daily.settings() {
+            let words = help(LoadCommand::Daily, setting.name);
+            assert!(!others.iter().any(|other| words.contains(&format!("{other}: "))), "{words}");
+        }
+        let from = help(LoadCommand::Daily, "from");
+        assert!(from.ends_with(" [default: a 64th of --users, at least 10]"), "{from}");
+        let (from, steps) = (help(LoadCommand::MaxRps, "from"), help(LoadCommand::MaxRps, "steps"));
+        assert!(from.contains("a probe of one second") && !from.contains("64th"), "{from}");
+        assert!(steps.contains("history: 200,500,1k,2k,5k; "), "{steps}");
+    }
+
+    #[test]
     fn helps_name_exit_codes_that_there_are_and_what_a_signal_ends_with() {
         let all = ExitCode::ALL.map(|code| code as u32);
         for name in ["max-rps", "daily", "run", "seed", "verify", "teardown", "agents", "calibrate"] {

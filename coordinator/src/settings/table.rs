@@ -105,8 +105,7 @@ const RUN: &str = "Run";
 /// what all take.
 pub static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
     let workload = Setting { help: leak(workloads_help(&|_| true)), ..WORKLOAD };
-    let general = GENERAL.iter().map(|setting| Setting { help: with_other_defaults(setting), ..*setting });
-    std::iter::once(workload).chain(of_workloads()).chain(general).collect()
+    std::iter::once(workload).chain(of_workloads()).chain(GENERAL.iter().copied()).collect()
 });
 
 /// The table is made once and lives as long as the program.
@@ -186,7 +185,7 @@ fn words_for(name: &str, drives: &dyn Fn(&str) -> bool) -> (String, DefaultValue
 pub fn words_of(setting: &Setting, command: LoadCommand) -> (String, DefaultValue) {
     match (setting.workloads.is_empty(), setting.name) {
         (true, "workload") => (workloads_help(&|name| command.drives(name)), setting.default),
-        (true, _) => (setting.help.to_owned(), setting.default),
+        (true, _) => (with_other_defaults(setting, command), default_for(setting, command.workload())),
         (false, name) => words_for(name, &|workload| command.drives(workload)),
     }
 }
@@ -197,14 +196,22 @@ fn workloads_help(drives: &dyn Fn(&str) -> bool) -> String {
     format!("What is driven against the target: {}", summaries.collect::<Vec<_>>().join("; "))
 }
 
-/// The help of a setting that all workloads take, with the defaults of those that have another one.
-fn with_other_defaults(setting: &Setting) -> &'static str {
+/// The default of a setting that all workloads take, where it is said in words, for this workload if it is known.
+pub fn default_for(setting: &Setting, workload: Option<&str>) -> DefaultValue {
+    match (setting.name, workload) {
+        ("from", Some(DAILY)) => Derived("a 64th of --users, at least 10"),
+        _ => setting.default,
+    }
+}
+
+/// The help of a setting that all workloads take, with the defaults of those that have another one and that this command drives.
+fn with_other_defaults(setting: &Setting, command: LoadCommand) -> String {
     let others: Vec<String> = VOCABULARY
         .iter()
-        .filter(|entry| entry.name != DAILY)
+        .filter(|entry| entry.name != DAILY && command.drives(entry.name))
         .filter_map(|entry| Some(format!("{}: {}", entry.name, entry.default_of(setting.name)?)))
         .collect();
-    if others.is_empty() { setting.help } else { leak(format!("{} ({})", setting.help, others.join("; "))) }
+    if others.is_empty() { setting.help.to_owned() } else { format!("{} ({})", setting.help, others.join("; ")) }
 }
 
 const WORKLOAD: Setting = setting!(LOAD, "workload", "PLIMSOLL_WORKLOAD", None, "NAME", Text("messages"), One, "");
@@ -217,7 +224,7 @@ const GENERAL: &[Setting] = &[
     setting!(LOAD, "find", "PLIMSOLL_FIND", None, "", Nothing, Switch,
         "Search for the largest rate (for daily: number of users) to a given precision and confidence, instead of holding --steps"),
     setting!(LOAD, "from", "PLIMSOLL_FROM", None, "RATE",
-        Derived("half of what the service carries in a probe of one second with 8 operations open at once; 100 for members, a 64th of the users for daily"), One,
+        Derived("half of what the service carries in a probe of one second with 8 operations open at once; 100 for members"), One,
         "Where --find starts: it holds this level for a second or so, then doubles it, and so on"),
     setting!(LOAD, "precision", "PLIMSOLL_PRECISION", None, "PERCENT", Text("5%"), One,
         "How far the lowest level that trips may be above the highest that passes, 1% to 50%"),

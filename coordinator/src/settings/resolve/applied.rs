@@ -10,7 +10,7 @@ use crate::report::Applied;
 use crate::settings::commands::LoadCommand;
 use crate::settings::layers::{Layers, text_of_file};
 use crate::settings::plan::FleetChoice;
-use crate::settings::table::{DefaultValue, STORAGE, Setting};
+use crate::settings::table::{DefaultValue, STORAGE, Setting, default_for};
 use crate::settings::users;
 
 /// Where no database is named, what else is said of databases says nothing.
@@ -56,7 +56,7 @@ pub(super) fn applied(command: LoadCommand, layers: &Layers, fleet: &FleetChoice
     };
     let in_report = command.settings().filter(applies).filter(|setting| finds || setting.name != "find");
     let row = |setting: &Setting| {
-        let derived = setting.workloads.is_empty().then_some(setting.default);
+        let derived = setting.workloads.is_empty().then(|| default_for(setting, Some(workload.name())));
         let (value, source) = match (layers.get(setting.name), derived) {
             (Some(given), _) => (redact_url(&given.value), given.source.to_string()),
             (None, None) if finds => (users::of_find(workload, setting.name)?, "default of --find".to_owned()),
