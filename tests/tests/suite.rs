@@ -21,6 +21,7 @@ mod metrics_pages;
 mod monitoring_cluster;
 mod nats_harness;
 mod one_window;
+mod panics;
 mod reads;
 mod saved_runs;
 mod search;

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::time::SystemTime;
 
 use plimsoll_agent::clock::boottime_ns;
-use plimsoll_agent::shell::logs;
+use plimsoll_agent::shell::{logs, panics};
 use plimsoll_common::units::Rate;
 use tokio::time::sleep;
 
@@ -201,6 +201,10 @@ impl<'a> Run<'a> {
             Stop::Failed(why) => return Some(Ending::Failed(why)),
             Stop::Lost(error) => error.to_string(),
         };
+        // Whoever is left works in the process that a bug of ours has just shown itself in.
+        if panics::first().is_some() {
+            return Some(Ending::Failed(words));
+        }
         let Some(next) = self.crew.take_lost(|words| self.progress.say(words)) else {
             return Some(Ending::Failed(words));
         };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{Either, select};
-use plimsoll_agent::shell::logs;
+use plimsoll_agent::shell::{logs, panics};
 use plimsoll_common::calibration::{Calibration, CalibrationOrder};
 use plimsoll_common::histogram::LatencyHistogram;
 use plimsoll_common::plan::{AgentPlan, Target, redact_url};
@@ -431,6 +431,9 @@ async fn first_deal(crew: &mut Crew, plan: &RunPlan) -> Result<Dealt, Failure> {
 
 /// Goes on without those who are in trouble before the first load, where the plan allows it.
 fn go_on_without(crew: &mut Crew, troubles: Vec<FleetError>) -> Result<(), Failure> {
+    if let (Some(_), Some(trouble)) = (panics::first(), troubles.first()) {
+        return Err(Failure::Incomplete(trouble.to_string()));
+    }
     crew.go_on_without(troubles, |words| logs::say(format_args!("{words}"))).map_err(|(decides, because)| {
         let because = because.map_or(String::new(), |because| format!("; {because}"));
         let words = format!("{decides}{because}");
