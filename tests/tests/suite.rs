@@ -15,6 +15,7 @@ mod fooled;
 mod full_disk;
 mod hosts;
 mod interrupted;
+mod interrupted_early;
 mod lost;
 mod members;
 mod metrics_pages;

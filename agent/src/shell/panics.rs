@@ -77,7 +77,8 @@ mod tests {
             heed_this_thread(move |words| told.send(words.to_owned()).unwrap());
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let local = tokio::task::LocalSet::new();
-            let task = local.run_until(async { tokio::task::spawn_local(async { panic!("an odd {}", "reply") }).await });
+            let task =
+                local.run_until(async { tokio::task::spawn_local(async { panic!("an odd {}", "reply") }).await });
             assert!(runtime.block_on(task).is_err());
         });
         worker.join().unwrap();
