@@ -255,6 +255,8 @@ fn malformed_starts() -> Vec<(Change<v1::StartStep>, RefusedKind, &'static str)>
         (|s| s.max_in_flight = 0, "StartStep.max_in_flight is 0"),
         (|s| s.more_in_hold = 2, "StartStep.more_in_hold is 2, expected 0 or 1"),
         (|s| s.max_in_flight = u64::MAX, "StartStep.max_in_flight is"),
+        (|s| s.start_boottime_ns = u64::MAX, "StartStep.start_boottime_ns is 18446744073709551615, expected at most"),
+        (|s| s.start_boottime_ns = boottime_ns() + 8 * 24 * 3600 * 1_000_000_000, "StartStep.start_boottime_ns is"),
     ];
     let mut starts: Vec<_> = invalid.into_iter().map(|(change, words)| (change, RefusedKind::Invalid, words)).collect();
     let past: Change<v1::StartStep> = |s| s.start_boottime_ns = boottime_ns() - 1;
