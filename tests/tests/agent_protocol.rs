@@ -210,6 +210,33 @@ async fn what_makes_no_sense_is_refused_by_its_field_and_the_lease_goes_on() -> 
     Ok(())
 }
 
+#[tokio::test]
+async fn a_prepare_that_a_worker_refused_is_the_sessions_last() -> anyhow::Result<()> {
+    let _shared = Shared::acquire()?;
+    let server = NatsServer::start(NatsOptions::default())?;
+    let agent = Agent::start(&AgentOptions { workers: 2, ..AgentOptions::default() })?;
+    let mut driver = claimed_anew(agent.address).await?;
+    let (kind, words) = refusal(&mut driver, ToAgent::Prepare((&plan("nats://127.0.0.1:1")).into())).await?;
+    assert_eq!(kind, RefusedKind::Unreachable, "{words}");
+    driver.send(ToAgent::Prepare((&plan(&server.url())).into()));
+    // The other worker's refusal of the first one may come in between.
+    let again = loop {
+        match driver.next().await? {
+            FromAgent::Refused(refused) if refused.kind() == RefusedKind::Unreachable => {}
+            FromAgent::Refused(refused) => break (refused.kind(), refused.message),
+            other => anyhow::bail!("expected a refusal, got {other:?}"),
+        }
+    };
+    assert_eq!(again, (RefusedKind::Invalid, "prepared twice".into()));
+    // Another session prepares as ever.
+    driver.cut();
+    let mut driver = claimed_anew(agent.address).await?;
+    driver.send(ToAgent::Prepare((&plan(&server.url())).into()));
+    let answer = driver.next().await?;
+    assert!(matches!(answer, FromAgent::Prepared(_)), "{answer:?}");
+    Ok(())
+}
+
 type Change<M> = fn(&mut M);
 
 fn malformed_prepares() -> Vec<(Change<v1::Prepare>, &'static str)> {

@@ -19,7 +19,8 @@ use crate::shell::worker::{self, COMMANDS, WorkerCommand, WorkerSpec};
 
 impl Session {
     pub(super) async fn on_prepare(&mut self, prepare: v1::Prepare) -> Result<(), SessionEnd> {
-        if self.workers.is_some() {
+        // What workers of a Prepare that was refused still say would be taken for the next one's.
+        if !self.threads.is_empty() {
             return self.refuse(v1::RefusedKind::Invalid, "prepared twice");
         }
         if !self.calibrating.is_empty() {
