@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser as _;
 use plimsoll_agent::command_line::{Command, Flags, command};
+use plimsoll_agent::shell::panics::{self, After};
 use plimsoll_agent::shell::{health_page, host, logs, manual, title, usage};
 use plimsoll_agent::{Agent, AgentError, Served};
 use tokio::net::TcpListener;
@@ -54,6 +55,7 @@ fn instead(asked: Command) -> ExitCode {
 }
 
 fn serve(flags: Flags) -> ExitCode {
+    panics::watch(After::Abort);
     logs::start("plimsoll_agent=info");
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
         Ok(runtime) => runtime,

@@ -25,7 +25,7 @@ const MAX_LIMITS: usize = 16;
 /// A snapshot touches the blocks of one request timeout at most; a timeout is an hour at most.
 const MAX_BLOCKS: usize = 8192;
 /// Phases longer than this are a mistake of units.
-const MAX_PHASE: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const MAX_PHASE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Operations that one box can have open at once: at some 100 bytes each this is already beyond its memory.
 const MAX_IN_FLIGHT: u64 = 1 << 32;
 /// Client errors per snapshot, and bytes of each, that are kept.

@@ -5,10 +5,12 @@ use std::process::ExitCode;
 
 use plimsoll::exit::{ExitCode as ExitCodeOf, Failure};
 use plimsoll::settings::{self, Invocation, InvocationError};
+use plimsoll_agent::shell::panics::{self, After};
 use plimsoll_agent::shell::tls::install_provider;
 use plimsoll_agent::shell::{logs, title, usage};
 
 fn main() -> ExitCode {
+    panics::watch(After::GoOn);
     install_provider();
     let environment = |name: &str| std::env::var(name).ok();
     let arguments: Vec<OsString> = std::env::args_os().collect();

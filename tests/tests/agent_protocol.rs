@@ -210,6 +210,33 @@ async fn what_makes_no_sense_is_refused_by_its_field_and_the_lease_goes_on() -> 
     Ok(())
 }
 
+#[tokio::test]
+async fn a_prepare_that_a_worker_refused_is_the_sessions_last() -> anyhow::Result<()> {
+    let _shared = Shared::acquire()?;
+    let server = NatsServer::start(NatsOptions::default())?;
+    let agent = Agent::start(&AgentOptions { workers: 2, ..AgentOptions::default() })?;
+    let mut driver = claimed_anew(agent.address).await?;
+    let (kind, words) = refusal(&mut driver, ToAgent::Prepare((&plan("nats://127.0.0.1:1")).into())).await?;
+    assert_eq!(kind, RefusedKind::Unreachable, "{words}");
+    driver.send(ToAgent::Prepare((&plan(&server.url())).into()));
+    // The other worker's refusal of the first one may come in between.
+    let again = loop {
+        match driver.next().await? {
+            FromAgent::Refused(refused) if refused.kind() == RefusedKind::Unreachable => {}
+            FromAgent::Refused(refused) => break (refused.kind(), refused.message),
+            other => anyhow::bail!("expected a refusal, got {other:?}"),
+        }
+    };
+    assert_eq!(again, (RefusedKind::Invalid, "prepared twice".into()));
+    // Another session prepares as ever.
+    driver.cut();
+    let mut driver = claimed_anew(agent.address).await?;
+    driver.send(ToAgent::Prepare((&plan(&server.url())).into()));
+    let answer = driver.next().await?;
+    assert!(matches!(answer, FromAgent::Prepared(_)), "{answer:?}");
+    Ok(())
+}
+
 type Change<M> = fn(&mut M);
 
 fn malformed_prepares() -> Vec<(Change<v1::Prepare>, &'static str)> {
@@ -255,6 +282,8 @@ fn malformed_starts() -> Vec<(Change<v1::StartStep>, RefusedKind, &'static str)>
         (|s| s.max_in_flight = 0, "StartStep.max_in_flight is 0"),
         (|s| s.more_in_hold = 2, "StartStep.more_in_hold is 2, expected 0 or 1"),
         (|s| s.max_in_flight = u64::MAX, "StartStep.max_in_flight is"),
+        (|s| s.start_boottime_ns = u64::MAX, "StartStep.start_boottime_ns is 18446744073709551615, expected at most"),
+        (|s| s.start_boottime_ns = boottime_ns() + 8 * 24 * 3600 * 1_000_000_000, "StartStep.start_boottime_ns is"),
     ];
     let mut starts: Vec<_> = invalid.into_iter().map(|(change, words)| (change, RefusedKind::Invalid, words)).collect();
     let past: Change<v1::StartStep> = |s| s.start_boottime_ns = boottime_ns() - 1;

@@ -43,7 +43,7 @@ async fn agents_are_listed_with_who_holds_them_and_keep_their_leases() -> anyhow
     assert_eq!(row(&listed.stdout, &capped.address.to_string())[6], "2000", "{listed:?}");
     let held_row = row(&listed.stdout, &held.address.to_string());
     assert_eq!(held_row[1], "leased", "{listed:?}");
-    let holder = format!("driver pid {} for ", std::process::id());
+    let holder = format!("driver pid {}, run driver, for ", std::process::id());
     assert!(listed.stdout.contains(&holder), "{listed:?}");
     // Agents here share our clock: it is told to within its own error.
     let offset = ready_row.iter().position(|word| word.starts_with('±')).expect("an error of the offset");
@@ -54,7 +54,12 @@ async fn agents_are_listed_with_who_holds_them_and_keep_their_leases() -> anyhow
     assert_eq!(row(&with_nobody.stdout, &nobody.to_string())[1], "unreachable", "{with_nobody:?}");
     // Two listings later the lease is still the driver's.
     let second = Driver::claim(held.address, Duration::from_secs(60)).await.err().map(|error| error.to_string());
-    assert!(second.unwrap_or_default().contains(holder.trim_end_matches(" for ")), "the lease was lost by listing");
+    let second = second.unwrap_or_default();
+    let held = format!("is leased to driver pid {} (127.0.0.1:", std::process::id());
+    assert!(
+        second.contains(&held) && second.contains("), run driver, for "),
+        "the lease was lost by listing: {second}"
+    );
     driver.cut();
     Ok(())
 }
@@ -180,5 +185,23 @@ async fn an_agent_whose_coordinator_is_gone_says_so_and_one_that_nobody_wants_le
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let ended = idle.process.wait(Duration::from_secs(20))?;
     assert!(ended.code == Some(0) && ended.stderr.contains("of --exit-when-idle"), "{ended:?}");
+    standin.shutdown().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_is_named_twice_is_refused_as_such_where_it_is_waited_for_too() -> anyhow::Result<()> {
+    let _shared = Shared::acquire()?;
+    let server = NatsServer::start(NatsOptions::default())?;
+    let standin = Standin::start(StandinConfig::new(server.url())).await?;
+    let agent = Agent::start(&AgentOptions::default())?;
+    let port = agent.address.port();
+    let run = Run::new(&server.url(), "small").steps(&[100.0]).without_backlogs();
+    let run = run.flag("--agents", format!("127.0.0.1:{port},localhost:{port}"));
+    let outcome = run.flag("--wait-agents", 2).flag("--wait-timeout", "20s").finish()?;
+    assert_eq!((outcome.code(), outcome.trials.len()), (Some(2), 0), "{outcome}");
+    let same = format!("error: --agents: 127.0.0.1:{port} and localhost:{port} are the same agent: name each once");
+    assert!(outcome.ended.stderr.contains(&same), "{outcome}");
+    assert!(!outcome.ended.stderr.contains("somebody else"), "{outcome}");
+    Driver::claim_once_free(agent.address).await?.cut();
     standin.shutdown().await
 }

@@ -110,6 +110,7 @@ impl Workers {
     async fn next(&mut self, within: Duration) -> Result<WorkerEvent, String> {
         match tokio::time::timeout(within, self.events.recv()).await {
             Ok(Some((_, WorkerEvent::Refused(refusal)))) => Err(refusal.to_string()),
+            Ok(Some((worker, WorkerEvent::Panicked(words)))) => Err(format!("worker {worker} ended by {words}")),
             Ok(Some((_, event))) => Ok(event),
             Ok(None) => Err("its workers ended".to_owned()),
             Err(_) => Err(format!("its workers did not answer within {within:?}")),

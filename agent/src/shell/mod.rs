@@ -15,6 +15,7 @@ pub mod manual;
 pub mod metrics;
 pub mod nats_target;
 pub mod null_target;
+pub mod panics;
 pub mod priority;
 pub mod server;
 pub mod session;

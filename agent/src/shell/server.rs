@@ -156,6 +156,7 @@ async fn no_longer(mut stay: watch::Receiver<Stay>, this: Stay) {
 #[derive(Debug, Clone)]
 struct Holder {
     coordinator: String,
+    run_id: String,
     peer: Option<SocketAddr>,
     since: SystemTime,
 }
@@ -167,7 +168,7 @@ impl fmt::Display for Holder {
             write!(f, " ({peer})")?;
         }
         let held = self.since.elapsed().unwrap_or_default();
-        write!(f, " for {} s", held.as_secs())
+        write!(f, ", run {}, for {} s", self.run_id, held.as_secs())
     }
 }
 
@@ -243,7 +244,8 @@ impl AgentService for Daemon {
         let claim = await_claim(&mut inbound).await?;
         check_claim(&claim)?;
         let coordinator = printable(&claim.coordinator, MAX_COORDINATOR);
-        let holder = Holder { coordinator: coordinator.clone(), peer, since: SystemTime::now() };
+        let run_id = claim.run_id.clone();
+        let holder = Holder { coordinator: coordinator.clone(), run_id, peer, since: SystemTime::now() };
         let place = self.take_place(holder)?;
         let held_before = self.held.lock().unwrap_or_else(PoisonError::into_inner).of(&claim.run_id);
         let (outbox, outbound) = mpsc::channel(OUTBOX);
@@ -276,8 +278,9 @@ impl AgentService for Daemon {
     async fn describe(&self, request: Request<v1::DescribeRequest>) -> Result<Response<v1::Description>, Status> {
         self.authorize(&request)?;
         let holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let holder = holder.map(|Holder { coordinator, since, .. }| v1::LeaseHolder {
+        let holder = holder.map(|Holder { coordinator, run_id, since, .. }| v1::LeaseHolder {
             coordinator,
+            run_id,
             held_ms: u64::try_from(since.elapsed().unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
         });
         Ok(Response::new(v1::Description {

@@ -33,6 +33,8 @@ pub struct Description {
 pub struct Leased {
     /// For people.
     pub coordinator: String,
+    /// The run's name, where the agent says it.
+    pub run_id: Option<String>,
     /// For how long.
     pub since: Duration,
 }
@@ -111,7 +113,8 @@ fn clock(clock: ClockOffset) -> String {
 }
 
 fn lease(leased: &Leased) -> String {
-    format!("{} for {} s", leased.coordinator, leased.since.as_secs())
+    let run = leased.run_id.as_ref().map_or(String::new(), |run_id| format!(", run {run_id},"));
+    format!("{}{run} for {} s", leased.coordinator, leased.since.as_secs())
 }
 
 #[cfg(test)]
@@ -129,7 +132,11 @@ mod tests {
             clock: Some(ClockOffset { offset_ns: -12_300_000_000, error: Duration::from_micros(240) }),
             leased: None,
         };
-        let held = Leased { coordinator: "anna@control-1 pid 4711".into(), since: Duration::from_millis(61_900) };
+        let held = Leased {
+            coordinator: "anna@control-1 pid 4711".into(),
+            run_id: Some("nightly".into()),
+            since: Duration::from_millis(61_900),
+        };
         let leased = Description {
             ceiling: "20k".parse().ok(),
             clock: Some(ClockOffset { offset_ns: 1_500, error: Duration::from_micros(90) }),
@@ -144,9 +151,9 @@ mod tests {
         ];
         insta::assert_snapshot!(render(&agents), @r"
          agent        health        release   box     cores   workers   ceiling/s    clock offset   lease
-        -----------------------------------------------------------------------------------------------------------------------------
+        ------------------------------------------------------------------------------------------------------------------------------------------
          box-1:7700   ready         0.1.0     box-1       4         3           -   -12.3s ±240us   -
-         box-2:7700   leased        0.1.0     box-1       4         3       20000      +1us ±90us   anna@control-1 pid 4711 for 61 s
+         box-2:7700   leased        0.1.0     box-1       4         3       20000      +1us ±90us   anna@control-1 pid 4711, run nightly, for 61 s
          box-3:7700   unreachable   -         -           -         -           -               -   connection refused
          box-4:7700   unfit         -         -           -         -           -               -   another release
         ");

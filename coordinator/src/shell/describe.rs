@@ -86,9 +86,27 @@ async fn ask(agent: &AgentAddress, wire: &Wire) -> Result<Description, FleetErro
         clock: clock.estimate().map(reversed),
         leased: answer.holder.map(|holder| Leased {
             coordinator: printable(&holder.coordinator),
+            run_id: Some(printable(&holder.run_id)).filter(|run_id| !run_id.is_empty()),
             since: Duration::from_millis(holder.held_ms),
         }),
     })
+}
+
+/// Which process an agent is, and who holds it.
+#[derive(Debug)]
+pub struct Holding {
+    /// As in its Hello.
+    pub instance: String,
+    /// If anybody does.
+    pub holder: Option<v1::LeaseHolder>,
+}
+
+/// What an agent says of who holds it; `None`: it says nothing.
+pub async fn holding(agent: &AgentAddress, wire: &Wire) -> Option<Holding> {
+    let Asked { mut client, .. } = connect(agent, wire, Secrets::None).await.ok()?;
+    let answer = timeout(ANSWER_LIMIT, client.describe(v1::DescribeRequest {})).await.ok()?.ok()?;
+    let v1::Description { hello, holder, .. } = answer.into_inner();
+    Some(Holding { instance: hello?.instance, holder })
 }
 
 /// The agent's clock against ours, from ours against the agent's.

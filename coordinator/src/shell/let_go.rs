@@ -69,7 +69,9 @@ pub async fn let_go(
         let again = match reached {
             Reached::Nobody => missing > 0,
             // One that has yet to notice that its session is over says that it is leased.
-            Reached::Agents => absent.iter().any(|error| matches!(error, FleetError::Denied { .. })),
+            Reached::Agents => {
+                absent.iter().any(|error| matches!(error, FleetError::Denied { .. } | FleetError::HeldBefore { .. }))
+            }
         };
         if !again || Instant::now() >= until {
             return;

@@ -20,10 +20,14 @@ pub struct Crew {
 }
 
 impl Crew {
-    /// A fleet before its first load.
-    pub fn new(plan: &RunPlan, fleet: Fleet) -> Self {
-        let roster = Roster::new(loss_policy(plan), fleet.names());
-        Self { fleet, roster, silent_at_ns: 0 }
+    /// Before anybody was claimed.
+    pub fn nobody(plan: &RunPlan) -> Self {
+        Self { fleet: Fleet::nobody(), roster: Roster::new(loss_policy(plan), []), silent_at_ns: 0 }
+    }
+
+    /// The fleet is together, before its first load.
+    pub fn is_together(&mut self, plan: &RunPlan) {
+        self.roster = Roster::new(loss_policy(plan), self.fleet.names());
     }
 
     /// How long from this instant of our CLOCK_BOOTTIME until those who were lost can send no more: before, nobody is given their

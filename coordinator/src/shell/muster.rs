@@ -93,38 +93,37 @@ async fn addresses_of(name: &str, port: u16) -> Result<Vec<SocketAddr>, String> 
     if all.is_empty() { Err("its name has no address".to_owned()) } else { Ok(all) }
 }
 
-/// Claims every agent: all that are named, or as many as the plan waits for.
+/// Claims every agent: all that are named, or as many as the plan waits for. Who was claimed so far is in the fleet at any time.
 ///
 /// # Errors
-/// An agent cannot be used, or too few answered in time. Those that were claimed are let go.
+/// An agent cannot be used, or too few answered in time.
 pub async fn gather(
     agents: &Whereabouts,
     plan: Option<GatherPlan>,
     claim: &Claim,
     workload: &str,
-) -> Result<Fleet, FleetError> {
+    fleet: &mut Fleet,
+) -> Result<(), FleetError> {
     let Some(GatherPlan { agents: wanted, timeout }) = plan else {
         let (addresses, failed) = agents.look_up().await;
-        return match failed {
-            Some(error) => Err(error),
-            None => Fleet::connect(&addresses, claim, workload).await,
-        };
+        failed.map_or(Ok(()), Err)?;
+        *fleet = Fleet::connect(&addresses, claim, workload).await?;
+        return Ok(());
     };
     let deadline = Instant::now() + timeout;
-    let mut fleet = Fleet::nobody();
     let mut shown = None;
     loop {
         let (addresses, failed) = agents.look_up().await;
         let mut missing: Vec<FleetError> = failed.into_iter().collect();
         missing.extend(fleet.claim_absent(&addresses, claim, workload, JOIN_LIMIT).await?);
         if fleet.len() >= wanted {
-            return Ok(fleet);
+            return Ok(());
         }
         if !fleet.is_empty() && missing.iter().any(FleetError::is_of_another) && Instant::now() < deadline {
             // Another may wait for those that we hold, as we do for its: whoever comes back first has them all. They are not
             // released, which would end those that are there for one run: nobody had any.
             logs::say(format_args!("agents are let go for a while: others of {wanted} are leased to somebody else"));
-            fleet = Fleet::nobody();
+            *fleet = Fleet::nobody();
             shown = None;
             sleep(random_pause()).await;
             continue;

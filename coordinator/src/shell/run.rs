@@ -8,7 +8,7 @@ use std::fs::File;
 use std::time::SystemTime;
 
 use plimsoll_agent::clock::boottime_ns;
-use plimsoll_agent::shell::logs;
+use plimsoll_agent::shell::{logs, panics};
 use plimsoll_common::units::Rate;
 use tokio::time::sleep;
 
@@ -27,7 +27,7 @@ use super::muster::Muster;
 use super::preflight::{Seen, streams_entered};
 use super::progress::Progress;
 pub use super::setup::Before;
-use super::setup::{Dealt, Ready, set_up};
+use super::setup::{Dealt, Ready, dismiss, set_up};
 use super::signals::Interrupt;
 use super::trial::{Held, TrialOrder, hold};
 use crate::core::answer::Ending;
@@ -57,12 +57,17 @@ pub async fn run(plan: &RunPlan, before: Option<Before>, interrupt: Interrupt) -
         identity.run_id.clone_from(&before.run.header.run_id);
     }
     let live = Live::default();
+    let mut crew = Crew::nobody(plan);
     let ready = tokio::select! {
         biased;
-        () = interrupt.raised() => return Ok(aborted(plan, before.as_ref(), &identity)),
-        ready = set_up(plan, before.as_ref(), &identity, &live) => ready?,
+        () = interrupt.raised() => None,
+        ready = set_up(plan, before.as_ref(), &identity, &live, &mut crew) => Some(ready?),
     };
-    let mut run = Run::new(plan, ready, Progress::on_stderr(live, plan.unit()), interrupt);
+    let Some(ready) = ready else {
+        dismiss(plan, &identity, crew).await;
+        return Ok(aborted(plan, before.as_ref(), &identity));
+    };
+    let mut run = Run::new(plan, crew, ready, Progress::on_stderr(live, plan.unit()), interrupt);
     match &before {
         Some(before) => run.take_over(before)?,
         None => run.save_head(&identity)?,
@@ -142,8 +147,8 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(plan: &'a RunPlan, ready: Ready, progress: Progress, interrupt: Interrupt) -> Self {
-        let Ready { crew, muster, local, monitor, csv, metrics, dealt, seen, saved } = ready;
+    fn new(plan: &'a RunPlan, crew: Crew, ready: Ready, progress: Progress, interrupt: Interrupt) -> Self {
+        let Ready { muster, local, monitor, csv, metrics, dealt, seen, saved } = ready;
         let rest = Rest {
             durables: plan.target.durables.clone(),
             baselines: vec![None; plan.target.durables.len()],
@@ -201,6 +206,10 @@ impl<'a> Run<'a> {
             Stop::Failed(why) => return Some(Ending::Failed(why)),
             Stop::Lost(error) => error.to_string(),
         };
+        // Whoever is left works in the process that a bug of ours has just shown itself in.
+        if panics::first().is_some() {
+            return Some(Ending::Failed(words));
+        }
         let Some(next) = self.crew.take_lost(|words| self.progress.say(words)) else {
             return Some(Ending::Failed(words));
         };

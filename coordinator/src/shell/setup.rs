@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{Either, select};
-use plimsoll_agent::shell::logs;
+use plimsoll_agent::shell::{logs, panics};
 use plimsoll_common::calibration::{Calibration, CalibrationOrder};
 use plimsoll_common::histogram::LatencyHistogram;
 use plimsoll_common::plan::{AgentPlan, Target, redact_url};
@@ -58,8 +58,6 @@ pub struct Before {
 
 /// What a run works with once everything is ready.
 pub struct Ready {
-    /// Prepared, and dealt for the first step; who was lost by then is in its roster.
-    pub crew: Crew,
     /// How others join them.
     pub muster: Muster,
     /// The agents of this process, where the fleet is one.
@@ -89,7 +87,8 @@ pub struct Dealt {
     pub budget: Option<Budget>,
 }
 
-/// Checks, connects and prepares everything.
+/// Checks, connects and prepares everything; the crew is prepared and dealt for the first step then, and who was lost by then is in
+/// its roster. Whoever drops this midway finds those in it who were claimed so far, and owes them [`dismiss`].
 ///
 /// # Errors
 /// The first thing that does not work, in words; no load was started, and a fleet that was waited for knows that there will be none.
@@ -98,14 +97,26 @@ pub async fn set_up(
     before: Option<&Before>,
     identity: &RunIdentity,
     live: &Live,
+    crew: &mut Crew,
 ) -> Result<Ready, Failure> {
     let mut reached = Reached::Nobody;
-    let ready = make_ready(plan, before, identity, live, &mut reached).await;
+    let ready = make_ready(plan, before, identity, live, crew, &mut reached).await;
     // A fleet that is waited for is there for this run.
     if let (Err(failure), FleetChoice::Remote(sources), Some(gather)) = (&ready, &plan.fleet, plan.gather) {
+        std::mem::replace(&mut crew.fleet, Fleet::nobody()).release().await;
         let_go(plan, sources, gather, identity, reached, failure).await;
     }
     ready
+}
+
+/// Tells the agents of a run that is interrupted while it is set up that it is over: those that it holds, and of a fleet that was to
+/// be waited for those that are there.
+pub async fn dismiss(plan: &RunPlan, identity: &RunIdentity, crew: Crew) {
+    crew.fleet.release().await;
+    if let (FleetChoice::Remote(sources), Some(gather)) = (&plan.fleet, plan.gather) {
+        let why = Failure::Incomplete("it was interrupted".to_owned());
+        let_go(plan, sources, gather, identity, Reached::Agents, &why).await;
+    }
 }
 
 async fn make_ready(
@@ -113,6 +124,7 @@ async fn make_ready(
     before: Option<&Before>,
     identity: &RunIdentity,
     live: &Live,
+    crew: &mut Crew,
     reached: &mut Reached,
 ) -> Result<Ready, Failure> {
     let saved = match before {
@@ -141,7 +153,7 @@ async fn make_ready(
         FleetChoice::Remote(_) => None,
     };
     *reached = Reached::Agents;
-    let Assembled { crew, muster, dealt, checked } = assemble(plan, target, wire, identity, local.as_ref()).await?;
+    let Assembled { muster, dealt, checked } = assemble(plan, target, wire, identity, local.as_ref(), crew).await?;
     seen.applied.extend(checked);
     for (agent, words) in crew.fleet.boxes() {
         seen.applied.push(Applied { setting: format!("agent {agent}"), value: words, source: "agent".to_owned() });
@@ -151,7 +163,7 @@ async fn make_ready(
         let row = csv.as_mut().map_or(Ok(()), |csv| csv.row(&trial.report));
         row.map_err(|error| Failure::Incomplete(format!("--csv: {error}")))?;
     }
-    Ok(Ready { crew, muster, local, monitor, csv, metrics, dealt, seen, saved })
+    Ok(Ready { muster, local, monitor, csv, metrics, dealt, seen, saved })
 }
 
 fn go_on(before: &Before, plan: &RunPlan) -> Result<RunWriter, Failure> {
@@ -323,9 +335,8 @@ async fn look_at_nats(
     Ok((monitor, seen))
 }
 
-/// A fleet that is ready, and what it said of itself.
+/// What goes with a fleet that is ready, and what it said of itself.
 struct Assembled {
-    crew: Crew,
     muster: Muster,
     dealt: Dealt,
     checked: Vec<Applied>,
@@ -338,6 +349,7 @@ async fn assemble(
     wire: Wire,
     identity: &RunIdentity,
     local: Option<&LocalAgents>,
+    crew: &mut Crew,
 ) -> Result<Assembled, Failure> {
     let agents = match (&plan.fleet, local) {
         (FleetChoice::Remote(sources), _) => Whereabouts::Elsewhere(sources.clone()),
@@ -353,7 +365,8 @@ async fn assemble(
         wire: if local.is_some() { Wire::Clear } else { wire },
         ceilings: plan.ceilings.clone().map(Arc::new),
     };
-    let fleet = gather(&agents, plan.gather, &claim, plan.workload.name()).await.map_err(failure)?;
+    gather(&agents, plan.gather, &claim, plan.workload.name(), &mut crew.fleet).await.map_err(failure)?;
+    let fleet = &crew.fleet;
     if plan.min_agents > fleet.len() {
         return Err(Failure::Usage(format!(
             "--min-agents: got '{}', expected at most the number of agents, which is {}",
@@ -363,17 +376,17 @@ async fn assemble(
     }
     fleet.check_length(plan.longest()).map_err(failure)?;
     let began = tokio::time::Instant::now();
-    let mut crew = Crew::new(plan, fleet);
+    crew.is_together(plan);
     let checked = match &plan.find {
-        Some(find) if !find.skip_self_check => self_check(&mut crew, plan).await?,
+        Some(find) if !find.skip_self_check => self_check(crew, plan).await?,
         _ => Vec::new(),
     };
     split_steps(plan, &crew.fleet)?;
     let muster = Muster { agents, claim, plan: agent_plan(plan, target, identity), longest: plan.longest(), began };
     let troubles = crew.fleet.prepare(&muster.plan).await.err();
-    go_on_without(&mut crew, troubles.map_or(Vec::new(), Vec::from))?;
-    let dealt = first_deal(&mut crew, plan).await?;
-    Ok(Assembled { crew, muster, dealt, checked })
+    go_on_without(crew, troubles.map_or(Vec::new(), Vec::from))?;
+    let dealt = first_deal(crew, plan).await?;
+    Ok(Assembled { muster, dealt, checked })
 }
 
 /// What the levels of a plan are given by.
@@ -431,6 +444,9 @@ async fn first_deal(crew: &mut Crew, plan: &RunPlan) -> Result<Dealt, Failure> {
 
 /// Goes on without those who are in trouble before the first load, where the plan allows it.
 fn go_on_without(crew: &mut Crew, troubles: Vec<FleetError>) -> Result<(), Failure> {
+    if let (Some(_), Some(trouble)) = (panics::first(), troubles.first()) {
+        return Err(Failure::Incomplete(trouble.to_string()));
+    }
     crew.go_on_without(troubles, |words| logs::say(format_args!("{words}"))).map_err(|(decides, because)| {
         let because = because.map_or(String::new(), |because| format!("; {because}"));
         let words = format!("{decides}{because}");

@@ -5,6 +5,7 @@ pub mod certificates;
 pub mod databases;
 pub mod driver;
 pub mod exclusive;
+pub mod failing_calls;
 pub mod fleet;
 pub mod hosts;
 pub mod http;

@@ -19,6 +19,7 @@ impl Session {
                 self.config.metrics.idle();
                 self.refuse(kind_of_worker(&refusal), refusal.to_string())
             }
+            WorkerEvent::Panicked(words) => Err(SessionEnd::Panicked { worker, words }),
             WorkerEvent::Connected(server) => self.on_ready(Some(server)),
             WorkerEvent::Dealt(budget) => {
                 if let Some(Workers { awaited: Awaited::Deal { budgets, .. }, .. }) = &mut self.workers {

@@ -35,6 +35,14 @@ pub enum SessionEnd {
     /// The run holds this agent for longer than it may.
     #[error("the run has held this agent for its --max-run of {} s", .0.as_secs_f64())]
     RunTooLong(Duration),
+    /// A worker panicked.
+    #[error("worker {worker} ended by {words}; this is a bug of the agent")]
+    Panicked {
+        /// Which.
+        worker: u8,
+        /// What the panic was.
+        words: String,
+    },
     /// The daemon is being shut down.
     #[error("the agent is shutting down")]
     ShuttingDown,
@@ -66,6 +74,7 @@ impl SessionEnd {
             Self::Unreadable(_) => Some(Status::invalid_argument(self.to_string())),
             Self::Protocol(words) => Some(Status::failed_precondition(words.clone())),
             Self::RunTooLong(_) => Some(Status::failed_precondition(self.to_string())),
+            Self::Panicked { .. } => Some(Status::internal(self.to_string())),
             Self::LeaseTimedOut | Self::ShuttingDown => Some(Status::unavailable(self.to_string())),
         }
     }

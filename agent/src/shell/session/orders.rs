@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_common::plan::{AgentPlan, MAX_AGENTS, StepOrder};
+use plimsoll_common::wire::MAX_PHASE;
 use plimsoll_proto::v1::{self, agent_message};
 use tokio::sync::mpsc;
 
@@ -18,7 +19,8 @@ use crate::shell::worker::{self, COMMANDS, WorkerCommand, WorkerSpec};
 
 impl Session {
     pub(super) async fn on_prepare(&mut self, prepare: v1::Prepare) -> Result<(), SessionEnd> {
-        if self.workers.is_some() {
+        // What workers of a Prepare that was refused still say would be taken for the next one's.
+        if !self.threads.is_empty() {
             return self.refuse(v1::RefusedKind::Invalid, "prepared twice");
         }
         if !self.calibrating.is_empty() {
@@ -111,6 +113,14 @@ impl Session {
             Err(error) => return self.refuse(v1::RefusedKind::Invalid, error.to_string()),
         };
         let now_ns = boottime_ns();
+        if Duration::from_nanos(order.start_boottime_ns.saturating_sub(now_ns)) > MAX_PHASE {
+            let words = format!(
+                "StartStep.start_boottime_ns is {}, expected at most {} s from now",
+                order.start_boottime_ns,
+                MAX_PHASE.as_secs()
+            );
+            return self.refuse(v1::RefusedKind::Invalid, words);
+        }
         let until_start = order.start_boottime_ns.saturating_sub(self.claimed_ns.min(now_ns));
         let to_the_end = Duration::from_nanos(until_start).saturating_add(order.warmup).saturating_add(order.hold);
         let limits = &self.config.limits;

@@ -73,6 +73,8 @@ pub enum WorkerEvent {
     Dealt(Option<u64>),
     /// What was asked cannot be done.
     Refused(WorkerRefusal),
+    /// It panicked, on its main path or in a task beside it, and is not to be trusted any more; for people.
+    Panicked(String),
     /// A wall block was closed.
     Block(TrialId, Box<WorkerBlock>, BlockHealth),
     /// The trial is over here.

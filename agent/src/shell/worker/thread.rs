@@ -10,7 +10,7 @@ use crate::shell::abort::abort_when_closed;
 use crate::shell::clock::boottime_ns;
 use crate::shell::lease::Lease;
 use crate::shell::nats_target::servers;
-use crate::shell::priority;
+use crate::shell::{panics, priority};
 use crate::workload::null::{Null, NullPlan};
 use crate::workload::{Workload, for_workload};
 
@@ -45,6 +45,8 @@ fn run_with<W: Workload>(
     events: &mpsc::UnboundedSender<(u8, WorkerEvent)>,
 ) {
     priority::raise();
+    let (told, own) = (events.clone(), spec.index);
+    panics::heed_this_thread(move |words| drop(told.send((own, WorkerEvent::Panicked(words.to_owned())))));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(31).build();
     let (index, servers) = (spec.index, servers(&spec.plan.target.url).unwrap_or_default());
     let refuse = |refusal| drop(events.send((index, WorkerEvent::Refused(refusal))));

@@ -32,13 +32,12 @@ impl<W: Workload> Worker<W> {
         let trial = order.order.trial;
         let mut pace = match Pace::new(window) {
             Ok(pace) => pace,
-            Err(error) => {
-                self.say(WorkerEvent::Refused(WorkerRefusal::Box(format!("no timer: {error}"))));
-                return false;
-            }
+            Err(error) => return self.has_no_timer(&error),
         };
-        if let Err(end) = self.await_start(window.start_ns, &pace, commands).await {
-            return self.finish(trial, &mut pace, window.start_ns, end);
+        match self.await_start(window.start_ns, &pace, commands).await {
+            Ok(None) => {}
+            Ok(Some(end)) => return self.finish(trial, &mut pace, window.start_ns, end),
+            Err(error) => return self.has_no_timer(&error),
         }
         let started_ns = boottime_ns();
         let (mut end, mut stopped) = (StepEnd::Finished, false);
@@ -68,10 +67,16 @@ impl<W: Workload> Worker<W> {
                         debug_assert!(false, "the session deals and starts between trials only");
                     }
                 },
-                slept = pace.sleep_until(wake_ns) => if slept.is_err() { return false },
+                slept = pace.sleep_until(wake_ns) => if let Err(error) = slept { return self.has_no_timer(&error) },
             }
         }
         self.finish(trial, &mut pace, started_ns, end)
+    }
+
+    /// Without a timer neither this trial goes on nor any other.
+    fn has_no_timer(&self, error: &std::io::Error) -> bool {
+        self.say(WorkerEvent::Refused(WorkerRefusal::Box(format!("no timer: {error}"))));
+        false
     }
 
     fn begin(&mut self, order: &WorkerOrder) -> Window {
@@ -125,24 +130,28 @@ impl<W: Workload> Worker<W> {
         window
     }
 
+    /// Waits for the start; how the trial ends, where it is over before it began.
+    ///
+    /// # Errors
+    /// The timer's.
     async fn await_start(
         &self,
         start_ns: u64,
         pace: &Pace,
         commands: &mut mpsc::Receiver<WorkerCommand>,
-    ) -> Result<(), StepEnd> {
+    ) -> std::io::Result<Option<StepEnd>> {
         while boottime_ns() < start_ns {
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(WorkerCommand::Deal(..) | WorkerCommand::Start(_)) => {}
-                    Some(WorkerCommand::Stop) | None => return Err(StepEnd::Stopped),
-                    Some(WorkerCommand::Drain) => return Err(StepEnd::ShutDown),
+                    Some(WorkerCommand::Stop) | None => return Ok(Some(StepEnd::Stopped)),
+                    Some(WorkerCommand::Drain) => return Ok(Some(StepEnd::ShutDown)),
                 },
-                slept = pace.timer.sleep_until(start_ns) => if slept.is_err() { return Err(StepEnd::Stopped) },
+                slept = pace.timer.sleep_until(start_ns) => slept?,
             }
         }
         // A connection that is down when the step begins would only produce failures of its own.
-        if self.client.connection_state() == ConnectionState::Connected { Ok(()) } else { Err(StepEnd::TargetGone) }
+        Ok((self.client.connection_state() != ConnectionState::Connected).then_some(StepEnd::TargetGone))
     }
 
     /// One wake-up: housekeeping at its ticks, then all that is due. Returns whether more may be due already.

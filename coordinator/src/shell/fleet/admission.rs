@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use plimsoll_common::plan::AgentPlan;
+use plimsoll_common::wire::{MAX_NAME, printable};
 use tokio::time::timeout;
 
 use super::answers::{Heard, Patience};
 use super::orders::{PREPARE, PREPARE_LIMIT};
 use super::{Fleet, FleetError, Member};
+use crate::shell::describe::{Holding, holding};
 use crate::shell::muster::Muster;
 use crate::shell::session::{AgentAddress, AgentEvent, Claim, Session};
 
@@ -43,10 +45,30 @@ impl Fleet {
     async fn open(&self, agents: &[AgentAddress], first: usize, claim: &Claim) -> Vec<Result<Member, FleetError>> {
         let open = |(index, agent)| Session::open(agent, index, claim, self.events_in.clone());
         let opened = join_all((first..).zip(agents).map(open)).await;
-        let opened = name_twice_named(opened, agents, claim).await;
         let member =
             |(index, session): (usize, Result<Session, FleetError>)| session.map(|session| Member::new(index, session));
-        (first..).zip(opened).map(member).collect()
+        let opened = (first..).zip(opened).map(member).collect();
+        self.tell_holders(opened, agents, claim).await
+    }
+
+    /// Says more exactly whose those are that are leased: a daemon that is named twice refuses one of the claims since this very run
+    /// holds it, and a process before this one may not be over there yet.
+    async fn tell_holders(
+        &self,
+        opened: Vec<Result<Member, FleetError>>,
+        agents: &[AgentAddress],
+        claim: &Claim,
+    ) -> Vec<Result<Member, FleetError>> {
+        let there = self.members.iter().chain(opened.iter().flatten()).map(|member| &member.session);
+        let ours: HashMap<String, String> =
+            there.map(|session| (session.hello.instance.clone(), session.name.clone())).collect();
+        // Who is there already comes before all that were just asked.
+        let place = |name: &str| agents.iter().position(|agent| agent.name == name);
+        let told = opened.into_iter().zip(agents).map(async |(opened, agent)| match opened {
+            Err(denied) if denied.is_of_another() => Err(whose(denied, agent, claim, &ours, place).await),
+            opened => opened,
+        });
+        join_all(told).await
     }
 
     /// Claims agents beside those that are there, under indices from `first` on, and prepares them. Whoever can take part from the
@@ -131,8 +153,8 @@ impl Fleet {
                 self.members.retain(|member| member.index != index);
             }
         }
-        let absent: Vec<&AgentAddress> =
-            agents.iter().filter(|agent| self.sessions().all(|session| session.name != agent.name)).collect();
+        let is_absent = |agent: &&AgentAddress| self.sessions().all(|session| session.name != agent.name);
+        let absent: Vec<AgentAddress> = agents.iter().filter(is_absent).cloned().collect();
         let first = self.members.iter().map(|member| member.index + 1).max().unwrap_or(0);
         let open = async |(index, agent): (usize, &AgentAddress)| {
             let opened = timeout(within, Session::open(agent, index, claim, self.events_in.clone())).await;
@@ -142,15 +164,18 @@ impl Fleet {
             };
             opened.unwrap_or_else(|_| Err(late())).map(|session| Member::new(index, session))
         };
-        let opened = join_all((first..).zip(absent).map(open)).await;
+        let opened = join_all((first..).zip(&absent).map(open)).await;
+        let opened = self.tell_holders(opened, &absent, claim).await;
         let mut missing = Vec::new();
+        let mut wrong = Ok(());
         for opened in opened {
             match opened {
                 Ok(member) => self.members.push(member),
                 Err(error) if error.may_pass() => missing.push(error),
-                Err(error) => return Err(error),
+                Err(error) => wrong = wrong.and(Err(error)),
             }
         }
+        wrong?;
         self.check_identities()?;
         self.sessions().try_for_each(|session| check_workload(session, workload))?;
         Ok(missing)
@@ -175,29 +200,29 @@ impl Fleet {
     }
 }
 
-/// A daemon that is named twice refuses one of the claims, since this very run holds it: that is said in those words.
-async fn name_twice_named(
-    opened: Vec<Result<Session, FleetError>>,
-    agents: &[AgentAddress],
+/// Whose an agent is that says it is leased.
+async fn whose(
+    denied: FleetError,
+    agent: &AgentAddress,
     claim: &Claim,
-) -> Vec<Result<Session, FleetError>> {
-    let held_by_us = format!("leased to {}", claim.coordinator);
-    let twin = opened
-        .iter()
-        .position(|session| matches!(session, Err(FleetError::Denied { words, .. }) if words.contains(&held_by_us)));
-    let Some(twin) = twin else { return opened };
-    let resolved = join_all(agents.iter().map(|agent| resolve(&agent.address))).await;
-    let claimed = (0..agents.len()).filter(|&index| opened[index].is_ok());
-    let same = |&index: &usize| resolved[index].iter().any(|address| resolved[twin].contains(address));
-    let first = claimed.clone().find(same).or_else(|| claimed.clone().next());
-    let Some(first) = first else { return opened };
-    let (first, second) = (first.min(twin), first.max(twin));
-    let address = |index: usize| agents[index].address.clone();
-    vec![Err(FleetError::SameAgent { first: address(first), second: address(second) })]
-}
-
-async fn resolve(address: &str) -> Vec<std::net::SocketAddr> {
-    tokio::net::lookup_host(address).await.map(Iterator::collect).unwrap_or_default()
+    ours: &HashMap<String, String>,
+    place: impl Fn(&str) -> Option<usize>,
+) -> FleetError {
+    let Some(Holding { instance, holder }) = holding(agent, &claim.wire).await else { return denied };
+    if let Some(first) = ours.get(&instance) {
+        let (first, second) = (first.clone(), agent.name.clone());
+        let swapped = place(&first) > place(&second);
+        let (first, second) = if swapped { (second, first) } else { (first, second) };
+        return FleetError::SameAgent { first, second };
+    }
+    match holder {
+        Some(holder) if holder.run_id == claim.run_id || holder.coordinator == claim.coordinator => {
+            let printable = |text: &str| printable(text, MAX_NAME);
+            let (coordinator, run_id) = (printable(&holder.coordinator), printable(&holder.run_id));
+            FleetError::HeldBefore { agent: agent.address.clone(), coordinator, run_id }
+        }
+        _ => denied,
+    }
 }
 
 fn check_length(session: &Session, length: Duration) -> Result<(), FleetError> {

@@ -36,6 +36,19 @@ pub enum FleetError {
         /// Its words.
         words: String,
     },
+    /// The agent is leased to a process before this one, which is gone or was told so: the lease ends by itself.
+    #[error(
+        "agent {agent} is still leased to an earlier process of this coordinator or run ({coordinator}, run {run_id}): that lease \
+         ends within its --lease-timeout once the process is gone; start this then, or give --wait-agents"
+    )]
+    HeldBefore {
+        /// Its address.
+        agent: String,
+        /// What that process calls itself.
+        coordinator: String,
+        /// That process's run.
+        run_id: String,
+    },
     /// The agent is of another release.
     #[error(
         "agent {agent} speaks protocol {theirs} (build {their_build}) and this coordinator {PROTOCOL_VERSION} (build {}): \
@@ -153,7 +166,7 @@ fn list(missing: &[FleetError]) -> String {
 impl FleetError {
     /// Whether an agent with this error may be there later.
     pub(super) fn may_pass(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Denied { .. })
+        matches!(self, Self::Unreachable { .. } | Self::Denied { .. } | Self::HeldBefore { .. })
     }
 
     /// Whether the agent works for another coordinator.
@@ -172,7 +185,13 @@ impl FleetError {
 
     /// Whether somebody has to change what was asked, rather than look after a box.
     pub fn is_usage(&self) -> bool {
-        !matches!(self, Self::NoAnswer { .. } | Self::Lost { .. } | Self::Refused { kind: Refusal::Box, .. })
+        !matches!(
+            self,
+            Self::NoAnswer { .. }
+                | Self::Lost { .. }
+                | Self::HeldBefore { .. }
+                | Self::Refused { kind: Refusal::Box, .. }
+        )
     }
 }
 

@@ -10,6 +10,9 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::core::split::Capacity;
 use crate::settings::{Invocation, read};
+use crate::shell::local_agents::LocalAgents;
+use crate::shell::session::{AgentAddress, Claim, Secrets};
+use crate::shell::tls::Wire;
 
 /// A fleet whose agents are the test.
 pub(crate) struct Scene {
@@ -119,4 +122,44 @@ async fn a_box_that_comes_back_can_do_no_more_than_it_was_measured_to() {
         "{:?}",
         scene.fleet.boxes()
     );
+}
+
+#[tokio::test]
+async fn who_holds_an_agent_is_told_from_an_earlier_process_of_ours_and_from_ourselves() {
+    let agents = LocalAgents::start(2).await.unwrap();
+    let claim = |run_id: &str| Claim {
+        coordinator: "anna@control-1 pid 1".to_owned(),
+        run_id: run_id.to_owned(),
+        lease_timeout: Duration::from_secs(30),
+        secrets: Secrets::None,
+        wire: Wire::Clear,
+        ceilings: None,
+    };
+    let within = Duration::from_secs(20);
+    let [first, second] = &agents.addresses[..] else { panic!("two were started") };
+    let before = Fleet::connect(std::slice::from_ref(second), &claim("before"), "messages").await.unwrap();
+    // Waiting, it is one that may come; at once, it is no second name of the first one.
+    let mut fleet = Fleet::nobody();
+    let missing = fleet.claim_absent(&agents.addresses, &claim("now"), "messages", within).await.unwrap();
+    let held_before = |agent: &AgentAddress| FleetError::HeldBefore {
+        agent: agent.address.clone(),
+        coordinator: "anna@control-1 pid 1".to_owned(),
+        run_id: "before".to_owned(),
+    };
+    assert_eq!((fleet.len(), &missing), (1, &vec![held_before(second)]));
+    assert!(!missing[0].is_of_another() && !missing[0].is_usage() && missing[0].may_pass());
+    let at_once = Fleet::connect(std::slice::from_ref(second), &claim("now"), "messages").await;
+    assert_eq!(at_once.err(), Some(held_before(second)));
+    // A daemon under two names, of which one is held already.
+    let twin = AgentAddress { name: "twin".to_owned(), ..first.clone() };
+    let twice = fleet.claim_absent(&[first.clone(), twin.clone()], &claim("now"), "messages", within).await;
+    let same = FleetError::SameAgent { first: first.name.clone(), second: "twin".to_owned() };
+    assert_eq!(twice, Err(same.clone()));
+    // And both asked at once, whichever of them is the faster.
+    fleet.release().await;
+    before.release().await;
+    let second_twin = AgentAddress { name: "twin".to_owned(), ..second.clone() };
+    let twice = Fleet::nobody().claim_absent(&[second.clone(), second_twin], &claim("now"), "messages", within).await;
+    assert_eq!(twice, Err(FleetError::SameAgent { first: second.name.clone(), second: "twin".to_owned() }));
+    agents.stop().await;
 }
