@@ -91,23 +91,7 @@ impl Mongo {
     /// It is not, or does not let us in; one line, with what to do.
     pub async fn open(plan: &MongoPlan) -> Result<Self, String> {
         let place = redact_url(&plan.uri);
-        // The address was read before: what is left is what its name stands for. The driver's words may repeat parts of it.
-        let unread = |_| format!("--mongo-uri: {place} is no address of MongoDB");
-        let address = ConnectionString::parse(&plan.uri).map_err(unread)?;
-        let mut options = ClientOptions::parse(without_socket_timeout(address)).await.map_err(|_| {
-            format!(
-                "--mongo-uri: the servers of {place} cannot be looked up: check its host in DNS (SRV and TXT records)"
-            )
-        })?;
-        options.app_name = Some("plimsoll".to_owned());
-        options.server_selection_timeout = options.server_selection_timeout.or(Some(FIND_LIMIT));
-        options.connect_timeout = options.connect_timeout.or(Some(FIND_LIMIT));
-        if let Some(login) = &plan.login {
-            let mut credential = options.credential.take().unwrap_or_default();
-            credential.username = Some(login.user.clone());
-            credential.password = Some(password("--mongo-password", &login.password)?);
-            options.credential = Some(credential as Credential);
-        }
+        let mut options = options(plan, &place).await?;
         if plan.tls_ca.is_some() || plan.tls_identity.is_some() {
             // The driver's own words would name no flag.
             plan.tls_ca.as_ref().map(|path| authority("--mongo-tls-ca", path)).transpose()?;
@@ -440,6 +424,37 @@ impl Mongo {
     }
 }
 
+/// What the address and the login ask for.
+async fn options(plan: &MongoPlan, place: &str) -> Result<ClientOptions, String> {
+    // The address was read before: what is left is what its name stands for. The driver's words may repeat parts of it.
+    let unread = |_| format!("--mongo-uri: {place} is no address of MongoDB");
+    let mut address = ConnectionString::parse(&plan.uri).map_err(unread)?;
+    if let Some(login) = &plan.login {
+        let mut credential = credential(&plan.uri, &address).map_err(unread)?;
+        credential.username = Some(login.user.clone());
+        credential.password = Some(password("--mongo-password", &login.password)?);
+        address.credential = Some(credential);
+        // It names where the chat is, and would be taken for what knows the user.
+        address.default_database = None;
+    }
+    let mut options = ClientOptions::parse(without_socket_timeout(address)).await.map_err(|_| {
+        format!("--mongo-uri: the servers of {place} cannot be looked up: check its host in DNS (SRV and TXT records)")
+    })?;
+    options.app_name = Some("plimsoll".to_owned());
+    options.server_selection_timeout = options.server_selection_timeout.or(Some(FIND_LIMIT));
+    options.connect_timeout = options.connect_timeout.or(Some(FIND_LIMIT));
+    Ok(options)
+}
+
+/// What the options of an address say of whoever logs in. The driver forgets that where the address itself names no user.
+fn credential(uri: &str, address: &ConnectionString) -> Result<Credential, Error> {
+    if let Some(credential) = &address.credential {
+        return Ok(credential.clone());
+    }
+    let with_somebody = ConnectionString::parse(uri.replacen("://", "://somebody@", 1))?;
+    Ok(with_somebody.credential.unwrap_or_default())
+}
+
 fn refused_login(place: &str, why: &str) -> String {
     format!(
         "MongoDB at {place} does not let us in ({}): check user and password, in --mongo-uri or --mongo-username and \
@@ -539,6 +554,7 @@ mod tests {
     use std::future::{pending, ready};
 
     use super::*;
+    use crate::settings::storage::DatabaseLogin;
 
     const LIMIT: Duration = Duration::from_secs(60);
 
@@ -570,6 +586,37 @@ mod tests {
             assert_eq!((trouble.passes(), trouble.waits_for_election()), (waits, waits), "{code}");
         }
         assert!(!Trouble::Silent(LIMIT).waits_for_election());
+    }
+
+    async fn options_of(uri: &str, login: Option<DatabaseLogin>) -> ClientOptions {
+        let plan =
+            MongoPlan { uri: uri.to_owned(), database: "chat".to_owned(), login, tls_ca: None, tls_identity: None };
+        options(&plan, uri).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_user_is_looked_up_where_the_address_says_wherever_the_user_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("password");
+        std::fs::write(&file, "word\n").unwrap();
+        let login = || Some(DatabaseLogin { user: "ann".to_owned(), password: file.display().to_string() });
+        for (uri, source) in [
+            ("mongodb://db/?authSource=people", "people"),
+            ("mongodb://db/chat?replicaSet=rs&authsource=people", "people"),
+            ("mongodb://db,db2:27018/?authSource=our%2Dpeople", "our-people"),
+            ("mongodb://db", "admin"),
+            // Where the chat is says nothing of who knows the user.
+            ("mongodb://db/chat", "admin"),
+            ("mongodb://bob:other@db/chat?authSource=people", "people"),
+            ("mongodb://bob:other@db/?authSource=people&authMechanism=SCRAM-SHA-1", "people"),
+        ] {
+            let credential = options_of(uri, login()).await.credential.unwrap();
+            let said = (credential.username.as_deref(), credential.password.as_deref(), credential.source.as_deref());
+            assert_eq!(said, (Some("ann"), Some("word"), Some(source)), "{uri}");
+        }
+        let own = options_of("mongodb://bob:other@db/chat", None).await.credential.unwrap();
+        assert_eq!((own.username.as_deref(), own.source.as_deref()), (Some("bob"), Some("chat")));
+        assert_eq!(options_of("mongodb://db/?authSource=people", None).await.credential, None);
     }
 
     #[test]
