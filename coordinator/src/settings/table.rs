@@ -300,7 +300,7 @@ const GENERAL: &[Setting] = &[
     setting!(STORAGE, "mongo-db", "PLIMSOLL_MONGO_DB", Some("MONGO_DB"), "NAME", Text("chat"), One,
         "Its database"),
     setting!(STORAGE, "mongo-username", "PLIMSOLL_MONGO_USERNAME", Some("MONGO_USERNAME"), "NAME", Nothing, One,
-        "The user to log in as, unless the URI names one"),
+        "The user to log in as, unless the URI names one and is given as strongly"),
     setting!(STORAGE, "mongo-password", "PLIMSOLL_MONGO_PASSWORD", None, "FILE|env:NAME",
         Derived("env:MONGO_PASSWORD, with --mongo-username"), One,
         "A file that holds the password, or env:NAME for a variable that does"),
