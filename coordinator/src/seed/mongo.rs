@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::error::{Error, ErrorKind, WriteFailure};
-use mongodb::options::{ClientOptions, ConnectionString, Credential, Tls, TlsOptions};
+use mongodb::options::{ClientOptions, ConnectionString, Credential, ReadPreference, Tls, TlsOptions};
 use mongodb::{Client, Collection, Cursor, Database, IndexModel};
 use plimsoll_common::plan::redact_url;
 use tokio::time::{Instant, sleep, timeout};
@@ -443,6 +443,9 @@ async fn options(plan: &MongoPlan, place: &str) -> Result<ClientOptions, String>
     options.app_name = Some("plimsoll".to_owned());
     options.server_selection_timeout = options.server_selection_timeout.or(Some(FIND_LIMIT));
     options.connect_timeout = options.connect_timeout.or(Some(FIND_LIMIT));
+    // An address of services may send reads to secondaries, which lag behind: behind what is being written here most of all.
+    options.selection_criteria = Some(ReadPreference::Primary.into());
+    options.read_concern = None;
     Ok(options)
 }
 
@@ -553,6 +556,8 @@ mod tests {
     use std::cell::Cell;
     use std::future::{pending, ready};
 
+    use mongodb::options::SelectionCriteria;
+
     use super::*;
     use crate::settings::storage::DatabaseLogin;
 
@@ -617,6 +622,15 @@ mod tests {
         let own = options_of("mongodb://bob:other@db/chat", None).await.credential.unwrap();
         assert_eq!((own.username.as_deref(), own.source.as_deref()), (Some("bob"), Some("chat")));
         assert_eq!(options_of("mongodb://db/?authSource=people", None).await.credential, None);
+    }
+
+    #[tokio::test]
+    async fn what_was_just_written_is_read_whatever_the_address_says() {
+        let uri = "mongodb://db/?replicaSet=rs&readPreference=secondaryPreferred&readConcernLevel=snapshot";
+        let asked = options_of(uri, None).await;
+        let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
+        assert_eq!((asked.selection_criteria, asked.read_concern), (Some(primary), None));
+        assert_eq!(asked.repl_set_name.as_deref(), Some("rs"));
     }
 
     #[test]
