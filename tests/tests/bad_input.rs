@@ -364,6 +364,44 @@ async fn a_denied_subject_is_an_error_in_the_servers_words() -> anyhow::Result<(
     standin.shutdown().await
 }
 
+#[tokio::test]
+async fn a_denied_request_is_an_error_in_the_servers_words_whatever_is_requested() -> anyhow::Result<()> {
+    let user = |name: &str| NatsUser { name: name.into(), password: "pw".into(), ..NatsUser::default() };
+    let asks = NatsUser { publish_deny: vec!["chat.user.*.request.>".into()], ..user("asks") };
+    let hears = NatsUser { subscribe_deny: vec!["_INBOX.>".into()], ..user("hears") };
+    let users = vec![user("all"), asks.clone(), hears.clone()];
+    let (server, standin) = target(NatsOptions { users, ..NatsOptions::default() }).await?;
+    for (user, denied) in
+        [(&asks, "Publish to \"chat.user.plimsoll-probe.request."), (&hears, "Subscription to \"_INBOX.")]
+    {
+        let url = server.url_of(user);
+        for (arguments, operation) in REQUESTS {
+            let arguments = [arguments, &["--warmup=0s", "--hold=1s", "--steps=50", "--nats-url", &url]];
+            let arguments: Vec<String> = arguments.concat().into_iter().map(str::to_owned).collect();
+            let ended = tokio::task::spawn_blocking(move || Program::Cli.run(arguments)).await??;
+            assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{ended:?}");
+            let told = ended
+                .stderr
+                .lines()
+                .find(|line| line.contains(&format!("preflight: NATS denies {operation}, asked at ")));
+            let told = told.unwrap_or_else(|| panic!("no word of {operation} in {ended:?}"));
+            assert!(told.contains("the server says: ") && told.contains("Permissions Violation for "), "{told}");
+            assert!(
+                told.contains(denied) && told.ends_with("let the user do this, or pass --skip-preflight"),
+                "{told}"
+            );
+        }
+    }
+    standin.shutdown().await
+}
+
+/// Runs that make requests, and one of the operations of each.
+const REQUESTS: [(&[&str], &str); 3] = [
+    (&["max-rps", "--workload=history", "--preset=history-small"], "msg.history"),
+    (&["max-rps", "--workload=room-read", "--preset=small"], "message.read"),
+    (&["max-rps", "--workload=read-receipt", "--preset=history-small"], "message.read-receipt"),
+];
+
 /// What both streams of the site have taken so far.
 async fn messages_stored(url: &str) -> anyhow::Result<u64> {
     let (user, password) = ("all".to_owned(), "pw".to_owned());
