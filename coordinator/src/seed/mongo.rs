@@ -29,6 +29,10 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// Between two tries that wait for an election.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
+/// Ids of one answer. A server forgets who has not asked for more in ten minutes, and left to itself it answers with as many as
+/// take longer than that to be worked off.
+const IDS_AT_ONCE: u32 = 1_000;
+
 const DUPLICATE: i32 = 11_000;
 const NO_NAMESPACE: i32 = 26;
 /// What servers answer to a user who may not.
@@ -271,7 +275,9 @@ impl Mongo {
         let doing = format!("reading {collection}");
         let collection = self.collection(collection);
         let found = self
-            .retried(&doing, || async { collection.find(filter.clone()).projection(doc! { "_id": 1 }).await })
+            .retried(&doing, || async {
+                collection.find(filter.clone()).projection(doc! { "_id": 1 }).batch_size(IDS_AT_ONCE).await
+            })
             .await?;
         let next = move |mut found: Cursor<Document>| {
             let doing = doing.clone();

@@ -18,10 +18,16 @@ pub enum Fault {
     Close(u32),
     /// It is acknowledged, and nobody keeps what it writes, but for the records of seedings, which go through.
     Acknowledge,
+    /// It is refused unless it says how many documents it takes at once, as by a server that forgets whoever takes too long over
+    /// more.
+    Bound,
 }
 
 /// Where seedings are recorded.
 const RECORDS: &str = "plimsoll_seeds";
+
+/// The field of a command that says how many documents it takes at once.
+const BATCH_SIZE: &[u8] = b"batchSize\0";
 
 /// Commands longer than this are none of MongoDB's.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
@@ -90,7 +96,11 @@ async fn pass(
                     client.write_all(&acknowledgement(&request)).await?;
                     continue;
                 }
-                Fault::Close(_) | Fault::Acknowledge => {}
+                Fault::Bound if !request.windows(BATCH_SIZE.len()).any(|name| name == BATCH_SIZE) => {
+                    client.write_all(&refusal(&request, 43, "cursor id 1 not found")).await?;
+                    continue;
+                }
+                Fault::Close(_) | Fault::Acknowledge | Fault::Bound => {}
             }
         }
         server.write_all(&request).await?;

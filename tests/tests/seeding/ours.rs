@@ -3,6 +3,7 @@
 
 use super::{both, both_flags, done, mongo_flags, plimsoll, refused};
 use plimsoll_tests::harness::databases::{MongoServer, cassandra, documents, need_both, need_mongo, with_database};
+use plimsoll_tests::harness::mongo_proxy::{Fault, MongoProxy};
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::standin::{Standin, StandinConfig};
 use serde_json::{Value, json};
@@ -301,6 +302,24 @@ fn what_is_in_the_way_is_found_before_any_schema_is_made() {
     done("seed --preset small --create-schema", &mongo_flags(&mongo)).unwrap();
     refused(&seed.replace("small", "medium"), &flags, 2).unwrap();
     assert!(cassandra.select(keyspaces).unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threads_are_asked_for_a_few_at_once_however_many_there_are() {
+    need_both();
+    let (mongo, _, flags) = tokio::task::spawn_blocking(|| both("threads").unwrap()).await.unwrap();
+    let proxy = MongoProxy::start(mongo.address(), &["getMore"], Fault::Bound).await.unwrap();
+    tokio::task::spawn_blocking(move || {
+        done("seed --workload thread --preset small --create-schema", &flags).unwrap();
+        let threads = "\
+db.thread_rooms.insert_many([{'_id': f't{n}', 'parentMessageId': f'm{n}', 'roomId': 'room-000001', 'siteId': 'site-local'} for n in range(2500)])";
+        with_database(&mongo.uri(), "chat", threads).unwrap();
+        let through = [&[format!("--mongo-uri={}", proxy.uri())], &flags[1..]].concat();
+        done("teardown --workload thread --yes", &through).unwrap();
+        assert_eq!(counts(&mongo), json!([0, 0, 0, 0, 0, 0]));
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
