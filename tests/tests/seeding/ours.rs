@@ -111,6 +111,63 @@ async fn another_number_of_parents_moves_none_and_fewer_are_refused_with_what_me
     standin.shutdown().await.unwrap();
 }
 
+#[test]
+fn what_runs_have_sent_is_found_again_however_often_was_seeded_in_between() {
+    need_both();
+    let (mongo, cassandra, flags) = both("runs_before").unwrap();
+    let without = mongo_flags(&mongo);
+    let now = bucket_of_now();
+    let rows = || {
+        ["messages_by_room", "messages_by_id"]
+            .map(|table| cassandra.rows(&format!("runs_before.{table}")).unwrap().len())
+    };
+    let sent = |room: &str, bucket: i64| {
+        let (id, at) = (format!("{room}-{bucket}"), bucket + 1_000);
+        let by_id = "message_id, room_id, created_at, site_id";
+        cassandra
+            .execute(&[
+                format!("INSERT INTO runs_before.messages_by_id ({by_id}) VALUES ('{id}', '{room}', {at}, 'site-local')"),
+                format!(
+                    "INSERT INTO runs_before.messages_by_room (bucket, {by_id}) VALUES ({bucket}, '{id}', '{room}', {at}, \
+                     'site-local')"
+                ),
+            ])
+            .unwrap();
+    };
+    let anchor = |buckets: i64| {
+        let ms = now - buckets * 259_200_000 + 7_000;
+        let script = format!(
+            "out = datetime.datetime.fromtimestamp({ms} / 1000, datetime.timezone.utc).strftime('%Y-%m-%dT%H:%M:%SZ')"
+        );
+        let text = with_database(&mongo.uri(), "chat", &script).unwrap();
+        format!("--anchor {}", text.as_str().unwrap())
+    };
+    done(&format!("seed --workload thread --preset small --create-schema {}", anchor(1)), &flags).unwrap();
+    done("teardown --workload thread --yes", &flags).unwrap();
+    assert_eq!(rows(), [0, 0]);
+    // Longer ago and in more rooms than what is seeded last, and the first again in between.
+    for (preset, buckets, room) in
+        [("small", 9, "room-000001"), ("medium", 6, "room-000070"), ("small", 3, "room-000002")]
+    {
+        done(&format!("seed --preset {preset} {}", anchor(buckets)), &without).unwrap();
+        sent(room, now - buckets * 259_200_000);
+        done("teardown --yes", &without).unwrap();
+    }
+    done("seed --preset small", &without).unwrap();
+    sent("room-000003", now);
+    // Of rooms that nobody has seeded here.
+    sent("room-000500", now);
+    assert_eq!(rows(), [5, 5]);
+    let told = plimsoll("teardown --dry-run", &flags).unwrap();
+    assert!(
+        told.stderr.contains("those of 100 rooms of a seeding before it, with --workload messages --preset medium"),
+        "{told:?}"
+    );
+    done("teardown --yes", &flags).unwrap();
+    assert_eq!(rows(), [1, 1]);
+    assert!(documents(&mongo.uri(), "chat", "plimsoll_seeds").unwrap().is_empty());
+}
+
 /// The bucket of 72 hours that services write to now.
 fn bucket_of_now() -> i64 {
     let now =
