@@ -22,8 +22,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// Asks each service that operations make requests of for something that it refuses. What was found, for people.
 ///
 /// # Errors
-/// One is not there; for people, with what to do.
-pub async fn services(plan: &RunPlan, nats: &Nats) -> Result<Vec<Applied>, String> {
+/// Those that are not there; for people, a line each, with what to do.
+pub async fn services(plan: &RunPlan, nats: &Nats) -> Result<Vec<Applied>, Vec<String>> {
     let probes = plan.workload.service_probes();
     let asked = join_all(probes.iter().map(|probe| is_there(nats, probe))).await;
     let found = probes.iter().zip(asked).map(|(probe, asked)| {
@@ -51,7 +51,11 @@ pub async fn services(plan: &RunPlan, nats: &Nats) -> Result<Vec<Applied>, Strin
             "preflight: {problem}, asked at {subject}{why}: start the {service}, check --site-id, or pass --skip-preflight"
         ))
     });
-    found.collect()
+    let (there, missing): (Vec<_>, Vec<_>) = found.partition(Result::is_ok);
+    match missing.is_empty() {
+        true => Ok(there.into_iter().flatten().collect()),
+        false => Err(missing.into_iter().filter_map(Result::err).collect()),
+    }
 }
 
 enum Asked {

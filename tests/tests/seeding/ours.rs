@@ -361,6 +361,28 @@ fn what_is_in_the_way_is_found_before_any_schema_is_made() {
     assert!(cassandra.select(keyspaces).unwrap().is_empty());
 }
 
+#[test]
+fn what_is_wrong_with_one_database_is_told_whatever_is_wrong_with_the_others() {
+    need_both();
+    let (mongo, cassandra, flags) = both("halves").unwrap();
+    done("seed --workload thread --preset small --create-schema", &flags).unwrap();
+    cassandra.execute(&["DROP KEYSPACE halves".to_owned()]).unwrap();
+    let changes = "db.users.drop_indexes()\ndb.rooms.update_one({'_id': 'room-000000'}, {'$set': {'name': 'x'}})";
+    with_database(&mongo.uri(), "chat", changes).unwrap();
+    let told = plimsoll("verify --workload thread --preset small --nats-url nats://127.0.0.1:1", &flags).unwrap();
+    assert_eq!(told.code, Some(2), "{told:?}");
+    let lines: Vec<&str> = told.stderr.lines().collect();
+    for (line, words) in lines.iter().zip([
+        "MongoDB has no unique index (account) on users",
+        "MongoDB: rooms: room-000000 has name",
+        "has no keyspace halves with tables",
+        "NATS at nats://127.0.0.1:1 cannot be reached",
+    ]) {
+        assert!(line.starts_with("error: ") && line.contains(words), "no {words} in {line}: {told:?}");
+    }
+    assert_eq!(lines.len(), 4, "{told:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threads_are_asked_for_a_few_at_once_however_many_there_are() {
     need_both();
