@@ -168,13 +168,19 @@ impl Mongo {
     async fn replace(&self, collection: &str, documents: &[&Document]) -> Result<(), Trouble> {
         let updates = documents.iter().map(|document| {
             let id = document.get("_id").cloned().unwrap_or(Bson::Null);
-            Bson::Document(doc! { "q": { "_id": id }, "u": (*document).clone(), "upsert": true })
+            doc! { "q": { "_id": id }, "u": (*document).clone(), "upsert": true }
         });
-        let updates: Vec<Bson> = updates.collect();
+        self.update(collection, updates.collect()).await.map(drop)
+    }
+
+    /// How many documents these updates met or made.
+    async fn update(&self, collection: &str, updates: Vec<Document>) -> Result<i32, Trouble> {
         let command = doc! { "update": collection, "updates": updates, "ordered": false };
         let answer = self.database.run_command(command).await?;
         let failed = answer.get_array("writeErrors").ok().and_then(|errors| errors.first()?.as_document());
-        let Some(failed) = failed.or_else(|| answer.get_document("writeConcernError").ok()) else { return Ok(()) };
+        let Some(failed) = failed.or_else(|| answer.get_document("writeConcernError").ok()) else {
+            return Ok(answer.get_i32("n").unwrap_or_default());
+        };
         let code = failed.get_i32("code").unwrap_or_default();
         Err(Trouble::Refused(code, failed.get_str("errmsg").unwrap_or_default().to_owned()))
     }
@@ -239,6 +245,16 @@ impl Mongo {
         let doing = format!("writing to {collection}");
         let document = [document];
         self.retried(&doing, || self.replace(collection, &document)).await
+    }
+
+    /// Replaces the document that a filter meets, if there is one. Whether there was.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub async fn replace_if(&self, collection: &str, filter: Document, by: &Document) -> Result<bool, String> {
+        let doing = format!("writing to {collection}");
+        let update = doc! { "q": filter, "u": by.clone(), "upsert": false };
+        Ok(self.retried(&doing, || self.update(collection, vec![update.clone()])).await? > 0)
     }
 
     /// Inserts one document, unless one of its `_id` is there. Whether it was inserted.
