@@ -233,6 +233,10 @@ impl Check<'_> {
                 self.findings.schema
             ));
         }
+        // What is counted by an index that is not there takes longer than a run's own check may, and what was found were lost.
+        if self.depth == Depth::Quick && !self.findings.wrong.is_empty() {
+            return Ok(());
+        }
         self.people().await?;
         let members = self.of_rooms("roomId");
         if let Content::History { .. } = self.dataset.content {
