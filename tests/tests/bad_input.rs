@@ -277,10 +277,6 @@ async fn a_target_that_cannot_be_used_is_named_with_what_to_do() -> anyhow::Resu
         (&["--nats-url=nats://nowhere.invalid"], &["NATS at nats://nowhere.invalid cannot be reached", "--nats-url"]),
         (&["--nats-url", &bare], &["preflight: JetStream is not enabled for this account"]),
         (
-            &["--nats-url", &url, "--site-id=elsewhere"],
-            &["preflight: the target has no stream MESSAGES_elsewhere: check --site-id", "--skip-preflight"],
-        ),
-        (
             &["--nats-url", &url, "--site-id=elsewhere", "--inject=canonical"],
             &["preflight: the target has no stream MESSAGES_CANONICAL_elsewhere: "],
         ),
@@ -300,8 +296,56 @@ async fn a_target_that_cannot_be_used_is_named_with_what_to_do() -> anyhow::Resu
         let ended = run(&[arguments, &["--agents", &address]].concat()).await?;
         check(&ended, parts);
     }
+    // Everything that is missing is told, but for what is missing with it.
+    let missing = |what: &str| format!("error: preflight: the {what}: ");
+    for (flag, lines) in [
+        (
+            "--site-id=elsewhere",
+            [
+                missing("target has no stream MESSAGES_elsewhere"),
+                missing("target has no stream MESSAGES_CANONICAL_elsewhere"),
+            ],
+        ),
+        (
+            "--durable=nobody,broadcast-worker,noone",
+            [
+                missing("stream MESSAGES_CANONICAL_site-local has no durable nobody"),
+                missing("stream MESSAGES_CANONICAL_site-local has no durable noone"),
+            ],
+        ),
+    ] {
+        let ended = run(&["--nats-url", &url, flag, "--agents", &address]).await?;
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{ended:?}");
+        let told: Vec<&str> = ended.stderr.lines().collect();
+        let is_told = told.len() == lines.len() && told.iter().zip(&lines).all(|(told, line)| told.starts_with(line));
+        assert!(is_told, "{ended:?}");
+    }
     assert!(never_leased(&agent), "{}", agent.process.stderr());
     standin.shutdown().await
+}
+
+#[tokio::test]
+async fn every_service_that_is_not_there_is_told_at_once() -> anyhow::Result<()> {
+    let server = NatsServer::start(NatsOptions::default())?;
+    let url = server.url();
+    let verify = ["verify", "--workload=daily", "--preset=daily-light", "--users=100", "--nats-url"];
+    let arguments: Vec<String> = verify.into_iter().chain([url.as_str()]).map(str::to_owned).collect();
+    let ended = tokio::task::spawn_blocking(move || Program::Cli.run(arguments)).await??;
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{ended:?}");
+    let lines = |begin: &str| -> Vec<String> {
+        let lines = ended.stderr.lines().filter_map(|line| line.strip_prefix(begin));
+        lines.map(|rest| rest.split([':', ',']).next().unwrap_or_default().to_owned()).collect()
+    };
+    let services = lines("error: preflight: nobody answers ");
+    assert_eq!(
+        services,
+        ["msg.history", "message.read", "member.add", "mute.toggle", "create", "subscription.list"],
+        "{ended:?}"
+    );
+    let streams = lines("error: preflight: the target has no stream ");
+    assert_eq!(streams, ["MESSAGES_site-local", "MESSAGES_CANONICAL_site-local", "ROOMS_site-local"], "{ended:?}");
+    assert_eq!(ended.stderr.lines().count(), services.len() + streams.len(), "{ended:?}");
+    Ok(())
 }
 
 #[tokio::test]
@@ -363,6 +407,48 @@ async fn a_denied_subject_is_an_error_in_the_servers_words() -> anyhow::Result<(
     assert!(stored <= 32 * (cases.len() as u64 + 2), "load was sent: {stored} messages");
     standin.shutdown().await
 }
+
+#[tokio::test]
+async fn a_denied_request_is_an_error_in_the_servers_words_whatever_is_requested() -> anyhow::Result<()> {
+    let user = |name: &str| NatsUser { name: name.into(), password: "pw".into(), ..NatsUser::default() };
+    let asks = NatsUser { publish_deny: vec!["chat.user.*.request.>".into()], ..user("asks") };
+    let hears = NatsUser { subscribe_deny: vec!["_INBOX.>".into()], ..user("hears") };
+    let users = vec![user("all"), asks.clone(), hears.clone()];
+    let (server, standin) = target(NatsOptions { users, ..NatsOptions::default() }).await?;
+    for (user, denied) in
+        [(&asks, "Publish to \"chat.user.plimsoll-probe.request."), (&hears, "Subscription to \"_INBOX.")]
+    {
+        let url = server.url_of(user);
+        for (arguments, operation) in REQUESTS {
+            let arguments = [arguments, &["--warmup=0s", "--hold=1s", "--steps=50", "--nats-url", &url]];
+            let arguments: Vec<String> = arguments.concat().into_iter().map(str::to_owned).collect();
+            let ended = tokio::task::spawn_blocking(move || Program::Cli.run(arguments)).await??;
+            assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{ended:?}");
+            let told = ended
+                .stderr
+                .lines()
+                .find(|line| line.contains(&format!("preflight: NATS denies {operation}, asked at ")));
+            let told = told.unwrap_or_else(|| panic!("no word of {operation} in {ended:?}"));
+            assert!(told.contains("the server says: ") && told.contains("Permissions Violation for "), "{told}");
+            assert!(
+                told.contains(denied) && told.ends_with("let the user do this, or pass --skip-preflight"),
+                "{told}"
+            );
+        }
+    }
+    standin.shutdown().await
+}
+
+/// Runs that make requests, and one of the operations of each.
+const REQUESTS: [(&[&str], &str); 7] = [
+    (&["max-rps", "--workload=history", "--preset=history-small"], "msg.history"),
+    (&["max-rps", "--workload=members", "--preset=members-small"], "member.add"),
+    (&["daily", "--preset=daily-light", "--users=100"], "message.read"),
+    (&["daily", "--preset=daily-light", "--users=100"], "mute.toggle"),
+    (&["daily", "--preset=daily-light", "--users=100"], "subscription.list"),
+    (&["max-rps", "--workload=room-read", "--preset=small"], "message.read"),
+    (&["max-rps", "--workload=read-receipt", "--preset=history-small"], "message.read-receipt"),
+];
 
 /// What both streams of the site have taken so far.
 async fn messages_stored(url: &str) -> anyhow::Result<u64> {

@@ -29,6 +29,10 @@ const PARTITIONS: usize = 64;
 /// Users of the chat whose accounts look like ours, at most.
 const MOST_ACCOUNTS: i64 = 10_000;
 
+/// How often a record is looked at that others change meanwhile: once it is that of a seeding in so many parts, none of them
+/// does.
+const LOOKS: u32 = 4;
+
 /// How long ago an interrupted seeding whose times lie ahead may have begun to be gone on with.
 const FRESH_MS: i64 = 3_600_000;
 
@@ -225,7 +229,7 @@ pub(super) async fn claim(
     let wanted = Manifest::new(plan.spec.clone(), plan.anchor_ms.unwrap_or_else(now_ms), plan.shard.of)
         .with_messages_in(keyspace(plan))
         .claimed_by(new_claim());
-    for _ in 0..2 {
+    for _ in 0..LOOKS {
         match mongo.insert_new(COLLECTION, &wanted.document()).await {
             // What there is of an earlier one, whose record is gone, stays under its own claim.
             Ok(true) => return begin(mongo, wanted, plan.shard).await.map_err(Failure::Incomplete),
@@ -237,9 +241,11 @@ pub(super) async fn claim(
             }
         }
         let found = recorded(mongo, &plan.spec).await.map_err(|words| ended(written, words))?;
-        // Gone again: somebody tears it down; the second look tells.
+        // Gone again, as somebody tears it down, or replaced, as another part of the same seeding does: another look tells.
         let Some(found) = found else { continue };
-        return join(mongo, found, wanted, plan, written).await;
+        if let Some(claimed) = join(mongo, found, wanted.clone(), plan, written).await? {
+            return Ok(claimed);
+        }
     }
     let name = id(&plan.spec);
     let words = format!("the record {name} in {COLLECTION} comes and goes: is somebody removing what is being seeded?");
@@ -257,14 +263,23 @@ async fn begin(mongo: &Mongo, manifest: Manifest, shard: Shard) -> Result<(Manif
     Ok((manifest, 0))
 }
 
-/// Writes it once more from its beginning.
-async fn anew(mongo: &Mongo, there: Manifest, shard: Shard) -> Result<(Manifest, usize), String> {
-    let before = there.renewed_ms;
-    let manifest = there.renewed(now_ms());
-    if manifest.renewed_ms != before {
-        mongo.put(COLLECTION, &manifest.document()).await?;
+/// Writes it once more from its beginning. `None`: somebody else has replaced the record meanwhile.
+async fn anew(mongo: &Mongo, there: Manifest, shard: Shard) -> Result<Option<(Manifest, usize)>, String> {
+    let manifest = there.clone().renewed(now_ms());
+    if manifest.renewed_ms != there.renewed_ms && !replaced(mongo, &there, &manifest).await? {
+        return Ok(None);
     }
-    begin(mongo, manifest, shard).await
+    begin(mongo, manifest, shard).await.map(Some)
+}
+
+/// Replaces the record, if it is still the one that was found. Whether it was.
+async fn replaced(mongo: &Mongo, there: &Manifest, by: &Manifest) -> Result<bool, String> {
+    mongo.replace_if(COLLECTION, held(there), &by.document()).await
+}
+
+/// The record, where it is still that of this claim.
+fn held(manifest: &Manifest) -> Document {
+    doc! { "_id": manifest.id(), "claim": manifest.claim.clone() }
 }
 
 /// Whether what it has written is not too old to be gone on with.
@@ -318,21 +333,21 @@ fn fits(mongo: &Mongo, there: &Manifest, plan: &SeedPlan, progress: &[ShardProgr
     Ok(())
 }
 
+/// `None`: somebody else has replaced the record meanwhile.
 async fn join(
     mongo: &Mongo,
     there: Manifest,
     wanted: Manifest,
     plan: &SeedPlan,
     written: bool,
-) -> Result<(Manifest, usize), Failure> {
-    let name = there.id();
+) -> Result<Option<(Manifest, usize)>, Failure> {
     let usage = |words| ended(written, words);
     let progress = progress(mongo, &there).await.map_err(usage)?;
     fits(mongo, &there, plan, &progress).map_err(usage)?;
     let shard = plan.shard;
     if there.spec == wanted.spec && there.shards == wanted.shards {
         return match progress.iter().find(|progress| progress.shard == shard) {
-            Some(own) if !own.finished && is_fresh(&there) => Ok((there, own.chunks as usize)),
+            Some(own) if !own.finished && is_fresh(&there) => Ok(Some((there, own.chunks as usize))),
             // Seeded before: everything is written again, with the times that it had, but for what has to lie ahead.
             _ => anew(mongo, there, shard).await.map_err(Failure::Incomplete),
         };
@@ -340,9 +355,13 @@ async fn join(
     // The same rooms for another workload, or in other parts: its times stay, and what there are of messages is not forgotten.
     let replace = async {
         let manifest = there.replaced_by(wanted);
-        forget_progress(mongo, &name).await?;
-        mongo.put(COLLECTION, &manifest.document()).await?;
-        begin(mongo, manifest, shard).await
+        if !replaced(mongo, &there, &manifest).await? {
+            return Ok(None);
+        }
+        // Other parts of this seeding may have noted theirs already.
+        let others = doc! { "kind": "shard", "of": manifest.id(), "claim": { "$ne": manifest.claim.clone() } };
+        mongo.delete(COLLECTION, others).await?;
+        begin(mongo, manifest, shard).await.map(Some)
     };
     replace.await.map_err(Failure::Incomplete)
 }
@@ -364,7 +383,7 @@ pub(super) fn new_claim() -> String {
 /// It is not, or cannot be read; one line, with what to do.
 pub(super) async fn holds(mongo: &Mongo, manifest: &Manifest) -> Result<(), String> {
     let name = manifest.id();
-    if mongo.count(COLLECTION, doc! { "_id": &name, "claim": manifest.claim.clone() }).await? > 0 {
+    if mongo.count(COLLECTION, held(manifest)).await? > 0 {
         return Ok(());
     }
     Err(format!(

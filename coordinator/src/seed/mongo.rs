@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::error::{Error, ErrorKind, WriteFailure};
-use mongodb::options::{ClientOptions, ConnectionString, Credential, Tls, TlsOptions};
+use mongodb::options::{ClientOptions, ConnectionString, Credential, ReadPreference, Tls, TlsOptions};
 use mongodb::{Client, Collection, Cursor, Database, IndexModel};
 use plimsoll_common::plan::redact_url;
 use tokio::time::{Instant, sleep, timeout};
@@ -28,6 +28,10 @@ const SILENCE: Duration = Duration::from_secs(60);
 
 /// Between two tries that wait for an election.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Ids of one answer. A server forgets who has not asked for more in ten minutes, and left to itself it answers with as many as
+/// take longer than that to be worked off.
+const IDS_AT_ONCE: u32 = 1_000;
 
 const DUPLICATE: i32 = 11_000;
 const NO_NAMESPACE: i32 = 26;
@@ -91,23 +95,7 @@ impl Mongo {
     /// It is not, or does not let us in; one line, with what to do.
     pub async fn open(plan: &MongoPlan) -> Result<Self, String> {
         let place = redact_url(&plan.uri);
-        // The address was read before: what is left is what its name stands for. The driver's words may repeat parts of it.
-        let unread = |_| format!("--mongo-uri: {place} is no address of MongoDB");
-        let address = ConnectionString::parse(&plan.uri).map_err(unread)?;
-        let mut options = ClientOptions::parse(without_socket_timeout(address)).await.map_err(|_| {
-            format!(
-                "--mongo-uri: the servers of {place} cannot be looked up: check its host in DNS (SRV and TXT records)"
-            )
-        })?;
-        options.app_name = Some("plimsoll".to_owned());
-        options.server_selection_timeout = options.server_selection_timeout.or(Some(FIND_LIMIT));
-        options.connect_timeout = options.connect_timeout.or(Some(FIND_LIMIT));
-        if let Some(login) = &plan.login {
-            let mut credential = options.credential.take().unwrap_or_default();
-            credential.username = Some(login.user.clone());
-            credential.password = Some(password("--mongo-password", &login.password)?);
-            options.credential = Some(credential as Credential);
-        }
+        let mut options = options(plan, &place).await?;
         if plan.tls_ca.is_some() || plan.tls_identity.is_some() {
             // The driver's own words would name no flag.
             plan.tls_ca.as_ref().map(|path| authority("--mongo-tls-ca", path)).transpose()?;
@@ -180,13 +168,19 @@ impl Mongo {
     async fn replace(&self, collection: &str, documents: &[&Document]) -> Result<(), Trouble> {
         let updates = documents.iter().map(|document| {
             let id = document.get("_id").cloned().unwrap_or(Bson::Null);
-            Bson::Document(doc! { "q": { "_id": id }, "u": (*document).clone(), "upsert": true })
+            doc! { "q": { "_id": id }, "u": (*document).clone(), "upsert": true }
         });
-        let updates: Vec<Bson> = updates.collect();
+        self.update(collection, updates.collect()).await.map(drop)
+    }
+
+    /// How many documents these updates met or made.
+    async fn update(&self, collection: &str, updates: Vec<Document>) -> Result<i32, Trouble> {
         let command = doc! { "update": collection, "updates": updates, "ordered": false };
         let answer = self.database.run_command(command).await?;
         let failed = answer.get_array("writeErrors").ok().and_then(|errors| errors.first()?.as_document());
-        let Some(failed) = failed.or_else(|| answer.get_document("writeConcernError").ok()) else { return Ok(()) };
+        let Some(failed) = failed.or_else(|| answer.get_document("writeConcernError").ok()) else {
+            return Ok(answer.get_i32("n").unwrap_or_default());
+        };
         let code = failed.get_i32("code").unwrap_or_default();
         Err(Trouble::Refused(code, failed.get_str("errmsg").unwrap_or_default().to_owned()))
     }
@@ -253,6 +247,16 @@ impl Mongo {
         self.retried(&doing, || self.replace(collection, &document)).await
     }
 
+    /// Replaces the document that a filter meets, if there is one. Whether there was.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub async fn replace_if(&self, collection: &str, filter: Document, by: &Document) -> Result<bool, String> {
+        let doing = format!("writing to {collection}");
+        let update = doc! { "q": filter, "u": by.clone(), "upsert": false };
+        Ok(self.retried(&doing, || self.update(collection, vec![update.clone()])).await? > 0)
+    }
+
     /// Inserts one document, unless one of its `_id` is there. Whether it was inserted.
     ///
     /// # Errors
@@ -287,7 +291,9 @@ impl Mongo {
         let doing = format!("reading {collection}");
         let collection = self.collection(collection);
         let found = self
-            .retried(&doing, || async { collection.find(filter.clone()).projection(doc! { "_id": 1 }).await })
+            .retried(&doing, || async {
+                collection.find(filter.clone()).projection(doc! { "_id": 1 }).batch_size(IDS_AT_ONCE).await
+            })
             .await?;
         let next = move |mut found: Cursor<Document>| {
             let doing = doing.clone();
@@ -440,6 +446,40 @@ impl Mongo {
     }
 }
 
+/// What the address and the login ask for.
+async fn options(plan: &MongoPlan, place: &str) -> Result<ClientOptions, String> {
+    // The address was read before: what is left is what its name stands for. The driver's words may repeat parts of it.
+    let unread = |_| format!("--mongo-uri: {place} is no address of MongoDB");
+    let mut address = ConnectionString::parse(&plan.uri).map_err(unread)?;
+    if let Some(login) = &plan.login {
+        let mut credential = credential(&plan.uri, &address).map_err(unread)?;
+        credential.username = Some(login.user.clone());
+        credential.password = Some(password("--mongo-password", &login.password)?);
+        address.credential = Some(credential);
+        // It names where the chat is, and would be taken for what knows the user.
+        address.default_database = None;
+    }
+    let mut options = ClientOptions::parse(without_socket_timeout(address)).await.map_err(|_| {
+        format!("--mongo-uri: the servers of {place} cannot be looked up: check its host in DNS (SRV and TXT records)")
+    })?;
+    options.app_name = Some("plimsoll".to_owned());
+    options.server_selection_timeout = options.server_selection_timeout.or(Some(FIND_LIMIT));
+    options.connect_timeout = options.connect_timeout.or(Some(FIND_LIMIT));
+    // An address of services may send reads to secondaries, which lag behind: behind what is being written here most of all.
+    options.selection_criteria = Some(ReadPreference::Primary.into());
+    options.read_concern = None;
+    Ok(options)
+}
+
+/// What the options of an address say of whoever logs in. The driver forgets that where the address itself names no user.
+fn credential(uri: &str, address: &ConnectionString) -> Result<Credential, Error> {
+    if let Some(credential) = &address.credential {
+        return Ok(credential.clone());
+    }
+    let with_somebody = ConnectionString::parse(uri.replacen("://", "://somebody@", 1))?;
+    Ok(with_somebody.credential.unwrap_or_default())
+}
+
 fn refused_login(place: &str, why: &str) -> String {
     format!(
         "MongoDB at {place} does not let us in ({}): check user and password, in --mongo-uri or --mongo-username and \
@@ -538,7 +578,10 @@ mod tests {
     use std::cell::Cell;
     use std::future::{pending, ready};
 
+    use mongodb::options::SelectionCriteria;
+
     use super::*;
+    use crate::settings::storage::DatabaseLogin;
 
     const LIMIT: Duration = Duration::from_secs(60);
 
@@ -570,6 +613,46 @@ mod tests {
             assert_eq!((trouble.passes(), trouble.waits_for_election()), (waits, waits), "{code}");
         }
         assert!(!Trouble::Silent(LIMIT).waits_for_election());
+    }
+
+    async fn options_of(uri: &str, login: Option<DatabaseLogin>) -> ClientOptions {
+        let plan =
+            MongoPlan { uri: uri.to_owned(), database: "chat".to_owned(), login, tls_ca: None, tls_identity: None };
+        options(&plan, uri).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_user_is_looked_up_where_the_address_says_wherever_the_user_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("password");
+        std::fs::write(&file, "word\n").unwrap();
+        let login = || Some(DatabaseLogin { user: "ann".to_owned(), password: file.display().to_string() });
+        for (uri, source) in [
+            ("mongodb://db/?authSource=people", "people"),
+            ("mongodb://db/chat?replicaSet=rs&authsource=people", "people"),
+            ("mongodb://db,db2:27018/?authSource=our%2Dpeople", "our-people"),
+            ("mongodb://db", "admin"),
+            // Where the chat is says nothing of who knows the user.
+            ("mongodb://db/chat", "admin"),
+            ("mongodb://bob:other@db/chat?authSource=people", "people"),
+            ("mongodb://bob:other@db/?authSource=people&authMechanism=SCRAM-SHA-1", "people"),
+        ] {
+            let credential = options_of(uri, login()).await.credential.unwrap();
+            let said = (credential.username.as_deref(), credential.password.as_deref(), credential.source.as_deref());
+            assert_eq!(said, (Some("ann"), Some("word"), Some(source)), "{uri}");
+        }
+        let own = options_of("mongodb://bob:other@db/chat", None).await.credential.unwrap();
+        assert_eq!((own.username.as_deref(), own.source.as_deref()), (Some("bob"), Some("chat")));
+        assert_eq!(options_of("mongodb://db/?authSource=people", None).await.credential, None);
+    }
+
+    #[tokio::test]
+    async fn what_was_just_written_is_read_whatever_the_address_says() {
+        let uri = "mongodb://db/?replicaSet=rs&readPreference=secondaryPreferred&readConcernLevel=snapshot";
+        let asked = options_of(uri, None).await;
+        let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
+        assert_eq!((asked.selection_criteria, asked.read_concern), (Some(primary), None));
+        assert_eq!(asked.repl_set_name.as_deref(), Some("rs"));
     }
 
     #[test]

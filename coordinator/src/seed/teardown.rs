@@ -4,7 +4,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{DateTime, Document, doc};
 use tokio::sync::oneshot;
 
 use super::cassandra::Cassandra;
@@ -17,6 +17,7 @@ use super::progress::grouped;
 use super::remedy::Commands;
 use super::remove::Messages;
 use super::schema::TABLES;
+use super::spec::Spec;
 use crate::exit::Failure;
 use crate::settings::seeding::TeardownPlan;
 
@@ -29,8 +30,48 @@ const MOST: i64 = 1_000_000;
 /// The record of a seeding that is gone from MongoDB, and of whose rooms Cassandra may have messages of runs.
 const REMOVED: &str = "removed";
 
-fn removed_id(manifest: &Manifest) -> String {
-    format!("{}!messages", manifest.id())
+/// The way to what runs have sent to the rooms of seedings that are gone.
+struct Kept {
+    /// Under which name it is kept.
+    id: String,
+    manifest: Manifest,
+    dataset: Dataset,
+}
+
+impl Kept {
+    /// Those among the records that are of these rooms.
+    fn of(removed: &[Document], name: &str) -> Result<Vec<Self>, String> {
+        let begins = format!("{name}{KEPT}");
+        let of_rooms = removed.iter().filter_map(|record| Some((record.get_str("_id").ok()?, record)));
+        let of_rooms = of_rooms.filter(|(id, _)| id.starts_with(&begins));
+        let kept = of_rooms.map(|(id, record)| {
+            let (manifest, dataset) = read(record)
+                .map_err(|words| format!("{words}; it is the way to messages in Cassandra, and nothing was removed"))?;
+            Ok(Self { id: id.to_owned(), manifest, dataset })
+        });
+        kept.collect()
+    }
+
+    /// How this seeding is kept beside those: one that had the same rooms tells where to look for the messages of both.
+    fn record(manifest: &Manifest, kept: &[Self]) -> Document {
+        let mut record = manifest.document();
+        let id = kept_id(manifest);
+        let first = kept.iter().filter(|kept| kept.id == id).map(|kept| kept.manifest.anchor_ms);
+        let anchor_ms = first.fold(manifest.anchor_ms, i64::min);
+        record.insert("_id", id);
+        record.insert("kind", REMOVED);
+        record.insert("anchor", DateTime::from_millis(anchor_ms));
+        record
+    }
+}
+
+/// Between the name of rooms and what they were seeded with; older releases ended here.
+const KEPT: &str = "!messages";
+
+/// Of the same rooms and buckets one is kept.
+fn kept_id(manifest: &Manifest) -> String {
+    let Spec { workload, preset, seed, users, bucket_hours, .. } = &manifest.spec;
+    format!("{}{KEPT}:{workload}/{preset}/{seed}/{users}/{bucket_hours}", manifest.id())
 }
 
 /// What is to be removed from a collection.
@@ -90,6 +131,8 @@ struct Teardown {
     cassandra: Option<Cassandra>,
     /// What was seeded; none with `--drop` where nothing is recorded.
     seeded: Option<(Manifest, Dataset)>,
+    /// Of the same rooms, from seedings before it.
+    kept: Vec<Kept>,
     /// Rooms that runs have made, by their ids.
     of_runs: Vec<String>,
     parts: Vec<Part>,
@@ -110,18 +153,18 @@ impl Teardown {
             records.into_iter().partition(|record| record.get_str("kind").is_ok_and(|kind| kind == REMOVED));
         let name = format!("{}/{}", plan.site, plan.room_ids.name());
         let mut seedings = if plan.drop { Vec::new() } else { of_site(&records, &plan.site)? };
-        let mut position = seedings.iter().position(|(manifest, _)| manifest.id() == name);
-        if position.is_none() && plan.storage.cassandra.is_some() && !plan.drop {
+        let kept = if plan.drop { Vec::new() } else { Kept::of(&removed, &name)? };
+        let position = seedings.iter().position(|(manifest, _)| manifest.id() == name);
+        let seeded = match (position, kept.first()) {
+            (Some(at), _) => Some(seedings.swap_remove(at)),
             // What MongoDB had of it is gone; messages of runs may be left.
-            seedings.extend(of_site(&removed, &plan.site)?.into_iter().filter(|(manifest, _)| manifest.id() == name));
-            position = seedings.iter().position(|(manifest, _)| manifest.id() == name);
-        }
-        let kept = position.map_or(0, |at| kept_users(&seedings, &seedings[at].0));
-        let seeded = match position {
-            Some(at) => Some(seedings.swap_remove(at)),
-            None if plan.drop => None,
-            None => return Ok(None),
+            (None, Some(kept)) if plan.storage.cassandra.is_some() => {
+                Some((kept.manifest.clone(), kept.dataset.clone()))
+            }
+            (None, _) if plan.drop => None,
+            (None, _) => return Ok(None),
         };
+        let kept_users = seeded.as_ref().map_or(0, |(manifest, _)| kept_users(&seedings, manifest));
         let again = seeded.as_ref().map(|(manifest, _)| Commands(&plan.storage).teardown(manifest)).unwrap_or_default();
         // Of one that cannot be read nobody knows.
         let has_messages = match &seeded {
@@ -155,8 +198,8 @@ impl Teardown {
         };
         let bucket_hours = plan.storage.bucket_hours;
         let (parts, others, drop) = (Vec::new(), 0, plan.drop);
-        let mut teardown = Self { mongo, cassandra, seeded, of_runs, parts, others, bucket_hours, drop, again };
-        teardown.parts = teardown.look(kept).await?;
+        let mut teardown = Self { mongo, cassandra, seeded, kept, of_runs, parts, others, bucket_hours, drop, again };
+        teardown.parts = teardown.look(kept_users).await?;
         Ok(Some(teardown))
     }
 
@@ -189,12 +232,21 @@ impl Teardown {
             }
         }
         match (&self.cassandra, &self.seeded) {
-            (Some(cassandra), Some((_, dataset))) => words.push_str(&format!(
-                "  from the keyspace {} of Cassandra at {}:\n    all messages of {} rooms\n",
-                cassandra.keyspace(),
-                cassandra.place(),
-                grouped(u64::from(dataset.rooms()))
-            )),
+            (Some(cassandra), Some((manifest, dataset))) => {
+                words.push_str(&format!(
+                    "  from the keyspace {} of Cassandra at {}:\n    all messages of {} rooms\n",
+                    cassandra.keyspace(),
+                    cassandra.place(),
+                    grouped(u64::from(dataset.rooms()))
+                ));
+                for Kept { manifest, dataset, .. } in self.before(manifest) {
+                    words.push_str(&format!(
+                        "    those of {} rooms of a seeding before it, with {}\n",
+                        grouped(u64::from(dataset.rooms())),
+                        manifest.spec.flags()
+                    ));
+                }
+            }
             (Some(cassandra), None) => {
                 let tables = TABLES.map(|table| table.name).join(", ");
                 let (keyspace, place) = (cassandra.keyspace(), cassandra.place());
@@ -212,6 +264,11 @@ impl Teardown {
         words
     }
 
+    /// Those whose messages are not among those of this seeding.
+    fn before(&self, seeded: &Manifest) -> impl Iterator<Item = &Kept> {
+        self.kept.iter().filter(move |kept| kept.manifest != *seeded)
+    }
+
     async fn remove(&mut self) -> Result<(), String> {
         // From here on nobody takes it for whole, and who is seeding it finds that it is no longer theirs.
         if let Some((manifest, _)) = &self.seeded
@@ -225,9 +282,15 @@ impl Teardown {
         };
         self.mongo.delete(COLLECTION, records).await?;
         match (&self.cassandra, &self.seeded) {
-            (Some(cassandra), Some((_, dataset))) => {
+            (Some(cassandra), Some((manifest, dataset))) => {
                 let messages = Messages::new(cassandra, &self.mongo, dataset, self.bucket_hours).await?;
-                self.others = messages.remove_all(&self.of_runs).await?;
+                let mut others = messages.remove_all(&self.of_runs).await?;
+                for Kept { dataset, .. } in self.before(manifest) {
+                    let messages = Messages::new(cassandra, &self.mongo, dataset, self.bucket_hours).await?;
+                    // Of rooms that both had, the same.
+                    others = messages.remove_all(&[]).await?.max(others);
+                }
+                self.others = others;
             }
             (Some(cassandra), None) => {
                 for table in TABLES {
@@ -240,16 +303,17 @@ impl Teardown {
             part.count = self.mongo.delete(part.collection, part.filter.clone()).await?;
         }
         let record = match (&self.seeded, &self.cassandra) {
-            (Some((manifest, _)), Some(_)) => doc! { "_id": { "$in": [manifest.id(), removed_id(manifest)] } },
+            (Some((manifest, _)), Some(_)) => {
+                let kept = self.kept.iter().map(|kept| kept.id.clone());
+                doc! { "_id": { "$in": kept.chain([manifest.id()]).collect::<Vec<_>>() } }
+            }
             (Some((manifest, _)), None) => {
-                // The way to what runs have sent.
-                let mut left = manifest.document();
-                left.insert("_id", removed_id(manifest));
-                left.insert("kind", REMOVED);
-                self.mongo.put(COLLECTION, &left).await?;
+                self.mongo.put(COLLECTION, &Kept::record(manifest, &self.kept)).await?;
                 doc! { "_id": manifest.id() }
             }
-            (None, _) => doc! {},
+            (None, Some(_)) => doc! {},
+            // Messages stay, and what leads to them.
+            (None, None) => doc! { "kind": { "$ne": REMOVED } },
         };
         self.mongo.delete(COLLECTION, record).await.map(drop)
     }
@@ -369,6 +433,33 @@ mod tests {
         for keyspace in ["one", "two"] {
             assert!(refuse_to_empty(&records, keyspace, Commands(&storage("mongodb://db"))).is_err(), "{keyspace}");
         }
+    }
+
+    #[test]
+    fn what_is_kept_leads_to_the_messages_of_every_seeding_that_is_gone() {
+        let removed = |preset: &str, days: i64, kept: &[Kept]| {
+            let spec = dataset("messages", preset).spec;
+            Kept::record(&Manifest::new(spec, ANCHOR_MS + days * 86_400_000, 1), kept)
+        };
+        let name = "site-local/room";
+        // As an older release has kept it, two of ours, and one of other rooms.
+        let mut older = removed("large", 1, &[]);
+        older.insert("_id", "site-local/room!messages");
+        let mut records = vec![older, removed("small", 2, &[]), removed("medium", 3, &[])];
+        records.push(Kept::record(&Manifest::new(dataset("members", "members-small").spec, ANCHOR_MS, 1), &[]));
+        let kept = Kept::of(&records, name).unwrap();
+        let presets: Vec<&str> = kept.iter().map(|kept| kept.manifest.spec.preset.as_str()).collect();
+        assert_eq!(presets, ["large", "small", "medium"]);
+        // Of the same rooms the first is not forgotten, whichever came later.
+        for days in [0, 9] {
+            let again = removed("small", days, &kept);
+            assert_eq!(again.get_str("_id").unwrap(), kept[1].id);
+            let anchor = Manifest::read(&again).unwrap().anchor_ms;
+            assert_eq!(anchor, ANCHOR_MS + days.min(2) * 86_400_000);
+        }
+        records[1].insert("format", 99);
+        let error = Kept::of(&records, name).err().unwrap();
+        assert!(error.contains("newer release (format 99") && error.contains("nothing was removed"), "{error}");
     }
 
     #[test]

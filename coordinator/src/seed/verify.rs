@@ -68,7 +68,8 @@ pub(crate) async fn verify(
     let findings = || Findings::new(&manifest, Commands(storage));
     let documents = async {
         let mut check = Check { mongo: &mongo, dataset: &dataset, depth, run, findings: findings() };
-        check.documents().await.map(|()| check.findings)
+        let ended = check.documents().await;
+        check.findings.ended_by(ended)
     };
     let messages = async {
         let mut findings = findings();
@@ -76,12 +77,14 @@ pub(crate) async fn verify(
             if dataset.content.has_messages() {
                 findings.say("cassandra", "not checked: no --cassandra-hosts".to_owned());
             }
-            return Ok(findings);
+            return findings;
         };
         let place = format!("Cassandra at {}", plan.hosts.join(","));
-        awaited.from(place, messages(plan, &dataset, depth, &mut findings)).await.map(|()| findings)
+        let ended = awaited.from(place, messages(plan, &dataset, depth, &mut findings)).await;
+        findings.ended_by(ended)
     };
-    let (documents, messages) = tokio::try_join!(awaited.from(&*mongo_place, documents), messages).map_err(one)?;
+    // What one cannot be asked hides nothing of what is wrong with the other.
+    let (documents, messages) = tokio::join!(awaited.from(&*mongo_place, documents), messages);
     let all = documents.and(messages);
     if all.wrong.is_empty() { Ok(Verified { found: all.found }) } else { Err(all.wrong) }
 }
@@ -174,6 +177,12 @@ impl Findings {
         self
     }
 
+    /// What was found until it ended, and why it did not go on.
+    fn ended_by(mut self, ended: Result<(), String>) -> Self {
+        self.wrong.extend(ended.err());
+        self
+    }
+
     /// Something is as it should be.
     pub fn say(&mut self, what: &str, words: String) {
         self.found.push((what.to_owned(), words));
@@ -223,6 +232,10 @@ impl Check<'_> {
                 index.service,
                 self.findings.schema
             ));
+        }
+        // What is counted by an index that is not there takes longer than a run's own check may, and what was found were lost.
+        if self.depth == Depth::Quick && !self.findings.wrong.is_empty() {
+            return Ok(());
         }
         self.people().await?;
         let members = self.of_rooms("roomId");

@@ -10,6 +10,7 @@ use super::command_line::Flags;
 use super::commands::LoadCommand;
 use super::error::SettingsError;
 use super::plan_file::{self, PlanFile};
+use super::storage;
 use super::table::{self, DefaultValue, Kind, Setting};
 
 /// Where a value came from.
@@ -116,7 +117,9 @@ impl Layers {
             (takes || meant).then_some((setting.name, given))
         };
         let given = command.settings().filter_map(applying).collect();
-        Ok(Self { given, texts: HashMap::new(), workload })
+        let mut layers = Self { given, texts: HashMap::new(), workload };
+        storage::one_user(&mut layers);
+        Ok(layers)
     }
 
     /// Takes the settings of a saved run. Its secrets were not saved: they come from flags and environment again. A flag may
@@ -150,7 +153,9 @@ impl Layers {
         }
         let text = |setting: &'static Setting| Some((setting.name, saved.get(&text_of_file(setting.name))?.clone()));
         let texts = command.settings().filter_map(text).collect();
-        Ok(Self { given, texts, workload })
+        let mut layers = Self { given, texts, workload };
+        storage::one_user(&mut layers);
+        Ok(layers)
     }
 
     /// The workload's entry; `None` where no workload has the name that was given.

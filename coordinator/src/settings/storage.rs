@@ -7,7 +7,7 @@ use mongodb::options::ConnectionString;
 use plimsoll_common::plan::redact_url;
 
 use super::error::SettingsError;
-use super::layers::Source;
+use super::layers::{Layers, Source};
 use super::secure::kept;
 use super::values::{Named, Values, number};
 
@@ -141,6 +141,26 @@ pub fn storage(values: &Values) -> Result<Option<StoragePlan>, SettingsError> {
     Ok(Some(StoragePlan { mongo, cassandra: cassandra(values)?, bucket_hours: number(&hours, 1, 24 * 366)? as u32 }))
 }
 
+/// Takes away the user of `--mongo-username` where the address names one and was given as strongly: what a variable says for
+/// services is no reason to log in as another than a flag names.
+pub fn one_user(layers: &mut Layers) {
+    let (Some(uri), Some(user)) = (layers.get("mongo-uri"), layers.get("mongo-username")) else { return };
+    let Some(named) = ConnectionString::parse(&uri.value).ok().and_then(|read| read.credential) else { return };
+    let is_same = named.username.as_ref() == Some(&user.value) && named.password.is_none();
+    // Of a saved run only the user is left who logged in.
+    let password = layers.get("mongo-password").map_or(0, |password| password.source.strength());
+    let strength = user.source.strength().max(password);
+    let is_stronger = user.source == Source::Saved || strength > uri.source.strength();
+    if named.username.is_none() || is_same || is_stronger {
+        return;
+    }
+    layers.remove("mongo-username");
+    // One that may be meant for the user in the address is not dropped without a word.
+    if named.password.is_some() {
+        layers.remove("mongo-password");
+    }
+}
+
 /// An address that the driver takes, and that names no other database. What is wrong with it is said without a part of it:
 /// an address that cannot be read shows nobody where a password ends.
 fn mongo_uri(uri: &Named, database: &str) -> Result<String, SettingsError> {
@@ -253,7 +273,7 @@ fn path(values: &Values, setting: &'static str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use crate::settings::read;
+    use crate::settings::{Invocation, read};
 
     fn error(flags: &str) -> String {
         let line = format!("plimsoll seed --preset small {flags}");
@@ -309,6 +329,43 @@ mod tests {
         assert!(is_read("--mongo-uri mongodb://h/loadtest --mongo-db loadtest"));
         assert!(is_read("--mongo-uri mongodb://h/chat") && is_read("--mongo-uri mongodb://ann:pw@h/admin"));
         assert!(error("--mongo-uri mongodb://h/admin").contains("it names the database admin"));
+    }
+
+    /// Who logs in: the user of `--mongo-username`; `None`: whoever the address names.
+    fn user(flags: &str, variables: &[(&str, &str)]) -> Result<Option<String>, String> {
+        let line = format!("plimsoll seed --preset small {flags}");
+        let environment = |name: &str| {
+            let is_it = |(of, _): &&(&str, &str)| *of == name;
+            variables.iter().find(is_it).map(|(_, value)| (*value).to_owned())
+        };
+        match read(line.split_whitespace().map(Into::into), &environment).map_err(|error| error.to_string())? {
+            Invocation::Seed(plan) => Ok(plan.storage.mongo.login.map(|login| login.user)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn one_user_logs_in_and_a_variable_is_none_against_a_flag() {
+        const NAMED: &str = "--mongo-uri mongodb://ann:pw@h";
+        const OPEN: &str = "--mongo-uri mongodb://h";
+        let of_services = [("MONGO_USERNAME", "reader")];
+        let reader = Ok(Some("reader".to_owned()));
+        assert_eq!(user(NAMED, &of_services), Ok(None));
+        assert_eq!(user(OPEN, &of_services), reader);
+        let both = [("MONGO_URI", "mongodb://ann:pw@h"), ("MONGO_USERNAME", "reader")];
+        assert_eq!(user("", &both), Ok(None));
+        assert_eq!(user(&format!("{NAMED} --mongo-username reader"), &[]), Ok(None));
+        assert_eq!(user("--mongo-username reader", &both[..1]), reader);
+        assert_eq!(user("", &[both[0], ("PLIMSOLL_MONGO_USERNAME", "reader")]), reader);
+        assert_eq!(user("--mongo-password /a", &both), reader);
+        // Its password may come from elsewhere.
+        let ann = Ok(Some("ann".to_owned()));
+        assert_eq!(user("--mongo-uri mongodb://ann@h", &[("MONGO_USERNAME", "ann")]), ann);
+        // A password that would be nobody's is told.
+        let told = user("--mongo-uri mongodb://ann@h --mongo-password /a", &of_services).unwrap_err();
+        assert!(told.contains("--mongo-password: a password is of somebody: add --mongo-username"), "{told}");
+        let password = [of_services[0], ("PLIMSOLL_MONGO_PASSWORD", "/a")];
+        assert_eq!(user(NAMED, &password), Ok(None));
     }
 
     #[test]

@@ -277,7 +277,7 @@ const GENERAL: &[Setting] = &[
     setting!(SLO, "no-stop-on-trip", "PLIMSOLL_NO_STOP_ON_TRIP", None, "", Nothing, Switch,
         "Go on with the remaining steps after a TRIP"),
     setting!(SLO, "trials", "PLIMSOLL_TRIALS", None, "COUNT", Text("3"), One,
-        "Most trials of a step that load boxes made INCONCLUSIVE, 1 to 3"),
+        "Most trials of a step that load boxes, or backlogs that could not be read, made INCONCLUSIVE, 1 to 3"),
 
     setting!(TARGET, "nats-url", "PLIMSOLL_NATS_URL", Some("NATS_URL"), "URL", Text("nats://127.0.0.1:4222"), One,
         "The service's NATS as agents and coordinator reach it; separate several addresses with commas"),
@@ -307,7 +307,7 @@ const GENERAL: &[Setting] = &[
     setting!(STORAGE, "mongo-db", "PLIMSOLL_MONGO_DB", Some("MONGO_DB"), "NAME", Text("chat"), One,
         "Its database"),
     setting!(STORAGE, "mongo-username", "PLIMSOLL_MONGO_USERNAME", Some("MONGO_USERNAME"), "NAME", Nothing, One,
-        "The user to log in as, unless the URI names one"),
+        "The user to log in as, unless the URI names one and is given as strongly"),
     setting!(STORAGE, "mongo-password", "PLIMSOLL_MONGO_PASSWORD", None, "FILE|env:NAME",
         Derived("env:MONGO_PASSWORD, with --mongo-username"), One,
         "A file that holds the password, or env:NAME for a variable that does"),

@@ -109,10 +109,9 @@ impl Nats {
 
     /// Asks the JetStream API; `None` where it answers that there is no such thing.
     async fn ask<T: DeserializeOwned>(&self, subject: String, within: Duration) -> Result<Option<T>, String> {
-        let complaints = self.complaints.all.subscribe();
         let answer = tokio::select! {
             answer = timeout(within, self.client.request(subject.clone(), Default::default())) => answer,
-            words = complaint_about(complaints, &subject) => return Err(format!("the server says: {words}")),
+            words = self.denial_of(&subject) => return Err(format!("the server says: {words}")),
         };
         let answer = match answer {
             Ok(Ok(answer)) => answer,
@@ -131,6 +130,12 @@ impl Nats {
             }
             ApiAnswer::Found(found) => Ok(Some(found)),
         }
+    }
+
+    /// Waits until the server denies a request that is made meanwhile, or the subscription that its answer would come by: it says
+    /// so apart from the request, which is never answered.
+    pub(super) fn denial_of(&self, subject: &str) -> impl Future<Output = String> {
+        complaint_about(self.complaints.all.subscribe(), subject)
     }
 
     /// What may be why there is no answer.

@@ -7,7 +7,7 @@ use plimsoll_common::plan::Workload;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::monitor::{AccountInfo, ConsumerInfo, Monitor, Nats, StreamInfo};
+use super::monitor::{AccountInfo, ConsumerInfo, Look, Monitor, Nats, StreamInfo};
 use crate::core::backlog::DurableName;
 use crate::report::Applied;
 use crate::results::Configuration;
@@ -35,9 +35,9 @@ pub struct Seen {
 /// Checks streams, durables and storage. What it saw of their configuration.
 ///
 /// # Errors
-/// Something is missing or does not fit; for people, with what to do.
-pub async fn check(plan: &RunPlan, nats: &Nats, monitor: &Monitor) -> Result<Seen, String> {
-    let streams = streams_entered(&plan.workload);
+/// Everything that is missing, or what does not fit; for people, a line each, with what to do.
+pub async fn check(plan: &RunPlan, nats: &Nats, monitor: &Monitor) -> Result<Seen, Vec<String>> {
+    let entered = streams_entered(&plan.workload);
     let durables = &plan.target.durables;
     let account = async {
         match monitor {
@@ -46,22 +46,18 @@ pub async fn check(plan: &RunPlan, nats: &Nats, monitor: &Monitor) -> Result<See
         }
     };
     let ((found_streams, found_durables), account) =
-        tokio::join!(monitor.look(&streams, durables, ANSWER_LIMIT), account);
-    let streams: Vec<(String, StreamInfo)> = streams
-        .into_iter()
-        .zip(found_streams)
-        .map(|(name, found)| {
-            let found = found.map_err(|words| no_answer(&words, monitor))?;
-            Ok((name.clone(), present_stream(&name, found, described(plan))?))
-        })
-        .collect::<Result<_, String>>()?;
-    let durables: Vec<(&DurableName, ConsumerInfo)> = durables
-        .iter()
-        .zip(found_durables)
-        .map(|(name, found)| Ok((name, present_durable(name, found.map_err(|words| no_answer(&words, monitor))?)?)))
-        .collect::<Result<_, String>>()?;
+        tokio::join!(monitor.look(&entered, durables, ANSWER_LIMIT), account);
+    let mut lacks = Lacks::default();
+    let missing = |name: &String| Some(missing_stream(name, described(plan)));
+    let streams: Vec<(String, StreamInfo)> = lacks.sort(entered.iter().cloned().zip(found_streams), missing);
+    // Of a stream that is not there nothing more is said.
+    let is_there = |stream: &String| !entered.contains(stream) || streams.iter().any(|(name, _)| name == stream);
+    let missing = |name: &&DurableName| is_there(&name.stream).then(|| missing_durable(name));
+    let durables: Vec<(&DurableName, ConsumerInfo)> = lacks.sort(durables.iter().zip(found_durables), missing);
+    lacks.nothing(monitor)?;
     if let Some(account) = account {
-        fits(plan, &account.map_err(|words| format!("preflight: {words}"))?, &streams)?;
+        let fits = account.map_err(|words| format!("preflight: {words}")).and_then(|info| fits(plan, &info, &streams));
+        fits.map_err(|words| vec![words])?;
     }
     let configured = |(name, info): &(String, StreamInfo)| (format!("stream {name}"), object(&info.config));
     let configuration = streams.iter().map(configured);
@@ -88,29 +84,60 @@ fn described(plan: &RunPlan) -> bool {
     matches!(plan.workload, Workload::Custom(_))
 }
 
-fn present_stream(name: &str, found: Option<StreamInfo>, described: bool) -> Result<StreamInfo, String> {
-    found.ok_or_else(|| {
-        if described {
-            return format!(
-                "preflight: the target has no stream {name}: make it, correct `stream` in the description, \
-                 or pass --skip-preflight"
-            );
-        }
-        format!(
-            "preflight: the target has no stream {name}: check --site-id, and start the service \
-             (with BOOTSTRAP_STREAMS=true it makes its streams), or pass --skip-preflight"
-        )
-    })
+/// What is not as a run needs it.
+#[derive(Default)]
+struct Lacks {
+    /// A line for each.
+    missing: Vec<String>,
+    /// Why the first was not found out that was not: the others were not for the same reason.
+    unanswered: Option<String>,
 }
 
-fn present_durable(name: &DurableName, found: Option<ConsumerInfo>) -> Result<ConsumerInfo, String> {
-    let DurableName { stream, durable } = name;
-    found.ok_or_else(|| {
-        format!(
-            "preflight: the stream {stream} has no durable {durable}: start the service that owns it, \
-             or name the durables to watch with --durable"
-        )
-    })
+impl Lacks {
+    /// Those that are there. `missing`: what is said of one that is not, if anything.
+    fn sort<N, T>(
+        &mut self,
+        looked: impl Iterator<Item = (N, Look<T>)>,
+        missing: impl Fn(&N) -> Option<String>,
+    ) -> Vec<(N, T)> {
+        let mut there = Vec::new();
+        for (name, look) in looked {
+            match look {
+                Ok(Some(info)) => there.push((name, info)),
+                Ok(None) => self.missing.extend(missing(&name)),
+                Err(words) => drop(self.unanswered.get_or_insert(words)),
+            }
+        }
+        there
+    }
+
+    /// # Errors
+    /// It lacks something.
+    fn nothing(self, monitor: &Monitor) -> Result<(), Vec<String>> {
+        let Self { missing: mut all, unanswered } = self;
+        all.extend(unanswered.map(|words| no_answer(&words, monitor)));
+        if all.is_empty() { Ok(()) } else { Err(all) }
+    }
+}
+
+fn missing_stream(name: &str, described: bool) -> String {
+    if described {
+        return format!(
+            "preflight: the target has no stream {name}: make it, correct `stream` in the description, \
+             or pass --skip-preflight"
+        );
+    }
+    format!(
+        "preflight: the target has no stream {name}: check --site-id, and start the service \
+         (with BOOTSTRAP_STREAMS=true it makes its streams), or pass --skip-preflight"
+    )
+}
+
+fn missing_durable(DurableName { stream, durable }: &DurableName) -> String {
+    format!(
+        "preflight: the stream {stream} has no durable {durable}: start the service that owns it, \
+         or name the durables to watch with --durable"
+    )
 }
 
 fn no_answer(words: &str, monitor: &Monitor) -> String {
@@ -259,14 +286,28 @@ mod tests {
     fn what_is_missing_is_named_with_what_to_do() {
         let name = DurableName { stream: "MESSAGES_CANONICAL_x".into(), durable: "message-worker".into() };
         assert_eq!(
-            present_durable(&name, None).unwrap_err(),
+            missing_durable(&name),
             "preflight: the stream MESSAGES_CANONICAL_x has no durable message-worker: start the service that owns it, \
              or name the durables to watch with --durable"
         );
-        let words = present_stream("MESSAGES_x", None, false).unwrap_err();
+        let words = missing_stream("MESSAGES_x", false);
         assert!(words.starts_with("preflight: the target has no stream MESSAGES_x: check --site-id"), "{words}");
         let words = no_answer("no answer", &Monitor::Jsz("http://127.0.0.1:1/jsz".into()));
         assert_eq!(words, "preflight: no answer; check --jsz-url, or pass --skip-preflight");
+    }
+
+    #[test]
+    fn everything_that_is_missing_is_told_and_why_others_are_not_known_once() {
+        let monitor = Monitor::Jsz("http://127.0.0.1:1/jsz".into());
+        let mut lacks = Lacks::default();
+        let unknown = || Err("no answer".to_owned());
+        let looked = [("a", Ok(None)), ("b", unknown()), ("c", Ok(Some(7))), ("d", Ok(None)), ("e", unknown())];
+        let said = |name: &&str| (*name != "d").then(|| format!("no {name}"));
+        assert_eq!(lacks.sort(looked.into_iter(), said), [("c", 7)]);
+        assert_eq!(lacks.sort([("f", Look::<u8>::Ok(None))].into_iter(), said), []);
+        let told = lacks.nothing(&monitor).unwrap_err();
+        assert_eq!(told, ["no a", "no f", "preflight: no answer; check --jsz-url, or pass --skip-preflight"]);
+        assert_eq!(Lacks::default().nothing(&monitor), Ok(()));
     }
 
     #[test]

@@ -22,13 +22,13 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// Asks each service that operations make requests of for something that it refuses. What was found, for people.
 ///
 /// # Errors
-/// One is not there; for people, with what to do.
-pub async fn services(plan: &RunPlan, nats: &Nats) -> Result<Vec<Applied>, String> {
+/// Those that are not there; for people, a line each, with what to do.
+pub async fn services(plan: &RunPlan, nats: &Nats) -> Result<Vec<Applied>, Vec<String>> {
     let probes = plan.workload.service_probes();
     let asked = join_all(probes.iter().map(|probe| is_there(nats, probe))).await;
     let found = probes.iter().zip(asked).map(|(probe, asked)| {
         let ServiceProbe { operation, service, subject } = probe;
-        let problem = match asked {
+        let (problem, why) = match asked {
             Asked::Answered => {
                 return Ok(Applied {
                     setting: format!("service {operation}"),
@@ -36,27 +36,44 @@ pub async fn services(plan: &RunPlan, nats: &Nats) -> Result<Vec<Applied>, Strin
                     source: "target".to_owned(),
                 });
             }
-            Asked::Nobody => "nobody answers".to_owned(),
-            Asked::Silent => format!("no answer within {}s to", ANSWER_LIMIT.as_secs()),
+            Asked::Denied(words) => {
+                return Err(format!(
+                    "preflight: NATS denies {operation}, asked at {subject}: the server says: {words}; let the user do this, or \
+                     pass --skip-preflight"
+                ));
+            }
+            Asked::Nobody => (format!("nobody answers {operation}"), String::new()),
+            Asked::Silent => {
+                (format!("no answer within {}s to {operation}", ANSWER_LIMIT.as_secs()), nats.circumstances())
+            }
         };
         Err(format!(
-            "preflight: {problem} {operation}, asked at {subject}: start the {service}, check --site-id, or pass \
-             --skip-preflight"
+            "preflight: {problem}, asked at {subject}{why}: start the {service}, check --site-id, or pass --skip-preflight"
         ))
     });
-    found.collect()
+    let (there, missing): (Vec<_>, Vec<_>) = found.partition(Result::is_ok);
+    match missing.is_empty() {
+        true => Ok(there.into_iter().flatten().collect()),
+        false => Err(missing.into_iter().filter_map(Result::err).collect()),
+    }
 }
 
 enum Asked {
     Answered,
     /// The server itself says that there is nobody.
     Nobody,
+    /// The server does not let us ask; its words.
+    Denied(String),
     Silent,
 }
 
 async fn is_there(nats: &Nats, probe: &ServiceProbe) -> Asked {
     let request = Request::new().payload(Bytes::new()).timeout(Some(ANSWER_LIMIT));
-    match nats.client().send_request(probe.subject.clone(), request).await {
+    let answer = tokio::select! {
+        answer = nats.client().send_request(probe.subject.clone(), request) => answer,
+        words = nats.denial_of(&probe.subject) => return Asked::Denied(words),
+    };
+    match answer {
         Ok(message) if message.status == Some(StatusCode::NO_RESPONDERS) => Asked::Nobody,
         Ok(_) => Asked::Answered,
         Err(error) if error.kind() == RequestErrorKind::NoResponders => Asked::Nobody,

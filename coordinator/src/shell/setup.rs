@@ -242,7 +242,7 @@ pub async fn verify(plan: &RunPlan) -> Result<String, Failure> {
     let (_, seen) = match looked {
         Ok(looked) => looked,
         Err(words) => {
-            wrong.push(words);
+            wrong.extend(words);
             return Err(Failure::Usage(wrong.join("\nerror: ")));
         }
     };
@@ -269,14 +269,14 @@ async fn storage_seen(plan: &RunPlan, depth: Depth, awaited: &Awaited) -> Result
 }
 
 /// What comes of looking, unless it takes too long: then who has not answered.
-async fn in_time<T>(awaited: &Awaited, looked: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+async fn in_time<T>(awaited: &Awaited, looked: impl Future<Output = Result<T, Vec<String>>>) -> Result<T, Vec<String>> {
     timeout(PREFLIGHT_LIMIT, looked).await.unwrap_or_else(|_| {
-        Err(format!(
+        Err(vec![format!(
             "preflight: no answer within {}s from {}: see that it is well, and that nothing is in between; `plimsoll verify` \
              gives databases all their time, --skip-preflight goes on without",
             PREFLIGHT_LIMIT.as_secs(),
             awaited.words()
-        ))
+        )])
     })
 }
 
@@ -287,7 +287,7 @@ async fn look_at_target(plan: &RunPlan, target: &Target, identity: &RunIdentity)
             return Ok(Vec::new());
         }
         let seen = storage_seen(plan, Depth::Quick, &awaited).await;
-        seen.map_err(|wrong| format!("preflight: {}", wrong.join("\nerror: preflight: ")))
+        seen.map_err(|wrong| wrong.into_iter().map(|words| format!("preflight: {words}")).collect::<Vec<_>>())
     };
     let both = async {
         let (storage, nats) = (pin!(storage), pin!(look_at_nats(plan, target, identity, &awaited)));
@@ -297,7 +297,8 @@ async fn look_at_target(plan: &RunPlan, target: &Target, identity: &RunIdentity)
             Either::Right((looked, storage)) => Ok((storage.await?, looked?)),
         }
     };
-    let (stored, (monitor, mut seen)) = in_time(&awaited, both).await?;
+    let looked = in_time(&awaited, both).await.map_err(|wrong: Vec<String>| wrong.join("\nerror: "));
+    let (stored, (monitor, mut seen)) = looked?;
     seen.applied.extend(stored);
     Ok((monitor, seen))
 }
@@ -307,9 +308,10 @@ async fn look_at_nats(
     target: &Target,
     identity: &RunIdentity,
     awaited: &Awaited,
-) -> Result<(Monitor, Seen), String> {
+) -> Result<(Monitor, Seen), Vec<String>> {
     let place = redact_url(&target.url);
-    let nats = awaited.from(format!("NATS at {place}"), Nats::connect(target, &identity.run_id)).await?;
+    let nats = awaited.from(format!("NATS at {place}"), Nats::connect(target, &identity.run_id)).await;
+    let nats = nats.map_err(|words| vec![words])?;
     let monitor = match &plan.target.jsz_url {
         Some(url) => Monitor::Jsz(url.as_str().into()),
         None => Monitor::Api(nats.clone()),
@@ -317,22 +319,40 @@ async fn look_at_nats(
     let server = Applied { setting: "server".to_owned(), value: nats.server(), source: "target".to_owned() };
     let mut seen = match plan.target.preflight {
         Preflight::Check => {
-            // Side by side: each takes a while where nobody answers. What is said of streams comes before the rest.
+            // Side by side: each takes a while where nobody answers.
             let rest =
-                async { tokio::try_join!(seeded::services(plan, &nats), seeded::check(plan, &nats, identity.nonce)) };
-            let (checked, rest) = tokio::join!(
+                async { tokio::join!(seeded::services(plan, &nats), seeded::check(plan, &nats, identity.nonce)) };
+            let (streams, (services, seeded)) = tokio::join!(
                 awaited.from(format!("the streams of NATS at {place}"), preflight::check(plan, &nats, &monitor)),
                 awaited.from(format!("the services at NATS at {place}"), rest)
             );
-            let (mut seen, (services, ())) = (checked?, rest?);
-            seen.applied.extend(services);
-            seen
+            all_there(streams, services, seeded)?
         }
         Preflight::Skip => Seen::default(),
     };
     seen.applied.insert(0, server);
     seen.configuration.insert("server".to_owned(), nats.server_configuration());
     Ok((monitor, seen))
+}
+
+/// What was seen, or everything that is missing. Who asks after memberships asks through the streams: where one of those is
+/// missing, an answer that is tells nothing.
+fn all_there(
+    streams: Result<Seen, Vec<String>>,
+    services: Result<Vec<Applied>, Vec<String>>,
+    seeded: Result<(), String>,
+) -> Result<Seen, Vec<String>> {
+    match (streams, services, seeded) {
+        (Ok(mut seen), Ok(services), Ok(())) => {
+            seen.applied.extend(services);
+            Ok(seen)
+        }
+        (streams, services, seeded) => {
+            let seeded = seeded.err().filter(|_| streams.is_ok());
+            let wrong = [streams.err(), services.err(), seeded.map(|words| vec![words])];
+            Err(wrong.into_iter().flatten().flatten().collect())
+        }
+    }
 }
 
 /// What goes with a fleet that is ready, and what it said of itself.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Barrier;
 use tokio::task::JoinHandle;
 
 /// What happens to a command.
@@ -18,10 +19,18 @@ pub enum Fault {
     Close(u32),
     /// It is acknowledged, and nobody keeps what it writes, but for the records of seedings, which go through.
     Acknowledge,
+    /// It is refused unless it says how many documents it takes at once, as by a server that forgets whoever takes too long over
+    /// more.
+    Bound,
+    /// The first so many about records of seedings go through together, once all of them are there.
+    Together(u32),
 }
 
 /// Where seedings are recorded.
 const RECORDS: &str = "plimsoll_seeds";
+
+/// The field of a command that says how many documents it takes at once.
+const BATCH_SIZE: &[u8] = b"batchSize\0";
 
 /// Commands longer than this are none of MongoDB's.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
@@ -42,13 +51,15 @@ impl MongoProxy {
     pub async fn start(server: String, commands: &'static [&'static str], fault: Fault) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("a port for the proxy")?;
         let address = listener.local_addr()?;
-        let closes = Arc::new(AtomicU32::new(0));
+        let seen = Arc::new(AtomicU32::new(0));
+        let gathered = Arc::new(Barrier::new(if let Fault::Together(all) = fault { all as usize } else { 1 }));
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (server, fault, closes) = (server.clone(), fault.clone(), Arc::clone(&closes));
+                let (server, fault) = (server.clone(), fault.clone());
+                let (seen, gathered) = (Arc::clone(&seen), Arc::clone(&gathered));
                 tokio::spawn(async move {
                     // Either side may go whenever it likes.
-                    let _ = pass(client, &server, commands, &fault, &closes).await;
+                    let _ = pass(client, &server, commands, &fault, (&seen, &gathered)).await;
                 });
             }
         });
@@ -72,7 +83,7 @@ async fn pass(
     server: &str,
     commands: &[&str],
     fault: &Fault,
-    closes: &AtomicU32,
+    (seen, gathered): (&AtomicU32, &Barrier),
 ) -> anyhow::Result<()> {
     let mut server = TcpStream::connect(server).await?;
     loop {
@@ -85,12 +96,19 @@ async fn pass(
                     client.write_all(&refusal(&request, *code, text)).await?;
                     continue;
                 }
-                Fault::Close(times) if closes.fetch_add(1, Ordering::Relaxed) < *times => return Ok(()),
+                Fault::Close(times) if seen.fetch_add(1, Ordering::Relaxed) < *times => return Ok(()),
                 Fault::Acknowledge if collection != RECORDS => {
                     client.write_all(&acknowledgement(&request)).await?;
                     continue;
                 }
-                Fault::Close(_) | Fault::Acknowledge => {}
+                Fault::Bound if !request.windows(BATCH_SIZE.len()).any(|name| name == BATCH_SIZE) => {
+                    client.write_all(&refusal(&request, 43, "cursor id 1 not found")).await?;
+                    continue;
+                }
+                Fault::Together(all) if collection == RECORDS && seen.fetch_add(1, Ordering::Relaxed) < *all => {
+                    gathered.wait().await;
+                }
+                Fault::Close(_) | Fault::Acknowledge | Fault::Bound | Fault::Together(_) => {}
             }
         }
         server.write_all(&request).await?;

@@ -3,6 +3,7 @@
 
 use super::{both, both_flags, done, mongo_flags, plimsoll, refused};
 use plimsoll_tests::harness::databases::{MongoServer, cassandra, documents, need_both, need_mongo, with_database};
+use plimsoll_tests::harness::mongo_proxy::{Fault, MongoProxy};
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::standin::{Standin, StandinConfig};
 use serde_json::{Value, json};
@@ -108,6 +109,63 @@ async fn another_number_of_parents_moves_none_and_fewer_are_refused_with_what_me
     .await
     .unwrap();
     standin.shutdown().await.unwrap();
+}
+
+#[test]
+fn what_runs_have_sent_is_found_again_however_often_was_seeded_in_between() {
+    need_both();
+    let (mongo, cassandra, flags) = both("runs_before").unwrap();
+    let without = mongo_flags(&mongo);
+    let now = bucket_of_now();
+    let rows = || {
+        ["messages_by_room", "messages_by_id"]
+            .map(|table| cassandra.rows(&format!("runs_before.{table}")).unwrap().len())
+    };
+    let sent = |room: &str, bucket: i64| {
+        let (id, at) = (format!("{room}-{bucket}"), bucket + 1_000);
+        let by_id = "message_id, room_id, created_at, site_id";
+        cassandra
+            .execute(&[
+                format!("INSERT INTO runs_before.messages_by_id ({by_id}) VALUES ('{id}', '{room}', {at}, 'site-local')"),
+                format!(
+                    "INSERT INTO runs_before.messages_by_room (bucket, {by_id}) VALUES ({bucket}, '{id}', '{room}', {at}, \
+                     'site-local')"
+                ),
+            ])
+            .unwrap();
+    };
+    let anchor = |buckets: i64| {
+        let ms = now - buckets * 259_200_000 + 7_000;
+        let script = format!(
+            "out = datetime.datetime.fromtimestamp({ms} / 1000, datetime.timezone.utc).strftime('%Y-%m-%dT%H:%M:%SZ')"
+        );
+        let text = with_database(&mongo.uri(), "chat", &script).unwrap();
+        format!("--anchor {}", text.as_str().unwrap())
+    };
+    done(&format!("seed --workload thread --preset small --create-schema {}", anchor(1)), &flags).unwrap();
+    done("teardown --workload thread --yes", &flags).unwrap();
+    assert_eq!(rows(), [0, 0]);
+    // Longer ago and in more rooms than what is seeded last, and the first again in between.
+    for (preset, buckets, room) in
+        [("small", 9, "room-000001"), ("medium", 6, "room-000070"), ("small", 3, "room-000002")]
+    {
+        done(&format!("seed --preset {preset} {}", anchor(buckets)), &without).unwrap();
+        sent(room, now - buckets * 259_200_000);
+        done("teardown --yes", &without).unwrap();
+    }
+    done("seed --preset small", &without).unwrap();
+    sent("room-000003", now);
+    // Of rooms that nobody has seeded here.
+    sent("room-000500", now);
+    assert_eq!(rows(), [5, 5]);
+    let told = plimsoll("teardown --dry-run", &flags).unwrap();
+    assert!(
+        told.stderr.contains("those of 100 rooms of a seeding before it, with --workload messages --preset medium"),
+        "{told:?}"
+    );
+    done("teardown --yes", &flags).unwrap();
+    assert_eq!(rows(), [1, 1]);
+    assert!(documents(&mongo.uri(), "chat", "plimsoll_seeds").unwrap().is_empty());
 }
 
 /// The bucket of 72 hours that services write to now.
@@ -301,6 +359,46 @@ fn what_is_in_the_way_is_found_before_any_schema_is_made() {
     done("seed --preset small --create-schema", &mongo_flags(&mongo)).unwrap();
     refused(&seed.replace("small", "medium"), &flags, 2).unwrap();
     assert!(cassandra.select(keyspaces).unwrap().is_empty());
+}
+
+#[test]
+fn what_is_wrong_with_one_database_is_told_whatever_is_wrong_with_the_others() {
+    need_both();
+    let (mongo, cassandra, flags) = both("halves").unwrap();
+    done("seed --workload thread --preset small --create-schema", &flags).unwrap();
+    cassandra.execute(&["DROP KEYSPACE halves".to_owned()]).unwrap();
+    let changes = "db.users.drop_indexes()\ndb.rooms.update_one({'_id': 'room-000000'}, {'$set': {'name': 'x'}})";
+    with_database(&mongo.uri(), "chat", changes).unwrap();
+    let told = plimsoll("verify --workload thread --preset small --nats-url nats://127.0.0.1:1", &flags).unwrap();
+    assert_eq!(told.code, Some(2), "{told:?}");
+    let lines: Vec<&str> = told.stderr.lines().collect();
+    for (line, words) in lines.iter().zip([
+        "MongoDB has no unique index (account) on users",
+        "MongoDB: rooms: room-000000 has name",
+        "has no keyspace halves with tables",
+        "NATS at nats://127.0.0.1:1 cannot be reached",
+    ]) {
+        assert!(line.starts_with("error: ") && line.contains(words), "no {words} in {line}: {told:?}");
+    }
+    assert_eq!(lines.len(), 4, "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threads_are_asked_for_a_few_at_once_however_many_there_are() {
+    need_both();
+    let (mongo, _, flags) = tokio::task::spawn_blocking(|| both("threads").unwrap()).await.unwrap();
+    let proxy = MongoProxy::start(mongo.address(), &["getMore"], Fault::Bound).await.unwrap();
+    tokio::task::spawn_blocking(move || {
+        done("seed --workload thread --preset small --create-schema", &flags).unwrap();
+        let threads = "\
+db.thread_rooms.insert_many([{'_id': f't{n}', 'parentMessageId': f'm{n}', 'roomId': 'room-000001', 'siteId': 'site-local'} for n in range(2500)])";
+        with_database(&mongo.uri(), "chat", threads).unwrap();
+        let through = [&[format!("--mongo-uri={}", proxy.uri())], &flags[1..]].concat();
+        done("teardown --workload thread --yes", &through).unwrap();
+        assert_eq!(counts(&mongo), json!([0, 0, 0, 0, 0, 0]));
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

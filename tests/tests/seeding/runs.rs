@@ -1,7 +1,7 @@
 //! Runs look at the databases before their first load.
 
 use super::{command, mongo_flags, plimsoll};
-use plimsoll_tests::harness::databases::{MongoServer, need_both, need_mongo};
+use plimsoll_tests::harness::databases::{MongoServer, need_both, need_mongo, with_database};
 use plimsoll_tests::harness::exclusive::Shared;
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
 use plimsoll_tests::harness::processes::Process;
@@ -49,6 +49,28 @@ async fn a_run_says_what_it_found_and_does_not_begin_on_what_it_must_not() {
     .await
     .unwrap();
     standin.shutdown().await.unwrap();
+}
+
+#[test]
+fn nothing_is_counted_before_a_run_by_an_index_that_is_not_there() {
+    need_both();
+    let (mongo, _, flags) = super::both("unindexed").unwrap();
+    super::done("seed --workload history --preset history-small --create-schema", &flags).unwrap();
+    let changes =
+        "db.thread_subscriptions.drop_indexes()\ndb.thread_subscriptions.delete_many({})\ndb.users.delete_many({})";
+    with_database(&mongo.uri(), "chat", changes).unwrap();
+    let target = "--workload history --preset history-small --nats-url nats://127.0.0.1:1";
+    let run = format!("max-rps {target} --steps 50 --hold 1s --local 1 --results none");
+    let told = plimsoll(&run, &flags).unwrap();
+    let words = "preflight: MongoDB has no unique index (threadRoomId, userAccount) on thread_subscriptions: start message-worker";
+    assert!(told.code == Some(2) && told.stderr.contains(words), "{told:?}");
+    assert_eq!(told.stderr.lines().count(), 1, "{told:?}");
+    // Who takes the time says all that is wrong.
+    let told = plimsoll(&format!("verify {target}"), &flags).unwrap().stderr;
+    assert!(
+        told.contains("no unique index (threadRoomId") && told.contains("0 documents of history-small in users"),
+        "{told}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

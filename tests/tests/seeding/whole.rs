@@ -2,8 +2,9 @@
 
 use super::{both, command, done, frozen_when, mongo_flags, plimsoll, refused};
 use plimsoll_tests::harness::databases::{MongoServer, documents, need_both, need_mongo, with_database};
+use plimsoll_tests::harness::mongo_proxy::{Fault, MongoProxy};
 use plimsoll_tests::harness::nats::{NatsOptions, NatsServer};
-use plimsoll_tests::harness::processes::Process;
+use plimsoll_tests::harness::processes::{Ended, Process};
 use plimsoll_tests::standin::{Standin, StandinConfig};
 use serde_json::json;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -99,6 +100,28 @@ fn parts_that_are_seeded_side_by_side_make_the_whole() {
         let whole = documents(&at_once.uri(), "chat", collection).unwrap();
         assert!(!whole.is_empty() && parts == whole, "{collection}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parts_that_all_find_an_older_seeding_go_on_together() {
+    need_mongo();
+    const PARTS: u32 = 3;
+    let mongo = MongoServer::start(&Default::default()).unwrap();
+    // Each has read the older record when the first replaces it.
+    let proxy = MongoProxy::start(mongo.address(), &["update"], Fault::Together(PARTS)).await.unwrap();
+    tokio::task::spawn_blocking(move || {
+        done("seed --preset medium --create-schema", &mongo_flags(&mongo)).unwrap();
+        let through = [format!("--mongo-uri={}", proxy.uri())];
+        let part = |index: u32| command(&format!("seed --preset medium --shard {index}/{PARTS}"), &through).unwrap();
+        let mut parts: Vec<Process> = (1..=PARTS).map(|index| Process::spawn(part(index)).unwrap()).collect();
+        let ended: Vec<Ended> = parts.iter_mut().map(|part| part.wait(super::LIMIT).unwrap()).collect();
+        assert!(ended.iter().all(|ended| ended.code == Some(0)), "{ended:?}");
+        assert!(ended.iter().any(|ended| ended.stdout.ends_with("all parts are seeded\n")), "{ended:?}");
+        let records = "out = [db.plimsoll_seeds.count_documents({'kind': kind}) for kind in ('seed', 'shard')]";
+        assert_eq!(with_database(&mongo.uri(), "chat", records).unwrap(), json!([1, PARTS]));
+    })
+    .await
+    .unwrap();
 }
 
 #[test]
