@@ -151,7 +151,7 @@ mod tests {
         ];
         insta::assert_snapshot!(render(&agents), @r"
          agent        health        release   box     cores   workers   ceiling/s    clock offset   lease
-        ------------------------------------------------------------------------------------------------------------------------------------------
+        -------------------------------------------------------------------------------------------------------------------------------------------
          box-1:7700   ready         0.1.0     box-1       4         3           -   -12.3s ±240us   -
          box-2:7700   leased        0.1.0     box-1       4         3       20000      +1us ±90us   anna@control-1 pid 4711, run nightly, for 61 s
          box-3:7700   unreachable   -         -           -         -           -               -   connection refused
