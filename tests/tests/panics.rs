@@ -56,6 +56,8 @@ async fn a_panic_of_an_agent_in_the_programs_own_process_ends_the_run_with_the_r
     let server = NatsServer::start(NatsOptions::default())?;
     let mut command = Program::Cli.command()?;
     command.args(["max-rps", "--preset=small", "--skip-preflight", "--local=2", "--nats-url", &server.url()]);
+    let results = tempfile::tempdir()?;
+    command.arg("--results").arg(results.path());
     fails(&mut command, Failing::WaitingOfWorkers);
     let ended = Process::spawn(command)?.wait(LIMIT)?;
     assert_eq!((ended.code, ended.signal), (Some(3), None), "{ended:?}");
