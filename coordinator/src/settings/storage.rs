@@ -357,14 +357,14 @@ mod tests {
         assert_eq!(user(&format!("{NAMED} --mongo-username reader"), &[]), Ok(None));
         assert_eq!(user("--mongo-username reader", &both[..1]), reader);
         assert_eq!(user("", &[both[0], ("PLIMSOLL_MONGO_USERNAME", "reader")]), reader);
-        assert_eq!(user("--mongo-password /a", &both), reader);
+        assert_eq!(user("--mongo-password env:WORD", &both), reader);
         // Its password may come from elsewhere.
         let ann = Ok(Some("ann".to_owned()));
         assert_eq!(user("--mongo-uri mongodb://ann@h", &[("MONGO_USERNAME", "ann")]), ann);
         // A password that would be nobody's is told.
-        let told = user("--mongo-uri mongodb://ann@h --mongo-password /a", &of_services).unwrap_err();
+        let told = user("--mongo-uri mongodb://ann@h --mongo-password env:WORD", &of_services).unwrap_err();
         assert!(told.contains("--mongo-password: a password is of somebody: add --mongo-username"), "{told}");
-        let password = [of_services[0], ("PLIMSOLL_MONGO_PASSWORD", "/a")];
+        let password = [of_services[0], ("PLIMSOLL_MONGO_PASSWORD", "env:WORD")];
         assert_eq!(user(NAMED, &password), Ok(None));
     }
 

@@ -138,6 +138,12 @@ impl Nats {
         complaint_about(self.complaints.all.subscribe(), subject)
     }
 
+    /// What the server said where it denies the subscription that answers come by: it says so once, to whoever asks first.
+    pub(super) fn denied_answers(&self) -> Option<String> {
+        let newest = self.complaints.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.clone().filter(|words| words.contains(OF_ANSWERS))
+    }
+
     /// What may be why there is no answer.
     pub(super) fn circumstances(&self) -> String {
         if self.client.connection_state() != ConnectionState::Connected {
@@ -159,12 +165,15 @@ impl Complaints {
     }
 }
 
+/// How the server names the subscription that answers come by.
+const OF_ANSWERS: &str = "Subscription to \"_INBOX.";
+
 /// Waits until the server denies this request, or the subscription that its answer would come by.
 async fn complaint_about(mut complaints: broadcast::Receiver<String>, subject: &str) -> String {
     let request = format!("\"{subject}\"");
     loop {
         match complaints.recv().await {
-            Ok(words) if words.contains(&request) || words.contains("Subscription to \"_INBOX.") => return words,
+            Ok(words) if words.contains(&request) || words.contains(OF_ANSWERS) => return words,
             Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }

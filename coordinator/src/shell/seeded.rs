@@ -77,7 +77,7 @@ async fn is_there(nats: &Nats, probe: &ServiceProbe) -> Asked {
         Ok(message) if message.status == Some(StatusCode::NO_RESPONDERS) => Asked::Nobody,
         Ok(_) => Asked::Answered,
         Err(error) if error.kind() == RequestErrorKind::NoResponders => Asked::Nobody,
-        Err(_) => Asked::Silent,
+        Err(_) => nats.denied_answers().map_or(Asked::Silent, Asked::Denied),
     }
 }
 
