@@ -88,7 +88,7 @@ fn shown_at(address: &str) -> anyhow::Result<Agent> {
 
 /// What is served of a run whose levels are users, who are all online.
 async fn page_of_users() -> anyhow::Result<String> {
-    const USERS: u32 = 60;
+    const USERS: u32 = 100;
     let server = NatsServer::start(NatsOptions::default())?;
     let mut config = StandinConfig::new(server.url());
     config.daily = Some(DailyConfig { preset: DailyPreset::Light, users: USERS });

@@ -197,7 +197,8 @@ async fn a_gatekeeper_that_answers_nobody_stops_the_run_before_it() -> anyhow::R
 #[tokio::test]
 async fn replies_in_threads_find_the_broadcast_workers_capacity_by_the_senders_own_copies() -> anyhow::Result<()> {
     let target = target(|config| config.stage_mut(Stage::BroadcastWorker).capacity = Some(600.0)).await?;
-    let run = target.run("thread").hold(Duration::from_secs(3)).steps(&[300.0, 900.0]);
+    let run = target.run("thread").flag("--slo-p95", "1s").flag("--slo-p99", "1500ms");
+    let run = run.hold(Duration::from_secs(3)).steps(&[300.0, 1800.0]);
     check_found(&finish(run).await?, "E2")
 }
 
