@@ -341,7 +341,11 @@ impl Search {
                     self.last_soak = Some(doubt);
                     self.hold(level, Why::Soak, self.plan.lengths.soak)
                 }
-                None => self.finish(Some(doubt)),
+                None => {
+                    // A last soak that cannot be trusted either is over, and none of the frontier's trials.
+                    self.last_soak = None;
+                    self.finish(Some(doubt))
+                }
             };
         }
         if let Some(doubt) = self.last_soak.take() {

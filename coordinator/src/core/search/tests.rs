@@ -158,6 +158,31 @@ fn a_frontier_that_is_cut_short_leaves_the_answer_what_it_is() {
 }
 
 #[test]
+fn a_last_soak_that_cannot_be_trusted_costs_the_frontier_no_trial() {
+    // From the third fault of a comparison on nothing can be used until the frontier begins, whose trials can.
+    let mut search = Search::new(SearchPlan { frontier: true, ..plan(500, 0.05) });
+    let (mut soaks, mut of_frontier) = (0, 0);
+    while let Step::Hold(trial) = search.next().clone() {
+        let mut outcome = Service { knee: 5000.0, durable: 2000.0 }.hold(&search, &trial);
+        match search.concluded() {
+            Some(_) => of_frontier += 1,
+            None if matches!(trial.why, Why::Low(_) | Why::High(_) | Why::Soak) => {
+                soaks += u32::from(trial.why == Why::Soak);
+                outcome.fault = Some("a box stood still".to_owned());
+            }
+            None => {}
+        }
+        search.record(&outcome);
+    }
+    let conclusion = search.conclusion().unwrap();
+    assert!(matches!(conclusion.doubt, Some(SearchDoubt::NotTrusted { .. })) && soaks == 1, "{conclusion:?}");
+    assert!(
+        of_frontier > 2 && conclusion.frontier.iter().all(|entry| entry.is_precise),
+        "{of_frontier} {conclusion:?}"
+    );
+}
+
+#[test]
 fn a_fleet_that_becomes_smaller_gives_what_it_can_and_the_same_when_it_is_read_again() {
     let can = Rate::per_second(3000).unwrap();
     for (knee, tripped) in [(NO_LIMIT, false), (2500.0, true)] {
